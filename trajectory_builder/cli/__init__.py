@@ -1,0 +1,98 @@
+"""The `trajbuild` command: parse, call one public function, print its result.
+
+Each command lives in a module of this folder and is imported only when it is called, so that
+`trajbuild --help` costs no more than click.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.version import __version__
+
+# command name -> one line of help, so that the list of commands imports none of them.
+COMMANDS: dict[str, str] = {}
+
+EXIT_CODES_HELP = """\b
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 verify found problems;
+4 done in part (see problems.parquet); 5 the output folder belongs to
+another config; 130 interrupted and 143 terminated (both resumable)."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All command names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their lines from the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=EXIT_CODES_HELP,
+)
+@click.version_option(__version__, "--version", prog_name="trajbuild")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def trajbuild(debug: bool) -> None:
+    """Build blur trajectories: frames go in, pairs and a Parquet manifest come out.
+
+    \b
+    First try:   trajbuild demo
+    Main job:    trajbuild expand --src GOPRO_Large
+    """
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    # Raising, instead of dying on the spot, lets joblib end its workers: without it loky leaves
+    # them behind, and they go on writing (measured; see docs/decisions).
+    raise SystemExit(int(ExitCode.TERMINATED))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with one of `ExitCode`."""
+    argv = sys.argv[1:] if args is None else args
+    debug = "--debug" in argv
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = trajbuild.main(args=argv, prog_name="trajbuild", standalone_mode=False)
+        code = result if isinstance(result, int) else ExitCode.DONE
+    except TrajbuildError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = ExitCode(error.exit_code) if error.exit_code in set(ExitCode) else ExitCode.FAILED
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.WRONG_USE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to resume", err=True)
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`trajbuild stats | head`): not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.DONE
+    sys.exit(int(code))
