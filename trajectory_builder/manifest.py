@@ -95,7 +95,7 @@ SCHEMA = pa.schema(
         _field("sharp_bytes", pa.int64(), "size of the sharp's file"),
     ]
 )
-"""Columns of schema version 1, in order. Further columns may follow; readers take what they know."""
+"""Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
 
 # What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
 # characters, empty or dotted parts.
@@ -251,7 +251,7 @@ def conform(table: pa.Table) -> pa.Table:
 
 
 def content_sha256(table: pa.Table) -> str:
-    """SHA-256 over the rows' values in canonical JSON: equal for equal rows, whatever wrote them."""
+    """SHA-256 over the rows' values in canonical JSON: the same whatever wrote them."""
     digest = hashlib.sha256()
     for batch in table.to_batches(max_chunksize=ROWS_A_GROUP):
         for row in batch.to_pylist():
@@ -295,7 +295,10 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     paths = [path for one in sources for path in files(Path(one))]
-    tables, folders, metadata, start = [], [], {}, 0
+    tables: list[pa.Table] = []
+    folders: list[tuple[int, Path]] = []
+    metadata: dict[str, str] = {}
+    start = 0
     for path in paths:
         table = _read_file(path)
         metadata |= _metadata_of(table.schema)

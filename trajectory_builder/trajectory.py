@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TIMESTEP_STEP = 20
-"""Timesteps between neighbouring numbers of averaged frames (FideDiff, section 3: t = (n-1) x 20)."""
+"""Timesteps for one more averaged frame (FideDiff, section 3: t = (n - 1) x 20)."""
 
 MAX_TIMESTEP = 999
 """The last step of Stable Diffusion's schedule; t must not lie beyond it."""
