@@ -274,8 +274,6 @@ def test_encoder_refuses_what_is_not_rgb8(pixels):
 
 
 def test_pixel_hash_is_that_of_the_raw_bytes():
-    import hashlib
-
     assert (
         images.pixel_sha256(PHOTO[:, ::-1]) == hashlib.sha256(PHOTO[:, ::-1].tobytes()).hexdigest()
     )
