@@ -19,7 +19,9 @@ from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.version import __version__
 
 # command name -> one line of help, so that the list of commands imports none of them.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "sample": "Write a small GOPRO_Large to try things on.",
+}
 
 EXIT_CODES_HELP = """\b
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 verify found problems;
