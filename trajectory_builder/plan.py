@@ -221,7 +221,8 @@ def pair_rows(  # noqa: PLR0913  # the columns of a row
         native: n of the official pair, or the largest n.
         windows: (n, blur_source, frame names) of each pair to make, ascending in n.
         sharp_source: where the sharp image is taken from.
-        domain, step: of the recipe.
+        domain: where frames are averaged.
+        step: timesteps for one more frame.
         shard: rank of the trajectory in its clip; neighbours share a shard.
     """
     ranked = 0 <= center < len(clip.frames) and clip.frames[center] is not None

@@ -144,7 +144,7 @@ def load(name_or_file: str) -> Recipe:
 def parse(text: str, *, where: str) -> Recipe:
     """A recipe from YAML text; `where` names it in errors."""
     try:
-        data = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
+        data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"the recipe is not sound YAML: {error}", where=where) from error
     if not isinstance(data, dict):
@@ -212,7 +212,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
     if doubled:
         raise yaml.constructor.ConstructorError(

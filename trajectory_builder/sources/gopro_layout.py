@@ -16,6 +16,12 @@ from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 SEQUENCE_NAME = re.compile(r"GOPR\d{4}_(\d\d)_(\d\d)")
 SPLITS = ("train", "test")
 HOME = "https://seungjunnah.github.io/Datasets/gopro"
+OTHER_SETS = {
+    "hide": re.compile(r"HIDE|GT$|test-close-ups$"),
+    "realblur": re.compile(r"RealBlur"),
+    "reds": re.compile(r"train_(sharp|blur|orig)$"),
+    "bsd": re.compile(r"BSD_"),
+}
 FLAT_NAME = re.compile(r"GOPR\d{4}_\d\d_\d\d[-_]\d{6}\.png")
 
 
@@ -126,13 +132,8 @@ def _other_set(src: Path, names: list[str]) -> SourceError | None:
             f"--src {src} is one sequence",
             cure=f"give the folder GOPRO_Large: --src {src.resolve().parent.parent}",
         )
-    for name, test in (
-        ("hide", lambda n: n.startswith("HIDE") or n in ("GT", "test-close-ups")),
-        ("realblur", lambda n: n.startswith("RealBlur")),
-        ("reds", lambda n: n in ("train_sharp", "train_blur", "train_orig")),
-        ("bsd", lambda n: n.startswith("BSD_")),
-    ):
-        if any(test(n) for n in [*names, src.resolve().name]):
+    for name, marks in OTHER_SETS.items():
+        if any(marks.match(n) for n in [*names, src.resolve().name]):
             return SourceError(
                 f"--src {src} looks like {name.upper()}, not GoPro",
                 where=shorten(names),
