@@ -170,8 +170,6 @@ def read_frame(
 ) -> Frame8:
     """Read one frame strictly: its bytes once, hashed, checked, decoded.
 
-    Orientation tags are ignored, as the published frames have none: the stored rows are the rows.
-
     Args:
         path: an 8-bit RGB PNG file; any name that the file system allows.
         expect: (width, height) of the clip.
@@ -180,11 +178,33 @@ def read_frame(
     Raises:
         ImageError: the file is missing, unreadable or not exactly such a frame.
     """
-    name = printable(os.fspath(path))
-    payload = _read_bytes(path, name)
-    header = check_png(payload, name=name, expect=expect)
-    pixels = _READERS[reader or default_reader()](payload, header, name)
+    payload = read_bytes(path)
+    pixels = decode_png(payload, name=printable(os.fspath(path)), expect=expect, reader=reader)
     return Frame8(pixels, hashlib.sha256(payload).hexdigest())
+
+
+def decode_png(
+    payload: bytes,
+    *,
+    name: str,
+    expect: tuple[int, int] | None = None,
+    reader: ReaderName | None = None,
+) -> Pixels:
+    """Check and decode the bytes of an 8-bit RGB PNG file to (H, W, 3) uint8 RGB.
+
+    Orientation tags are ignored, as the published frames have none: the stored rows are the rows.
+
+    Args:
+        payload: the whole file.
+        name: what to call it in an error.
+        expect: (width, height) of the clip.
+        reader: which decoder; the fastest that is installed when None.
+
+    Raises:
+        ImageError: it is not exactly such a frame.
+    """
+    header = check_png(payload, name=name, expect=expect)
+    return _READERS[reader or default_reader()](payload, header, name)
 
 
 def encode_png(pixels: Pixels, *, writer: WriterName | None = None) -> bytes:
@@ -241,8 +261,13 @@ def default_writer() -> WriterName:
     return "isal"
 
 
-def _read_bytes(path: str | Path, name: str) -> bytes:
-    """The file's bytes; refuses what is not a regular file, so that no pipe can hang a build."""
+def read_bytes(path: str | Path) -> bytes:
+    """The file's bytes; refuses what is not a regular file, so that no pipe can hang a build.
+
+    Raises:
+        ImageError: missing, unreadable, no regular file, or larger than any frame.
+    """
+    name = printable(os.fspath(path))
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
