@@ -271,9 +271,7 @@ def _run(pending: list[Shard], plan: Plan, options: BuildOptions) -> int:
     whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
     progress = Progress(plan.table.num_rows, "pairs", done=whole, shown=options.progress)
     with progress:
-        results: Iterable[Made] = backends.run(
-            pending, backend=options.backend, jobs=options.jobs
-        )
+        results: Iterable[Made] = backends.run(pending, backend=options.backend, jobs=options.jobs)
         for result in results:
             made += result.pairs
             progress.advance(result.pairs, problems=result.problems)

@@ -74,9 +74,7 @@ def _body(plan: Plan, table: pa.Table, problems: Sequence[Problem]) -> list[str]
 
 
 def _counts(table: pa.Table) -> list[str]:
-    counts = Counter(
-        zip(table["split"].to_pylist(), table["n_frames"].to_pylist(), strict=True)
-    )
+    counts = Counter(zip(table["split"].to_pylist(), table["n_frames"].to_pylist(), strict=True))
     lines = ["| split | n | t | pairs |", "|---|---|---|---|"]
     times = dict(zip(table["n_frames"].to_pylist(), table["timestep"].to_pylist(), strict=True))
     order = {"train": 0, "validation": 1, "test": 2}

@@ -123,9 +123,7 @@ def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
         )
         if not _all_have_sizes(path.parent, rows):
             return False
-    return all(
-        file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items()
-    )
+    return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
 
 
 def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
@@ -155,7 +153,7 @@ def problem_count(folder: OutputFolder) -> int:
     return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
 
-def write(  # noqa: PLR0913  # the parts of a record
+def write(
     folder: OutputFolder,
     plan: Plan,
     table: pa.Table,

@@ -17,9 +17,7 @@ from trajectory_builder.cli import options
 @options.build
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
-def command(
-    src: Path, out: Path | None, dry_run: bool, as_json: bool, **given: Any
-) -> int | None:
+def command(src: Path, out: Path | None, dry_run: bool, as_json: bool, **given: Any) -> int | None:
     """Expand GoPro: keep the official pairs, average further windows round
     each sharp frame, write a Parquet manifest.
 

@@ -63,9 +63,7 @@ def plan_of(src: Path, given: dict[str, Any]) -> Plan:
     chosen = recipe.load(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return plan.plan_gopro(
-        src, chosen, frames=given["frames"], expand_test=given["expand_test"]
-    )
+    return plan.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
