@@ -29,6 +29,8 @@ class Progress:
             ascii=None if terminal else True,
             mininterval=0.2 if terminal else LINE_SECONDS,
             maxinterval=1.0 if terminal else LINE_SECONDS,
+            # Short jobs stay silent; a long one shows itself within a second on a terminal.
+            delay=0.8 if terminal else LINE_SECONDS,
             leave=terminal,
         )
 
