@@ -62,7 +62,12 @@ SCHEMA = pa.schema(
         _field("blur_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("sharp_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("origin", pa.string(), "`official`, `averaged`, `interpolated` or `synthetic`"),
-        _field("average_domain", pa.string(), "`srgb` (values as stored) or `gamma2.2`"),
+        _field(
+            "average_domain",
+            pa.string(),
+            "`srgb` (values as stored) or `gamma2.2`; null where unknown or photographed",
+            null=True,
+        ),
         _field(
             "first_index",
             pa.int32(),
@@ -411,7 +416,8 @@ def _contradictions(
         yield "sample_id more than once", twice.to_pylist()
     for name, allowed in (("split", SPLITS), ("origin", ORIGINS), ("average_domain", DOMAINS)):
         known = pc.is_in(table.column(name), value_set=pa.array(allowed))
-        yield f"unknown {name}", _where(ids, pc.invert(known))
+        unknown = pc.and_(pc.invert(known), pc.is_valid(table.column(name)))
+        yield f"unknown {name}", _where(ids, unknown)
     n = table.column("n_frames").cast(pa.int32())
     even = pc.equal(pc.bit_wise_and(n, 1), 0)
     yield "n_frames is even or below 1", _where(ids, pc.or_(even, pc.less(n, 1)))
