@@ -27,6 +27,13 @@ COMMANDS: dict[str, str] = {
     "verify": "Does the folder hold what its manifest says?",
     "explain": "Which frames, rule, timestep and files make a pair.",
     "recipes": "List or print the built-in recipes.",
+    "stats": "Count a manifest's pairs by columns.",
+    "select": "Take a part of a data set.",
+    "split": "Deal out a split anew, by whole clips or trajectories.",
+    "merge": "Join data sets into one; splits are kept.",
+    "diff": "What differs between two manifests; exit 1 if anything.",
+    "export": "Write what trainers read: hf, webdataset, lmdb, folders.",
+    "index": "Write a manifest for an existing set of pairs.",
 }
 
 
