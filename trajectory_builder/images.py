@@ -48,12 +48,13 @@ __all__ = [
     "WriterName",
     "check_png",
     "codecs",
-    "decode_frame",
+    "decode_png",
     "default_reader",
     "default_writer",
     "encode_png",
     "pixel_sha256",
     "png_header",
+    "read_bytes",
     "read_frame",
 ]
 
@@ -77,8 +78,6 @@ def read_frame(
 ) -> Frame8:
     """Read one frame strictly: its bytes once, hashed, checked, decoded.
 
-    Orientation tags are ignored, as the published frames have none: the stored rows are the rows.
-
     Args:
         path: an 8-bit RGB PNG file; any name that the file system allows.
         expect: (width, height) of the clip.
@@ -87,23 +86,30 @@ def read_frame(
     Raises:
         ImageError: the file is missing, unreadable or not exactly such a frame.
     """
-    name = printable(os.fspath(path))
-    payload = _read_bytes(path, name)
-    pixels = decode_frame(payload, name=name, expect=expect, reader=reader)
+    payload = read_bytes(path)
+    pixels = decode_png(payload, name=printable(os.fspath(path)), expect=expect, reader=reader)
     return Frame8(pixels, hashlib.sha256(payload).hexdigest())
 
 
-def decode_frame(
+def decode_png(
     payload: bytes,
     *,
     name: str,
     expect: tuple[int, int] | None = None,
     reader: ReaderName | None = None,
 ) -> Pixels:
-    """Decode the bytes of one frame as strictly as `read_frame` does: (H, W, 3) uint8 RGB.
+    """Check and decode the bytes of an 8-bit RGB PNG file to (H, W, 3) uint8 RGB.
+
+    Orientation tags are ignored, as the published frames have none: the stored rows are the rows.
+
+    Args:
+        payload: the whole file.
+        name: what to call it in an error.
+        expect: (width, height) of the clip.
+        reader: which decoder; the fastest that is installed when None.
 
     Raises:
-        ImageError: the bytes are not exactly one whole 8-bit RGB PNG of the expected size.
+        ImageError: it is not exactly such a frame.
     """
     header = check_png(payload, name=name, expect=expect)
     return _READERS[reader or default_reader()](payload, header, name)
@@ -163,8 +169,13 @@ def default_writer() -> WriterName:
     return "isal"
 
 
-def _read_bytes(path: str | Path, name: str) -> bytes:
-    """The file's bytes; refuses what is not a regular file, so that no pipe can hang a build."""
+def read_bytes(path: str | Path) -> bytes:
+    """The file's bytes; refuses what is not a regular file, so that no pipe can hang a build.
+
+    Raises:
+        ImageError: missing, unreadable, no regular file, or larger than any frame.
+    """
+    name = printable(os.fspath(path))
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.images import Pixels, decode_frame
+from trajectory_builder.images import Pixels, decode_png
 from trajectory_builder.trajectory import GOPRO_FPS
 
 WIDTH, HEIGHT = 384, 216
@@ -307,7 +307,7 @@ def _no_photograph(name: str) -> TrajbuildError:
 def _photograph(name: str) -> npt.NDArray[np.uint8]:
     payload = _data_file(name)
     if name.endswith(".png"):
-        return decode_frame(payload, name=name)
+        return decode_png(payload, name=name)
     bgr = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise _no_photograph(name)
