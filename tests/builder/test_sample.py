@@ -20,7 +20,7 @@ from trajectory_builder.errors import ExitCode
 from trajectory_builder.images import pixel_sha256
 from trajectory_builder.sample import CLIPS, HEIGHT, WIDTH, render_clip, render_frame, write_sample
 from trajectory_builder.sample.scenes import SCENES, background_matrix, foreground_matrix
-from trajectory_builder.sample.trees import RECORD, SampleError
+from trajectory_builder.sample.trees import RECORD, SampleError, _files_in_all
 
 NAMES = [clip.name for clip in CLIPS]
 SHIFTED = [clip for clip in CLIPS if clip.shift]
@@ -210,6 +210,10 @@ def test_two_processes_write_the_same_bytes(sample, tmp_path):
     code += "; write_sample(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "b")], check=True)
     assert tree(tmp_path / "b") == tree(sample)
+
+
+def test_total_of_the_progress_bar_is_what_is_written(sample):
+    assert _files_in_all() == write_sample(sample).files
 
 
 def test_second_run_writes_nothing(sample):
