@@ -104,7 +104,7 @@ class DISTS(nn.Module):
         self.register_buffer("deviation", _per_channel(_IMAGENET_DEVIATION), persistent=False)
         tensors = _packaged("dists_models/weights.pt")
         for name in ("alpha", "beta"):
-            # (3 + 64 + 128 + 256 + 512 + 512,)
+            # One weight for each channel of the image and of the five maps: 1,475.
             self.register_buffer(name, tensors[name].detach().float().flatten(), persistent=False)
 
     def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:

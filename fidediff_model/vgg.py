@@ -136,11 +136,11 @@ def random_vgg16(seed: int) -> VGG16:
     """Seeded random weights, scaled so that features keep their size: for tests alone."""
     generator = torch.Generator().manual_seed(seed)
     vgg = VGG16(source=f"random weights for tests, seed {seed}: distances mean nothing")
-    for conv in vgg.features.values():
-        weight, bias = conv.weight, conv.bias
-        scale = (2.0 / weight[0].numel()) ** 0.5
-        weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
-        bias.copy_(torch.randn(bias.shape, generator=generator) * 0.05)
+    for parameter in vgg.parameters():
+        drawn = torch.randn(parameter.shape, generator=generator)
+        # Weights have four axes, biases one.
+        scale = (2.0 / parameter[0].numel()) ** 0.5 if parameter.ndim == 4 else 0.05
+        parameter.copy_(drawn * scale)
     return vgg
 
 
