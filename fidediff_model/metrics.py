@@ -10,13 +10,13 @@ RGB is used as it is; nothing is converted to luma and no border is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 Image = npt.NDArray[np.uint8]
@@ -30,9 +30,8 @@ _C1 = (0.01 * _RANGE) ** 2
 _C2 = (0.03 * _RANGE) ** 2
 _SIGMA = 1.5
 _RADIUS = 5
-_UNIFORM_SIDE = 7
 
-_Plane = npt.NDArray[np.float64]
+_Volume = npt.NDArray[np.float64]
 
 
 def psnr(restored: Image, sharp: Image) -> float:
@@ -83,43 +82,34 @@ def ssim(restored: Image, sharp: Image, *, variant: SsimVariant = "gaussian") ->
         raise ValueError(f"SSIM needs 11 x 11 pixels at least, not {restored.shape[:2]}")
     if variant not in SSIM_VARIANTS:
         raise ValueError(f"variant is one of {', '.join(SSIM_VARIANTS)}, not {variant}")
-    a, b = restored.astype(np.float64), sharp.astype(np.float64)
-    if variant == "uniform":
-        pixels = _UNIFORM_SIDE**2
-        similarity = _similarity(a, b, _box, covariance_scale=pixels / (pixels - 1))
-        return float(_inner(similarity, _UNIFORM_SIDE // 2).mean())
     if variant == "matlab":
-        return float(_similarity(a, b, _gaussian_volume).mean())
-    return float(_inner(_similarity(a, b, _gaussian), _RADIUS).mean())
+        return _ssim_of_volumes(restored.astype(np.float64), sharp.astype(np.float64))
+    wang = {"gaussian_weights": True, "sigma": _SIGMA, "use_sample_covariance": False}
+    settings: dict[str, Any] = wang if variant == "gaussian" else {}
+    score = structural_similarity(sharp, restored, channel_axis=2, data_range=_RANGE, **settings)
+    return float(score)
 
 
-def _similarity(
-    a: _Plane, b: _Plane, local_mean: Callable[[_Plane], _Plane], covariance_scale: float = 1.0
-) -> _Plane:
-    """The SSIM of each pixel and channel, (H, W, 3)."""
-    mean_a, mean_b = local_mean(a), local_mean(b)
+def _ssim_of_volumes(a: _Volume, b: _Volume) -> float:
+    """The mean SSIM of two (H, W, 3) arrays taken for volumes, as MATLAB's `ssim` does."""
+    mean_a, mean_b = _smooth(a), _smooth(b)
     product = mean_a * mean_b
     squares = mean_a * mean_a + mean_b * mean_b
-    covariance = covariance_scale * (local_mean(a * b) - product)
-    spread = covariance_scale * (local_mean(a * a + b * b) - squares)
-    similarity: _Plane = ((2 * product + _C1) * (2 * covariance + _C2)) / (
-        (squares + _C1) * (spread + _C2)
-    )
-    return similarity
+    covariance = _smooth(a * b) - product
+    spread = _smooth(a * a + b * b) - squares
+    similarity = ((2 * product + _C1) * (2 * covariance + _C2)) / ((squares + _C1) * (spread + _C2))
+    return float(similarity.mean())
 
 
-def _gaussian(image: _Plane) -> _Plane:
+def _smooth(volume: _Volume) -> _Volume:
+    """The Gaussian over height, width and the three channels, replicated at every border."""
     side = 2 * _RADIUS + 1
-    smooth: _Plane = cv2.GaussianBlur(image, (side, side), _SIGMA, borderType=cv2.BORDER_REPLICATE)
+    planes = cv2.GaussianBlur(volume, (side, side), _SIGMA, borderType=cv2.BORDER_REPLICATE)
+    smooth: _Volume = np.asarray(planes, dtype=np.float64) @ _channel_weights().T
     return smooth
 
 
-def _gaussian_volume(image: _Plane) -> _Plane:
-    """The Gaussian over height, width and the three channels, replicated at every border."""
-    return _gaussian(image) @ _channel_weights().T
-
-
-def _channel_weights() -> _Plane:
+def _channel_weights() -> _Volume:
     """(3, 3): how much of channel j the window centred on channel i sees.
 
     Taps that fall beyond the first or last channel count for that channel.
@@ -131,16 +121,6 @@ def _channel_weights() -> _Plane:
     for channel in range(3):
         np.add.at(weights[channel], np.clip(channel + offsets, 0, 2), taps)
     return weights
-
-
-def _box(image: _Plane) -> _Plane:
-    smooth: _Plane = cv2.blur(image, (_UNIFORM_SIDE, _UNIFORM_SIDE))
-    return smooth
-
-
-def _inner(similarity: _Plane, rim: int) -> _Plane:
-    """The pixels whose whole window lies inside the image."""
-    return similarity[rim:-rim, rim:-rim]
 
 
 def _check(restored: npt.NDArray[Any], sharp: npt.NDArray[Any]) -> None:
