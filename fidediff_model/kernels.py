@@ -22,7 +22,7 @@ from fidediff_model.reblur import kernel_size_of
 KERNEL_SIZE = 19
 """m, the side of a kernel in pixels (ours)."""
 
-CHANNELS = (48, 96, 192, 384)
+CHANNELS = (32, 64, 128, 256)
 """Widths of the levels of M, finest first (ours)."""
 
 BAND_BYTES = 128 << 20

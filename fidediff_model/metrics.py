@@ -86,7 +86,9 @@ def ssim(restored: Image, sharp: Image, *, variant: SsimVariant = "gaussian") ->
         return _ssim_of_volumes(restored.astype(np.float64), sharp.astype(np.float64))
     wang = {"gaussian_weights": True, "sigma": _SIGMA, "use_sample_covariance": False}
     settings: dict[str, Any] = wang if variant == "gaussian" else {}
-    score = structural_similarity(sharp, restored, channel_axis=2, data_range=_RANGE, **settings)
+    score = structural_similarity(  # type: ignore[no-untyped-call]
+        sharp, restored, channel_axis=2, data_range=_RANGE, **settings
+    )
     return float(score)
 
 
