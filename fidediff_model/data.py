@@ -1,7 +1,7 @@
 """From the manifest to batches of trajectories: what is drawn, how it is cut, what was skipped.
 
 The unit is the trajectory, not the pair: a draw takes one trajectory, k of its points and one
-sharp crop that all of them are to be restored to (FideDiff, section 3.2, consistency training).
+sharp crop that all of them are to be restored to (FideDiff, arXiv 2510.01641, consistency training).
 Which points, where the crop lies and how it is turned depend on (seed, epoch, trajectory_id)
 alone, so workers, batch size and resuming change nothing. `sampler.TrajectorySampler` gives the
 order. t comes from the manifest, never from a file's name.
@@ -10,30 +10,24 @@ order. t comes from the manifest, never from a file's name.
 from __future__ import annotations
 
 import hashlib
-import logging
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fidediff_model.batches import UNKNOWN, Item, Skipped, collate
 from fidediff_model.errors import FideDiffError, shorten
 from fidediff_model.image_files import Image, ImageError, read_image
 from fidediff_model.sampler import Draw, TrajectorySampler
 from trajectory_builder.manifest import Manifest, ManifestError
 
-_log = logging.getLogger(__name__)
-
 MAX_SUBSTITUTES = 20
 """Unreadable trajectories in a row after which a draw gives up: the data set is broken."""
-
-UNKNOWN = -1
-"""n_frames of a point for which the manifest states none."""
 
 
 class DataError(FideDiffError):
@@ -83,49 +77,8 @@ class DrawRules:
             )
 
 
-class Skipped(NamedTuple):
-    """A file that could not be used, and why."""
-
-    file: str
-    reason: str
-
-
-class Item(TypedDict):
-    """One draw: k points of one trajectory, cut and turned alike."""
-
-    blur: Tensor  # (k, 3, c, c) uint8
-    sharp: Tensor  # (3, c, c) uint8
-    timestep: Tensor  # (k,) float32
-    n_frames: Tensor  # (k,) int64, 1 for the sharp itself, UNKNOWN where not stated
-    trajectory_id: str
-    sample_id: list[str]  # k names; CLIP/PAIR/n01 for the sharp itself
-    skipped: list[Skipped]
-
-
-class Batch(TypedDict):
-    """T draws; their N = T x k points one after the other, those of a trajectory together."""
-
-    blur: Tensor  # (N, 3, c, c) uint8
-    sharp: Tensor  # (T, 3, c, c) uint8
-    timestep: Tensor  # (N,) float32
-    n_frames: Tensor  # (N,) int64
-    trajectory: Tensor  # (N,) int64, which of the T a point belongs to
-    trajectory_id: list[str]
-    sample_id: list[str]
-    skipped: list[Skipped]
-
-
-class DeviceBatch(NamedTuple):
-    """A batch as the model takes it: one row a point, images float32 in [-1, 1]."""
-
-    blur: Tensor  # (N, 3, c, c)
-    sharp: Tensor  # (N, 3, c, c), repeated for each point of its trajectory
-    timestep: Tensor  # (N,) float32
-    trajectory: Tensor  # (N,) int64
-
-
 class TrajectoryDataset(Dataset[Item]):
-    """The trajectories of a manifest; `dataset[Draw(epoch, index)]` is one draw.
+    """The trajectories of a manifest; `dataset[Draw(epoch, trajectory)]` is one draw.
 
     Args:
         manifest: as `trajectory_builder.manifest.read` gives it.
@@ -159,7 +112,10 @@ class TrajectoryDataset(Dataset[Item]):
         return len(self._starts) - 1
 
     def __getitem__(self, draw: Draw | int) -> Item:
-        """The draw of that epoch and trajectory, or of a substitute where a file is unusable.
+        """One draw of a trajectory, or of a substitute where a file of it cannot be used.
+
+        Args:
+            draw: epoch and trajectory; a bare number is a trajectory in epoch 0.
 
         Raises:
             DataError: `MAX_SUBSTITUTES` trajectories in a row cannot be read.
@@ -269,61 +225,6 @@ class _Cut:
         return crop.transpose(axes).copy(order="C")
 
 
-def collate(items: list[Item]) -> Batch:
-    """Draws of one crop size and number of points as a batch; images stay uint8."""
-    points = [len(item["sample_id"]) for item in items]
-    return Batch(
-        blur=torch.cat([item["blur"] for item in items]),
-        sharp=torch.stack([item["sharp"] for item in items]),
-        timestep=torch.cat([item["timestep"] for item in items]),
-        n_frames=torch.cat([item["n_frames"] for item in items]),
-        trajectory=torch.arange(len(items)).repeat_interleave(torch.tensor(points)),
-        trajectory_id=[item["trajectory_id"] for item in items],
-        sample_id=[name for item in items for name in item["sample_id"]],
-        skipped=[one for item in items for one in item["skipped"]],
-    )
-
-
-def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:
-    """A batch on a device as the model takes it.
-
-    Images travel as bytes, a quarter of the traffic, and become float32 in [-1, 1] there.
-    """
-    trajectory = batch["trajectory"].to(device, non_blocking=True)
-    sharp = _to_range(batch["sharp"].to(device, non_blocking=True))
-    return DeviceBatch(
-        blur=_to_range(batch["blur"].to(device, non_blocking=True)),
-        sharp=sharp[trajectory],
-        timestep=batch["timestep"].to(device, non_blocking=True),
-        trajectory=trajectory,
-    )
-
-
-def _to_range(pixels: Tensor) -> Tensor:
-    return pixels.float() / 127.5 - 1
-
-
-@dataclass
-class SkipLog:
-    """Keeps the count of skipped draws in the training process; names each file once.
-
-    Attributes:
-        count: draws that a file cost, each replaced by another trajectory.
-        files: reason by file.
-    """
-
-    count: int = 0
-    files: dict[str, str] = field(default_factory=dict)
-
-    def add(self, batch: Batch) -> None:
-        """Count what a batch had to skip and log a warning for each file not seen before."""
-        for file, reason in batch["skipped"]:
-            self.count += 1
-            if file not in self.files:
-                self.files[file] = reason
-                _log.warning("skipped a trajectory: %s: %s", reason, file)
-
-
 def make_loader(
     dataset: TrajectoryDataset,
     *,
@@ -348,7 +249,13 @@ def make_loader(
 
     Returns:
         A DataLoader of `Batch` dictionaries.
+
+    Raises:
+        DataError: no trajectory can be read.
     """
+    if workers:
+        # A data set whose files are gone fails here, not as a traceback out of a worker.
+        dataset[0]
     sampler = TrajectorySampler(
         len(dataset),
         seed=dataset.rules.seed,

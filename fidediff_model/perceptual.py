@@ -26,7 +26,7 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 # Zero for an all-zero feature vector and a finite gradient there.
 _UNIT_EPS = 1e-8
-# c1 and c2 of DISTS, equations 4 and 5.
+# c1 and c2 of DISTS.
 _DISTS_EPS = 1e-6
 
 SMALLEST_SIDE = 16
@@ -137,7 +137,7 @@ def lpips_distance(
 ) -> Tensor:
     """Sum over layers of the spatial mean of weighted squared differences of unit features.
 
-    d = sum_l mean_hw sum_c w_lc (a_lc / |a_l| - b_lc / |b_l|)^2 (Zhang et al. 2018, eq. 1), with
+    d = sum_l mean_hw sum_c w_lc (a_lc / |a_l| - b_lc / |b_l|)^2 (Zhang et al. 2018, version 0.1), with
     |a| = sqrt(sum_c a_c^2 + 1e-8).
 
     Args:
@@ -162,7 +162,7 @@ def _unit(features: Tensor) -> Tensor:
 def dists_distance(
     restored: Sequence[Tensor], sharp: Sequence[Tensor], alpha: Tensor, beta: Tensor
 ) -> Tensor:
-    """1 - sum over layers and channels of alpha x texture + beta x structure (DISTS, eq. 6).
+    """1 - sum over layers and channels of alpha x texture + beta x structure (Ding et al. 2020).
 
     texture = (2 m_a m_b + c) / (m_a^2 + m_b^2 + c) of the channel means, structure = (2 cov + c)
     / (var_a + var_b + c), c = 1e-6; alpha and beta are divided by their joint sum. The covariance

@@ -21,7 +21,7 @@ class Draw(NamedTuple):
     """Which trajectory, and in which epoch: the epoch decides how it is cut and turned."""
 
     epoch: int
-    index: int
+    trajectory: int
 
 
 class TrajectorySampler(Sampler[Draw]):

@@ -1,6 +1,6 @@
 """The timestep regressor T: how far an image stands on its blur trajectory, read off its kernels.
 
-FideDiff, section 4.2: t_hat = T(M(I)), trained by L_time in the control stage. Its layers are not
+FideDiff, arXiv 2510.01641: t_hat = T(M(I)), trained by L_time in the control stage. Its layers are not
 published; strided convolutions, a global mean and a small MLP are ours, as is one t_hat an image.
 """
 

@@ -90,7 +90,7 @@ class VGG16(nn.Module):
         return maps
 
     def _l2_pool(self, x: Tensor) -> Tensor:
-        """Root of the Hann-weighted mean of squares, stride 2 (DISTS, Ding et al. 2020, eq. 3)."""
+        """Root of the Hann-weighted mean of squares, stride 2 (DISTS, Ding et al. 2020)."""
         channels = x.shape[1]
         squares = functional.conv2d(
             x * x, self.hann.expand(channels, 1, 3, 3).to(x.dtype), None, 2, 1, 1, channels
