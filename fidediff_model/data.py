@@ -1,7 +1,7 @@
 """From the manifest to batches of trajectories: what is drawn, how it is cut, what was skipped.
 
 The unit is the trajectory, not the pair: a draw takes one trajectory, k of its points and one
-sharp crop that all of them are to be restored to (FideDiff, arXiv 2510.01641, consistency training).
+sharp crop that all of them are to be restored to (FideDiff's consistency training).
 Which points, where the crop lies and how it is turned depend on (seed, epoch, trajectory_id)
 alone, so workers, batch size and resuming change nothing. `sampler.TrajectorySampler` gives the
 order. t comes from the manifest, never from a file's name.

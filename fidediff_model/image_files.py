@@ -59,7 +59,11 @@ def read_image(path: Path) -> Image:
     except OSError as error:
         raise ImageError(f"an image cannot be opened: {error.strerror}", where=str(path)) from error
     _check_whole(content, path)
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        # OpenCV raises for an empty file and for absurd sizes, and returns None for the rest.
+        pixels = None
     if pixels is None:
         raise ImageError("a file is not an image that can be read", where=str(path))
     rgb: Image = np.ascontiguousarray(pixels[:, :, ::-1])

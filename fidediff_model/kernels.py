@@ -1,7 +1,7 @@
 """The kernel estimator M: one motion-blur kernel for each pixel of a blurry image.
 
-FideDiff, arXiv 2510.01641: "a U-Net on the blurry image giving k_t" of m x m weights a pixel. The paper
-publishes neither m nor the layers; m = 19, the softmax over the taps and the residual
+In FideDiff (arXiv 2510.01641) M is a U-Net on the blurry image giving k_t, m x m weights a pixel.
+The paper publishes neither m nor the layers; m = 19, the softmax over the taps and the residual
 encoder-decoder in the manner of UFPNet are ours. `fidediff_model.reblur` applies the kernels.
 """
 

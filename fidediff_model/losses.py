@@ -1,6 +1,6 @@
 """What the restored image is held against: L1, a perceptual distance, reblur and timestep losses.
 
-FideDiff, arXiv 2510.01641: L = L1 + lambda1 x L_EA-LPIPS + lambda2 x L_G; the paper's ablation ranks
+FideDiff (arXiv 2510.01641): L = L1 + lambda1 x L_EA-LPIPS + lambda2 x L_G; its ablation ranks
 EA-LPIPS before LPIPS before DISTS. L_G lives in `discriminator.py`. The weights are not published:
 lambda1 = 2 is ours.
 """

@@ -137,7 +137,7 @@ def lpips_distance(
 ) -> Tensor:
     """Sum over layers of the spatial mean of weighted squared differences of unit features.
 
-    d = sum_l mean_hw sum_c w_lc (a_lc / |a_l| - b_lc / |b_l|)^2 (Zhang et al. 2018, version 0.1), with
+    d = sum_l mean_hw sum_c w_lc (a_lc / |a_l| - b_lc / |b_l|)^2 (Zhang et al. 2018), with
     |a| = sqrt(sum_c a_c^2 + 1e-8).
 
     Args:

@@ -1,7 +1,7 @@
 """A sharp image blurred again with one kernel a pixel, forward and backward, in little memory.
 
 y_c(p) = sum_i k_i(p) x_c(p + o_i), where i runs row by row over the m x m offsets o_i round the
-pixel p and x is continued by its border (FideDiff, arXiv 2510.01641: M(I_blur) * I_sharp). Written with
+pixel p and x is continued by its border (M(I_blur) * I_sharp in FideDiff, arXiv 2510.01641). With
 `unfold` this copies the image K = m x m times; under autograd a plain loop is slower still, since
 each tap's backward fills a whole zero gradient of k. Here the gradients are written by hand:
 

@@ -1,7 +1,8 @@
 """The timestep regressor T: how far an image stands on its blur trajectory, read off its kernels.
 
-FideDiff, arXiv 2510.01641: t_hat = T(M(I)), trained by L_time in the control stage. Its layers are not
-published; strided convolutions, a global mean and a small MLP are ours, as is one t_hat an image.
+In FideDiff (arXiv 2510.01641) t_hat = T(M(I)), trained by L_time in the control stage; its layers
+are not published. Strided convolutions, a global mean and a small MLP are ours, as is one t_hat an
+image.
 """
 
 from __future__ import annotations

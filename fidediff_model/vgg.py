@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 
 from fidediff_model.errors import FideDiffError, shorten
 
@@ -54,6 +55,8 @@ class BackboneError(FideDiffError):
 class VGG16(nn.Module):
     """The convolutions of VGG16, frozen (Simonyan and Zisserman 2015, configuration D).
 
+    Its weights are not set yet: `open_vgg16` gives one that has them.
+
     Args:
         source: where its weights come from, for reports.
     """
@@ -63,8 +66,13 @@ class VGG16(nn.Module):
     def __init__(self, source: str) -> None:
         super().__init__()
         self.source = source
+        # Left unset: drawing weights that are read next anyway would shift the global generator.
         self.features = nn.ModuleDict(
-            {str(at): nn.Conv2d(a, b, 3, padding=1) for block in _BLOCKS for at, a, b in block}
+            {
+                str(at): skip_init(nn.Conv2d, a, b, 3, padding=1)
+                for block in _BLOCKS
+                for at, a, b in block
+            }
         )
         line = torch.tensor([0.25, 0.5, 0.25])
         self.register_buffer("hann", (line[:, None] * line)[None, None], persistent=False)

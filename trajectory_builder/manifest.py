@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ SCHEMA = pa.schema(
 # What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
 # characters, empty or dotted parts.
 _HOSTILE_PATH = r"^$|^/|^[A-Za-z]:|^~|\\|[\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)|//|/$"
+# No file system takes a longer name for one folder or file.
+_LONG_PART = r"[^/]{256,}"
 
 
 class ManifestError(TrajbuildError):
@@ -167,8 +170,7 @@ class Manifest:
 
 def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
     """The file `name` below `folder`, refused when it is hostile, absent or a link out of it."""
-    table = pa.table({"path": [name]})
-    if hostile_paths(table, ["path"]):
+    if is_hostile(name):
         raise ManifestError(
             "a manifest names a path that leaves its folder",
             where=f"{folder}: {name!r}",
@@ -192,6 +194,15 @@ def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
     return path
 
 
+def is_hostile(path: str) -> bool:
+    """Whether `hostile_paths` would refuse this one path; a table of one costs a millisecond."""
+    return (
+        re.search(_HOSTILE_PATH, path) is not None
+        or re.search(_LONG_PART, path) is not None
+        or not unicodedata.is_normalized("NFC", path)
+    )
+
+
 def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
     """The values of path columns that a manifest must not hold; empty when all are sound."""
     hostile: set[str] = set()
@@ -201,7 +212,7 @@ def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
         hostile.update(bad.to_pylist())
         odd = values.filter(pc.invert(pc.string_is_ascii(values)))
         hostile.update(v for v in odd.to_pylist() if not unicodedata.is_normalized("NFC", v))
-        long = values.filter(pc.match_substring_regex(values, r"[^/]{256,}"))
+        long = values.filter(pc.match_substring_regex(values, _LONG_PART))
         hostile.update(long.to_pylist())
     return sorted(hostile)
 

@@ -91,7 +91,9 @@ def test_tap_right_of_the_centre_takes_the_pixel_to_the_right():
 
 def test_kernels_that_sum_to_one_keep_a_flat_image():
     kernels = _random(1, 361, 8, 8).softmax(1)
-    torch.testing.assert_close(reblur(torch.full((1, 3, 8, 8), 0.7), kernels).mean(), torch.tensor(0.7))
+    torch.testing.assert_close(
+        reblur(torch.full((1, 3, 8, 8), 0.7), kernels).mean(), torch.tensor(0.7)
+    )
 
 
 def test_autocast_does_not_lower_the_precision_of_the_sum():
