@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fidediff_model.base_folder import (
     PARTS,
@@ -38,27 +38,32 @@ RANDOM = "random"
 class BaseWeights:
     """A clean UNet (no LoRA), a VAE, where they came from, and the first prompt.
 
-    `name` is a path, a hub id or `random:SEED`; `prompt` is (1, tokens, width) in float32.
+    `name` is a folder, a hub id or `random:SEED`; `prompt` is (1, tokens, width) in float32;
+    `fingerprint` is a short digest of some tensors as they lay in the files, alike for a float32
+    file and its float16 variant.
     """
 
     unet: Any
     vae: Any
     prompt: Tensor
     name: str
+    fingerprint: str
 
-    def fingerprint(self) -> str:
-        """A short digest of some tensors, alike for a float32 file and its float16 variant."""
-        tensors = (
-            self.unet.conv_in.weight,
-            self.unet.conv_out.weight,
-            self.unet.mid_block.resnets[0].conv1.bias,
-            self.vae.encoder.conv_in.weight,
-            self.vae.decoder.conv_out.weight,
-        )
-        digest = hashlib.sha256()
-        for tensor in tensors:
-            digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+
+def _fingerprint(unet: Any, vae: Any) -> str:
+    tensors = (
+        unet.conv_in.weight,
+        unet.conv_out.weight,
+        unet.mid_block.resnets[0].conv1.bias,
+        vae.encoder.conv_in.weight,
+        vae.decoder.conv_out.weight,
+    )
+    if unet.conv_in.weight.is_meta:
+        return "meta"  # shapes only, for counting
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -79,7 +84,7 @@ def random_base(config: BaseConfig, *, seed: int = 0) -> BaseWeights:
         unet = diffusers.UNet2DConditionModel(**unet_config(config)).eval()
         vae = diffusers.AutoencoderKL(**vae_config(config)).eval()
         prompt = torch.randn(1, config.prompt_tokens, config.prompt_width) * 0.02
-    return BaseWeights(unet, vae, prompt, f"{RANDOM}:{seed}")
+    return BaseWeights(unet, vae, prompt, f"{RANDOM}:{seed}", _fingerprint(unet, vae))
 
 
 def load_base(
@@ -103,15 +108,28 @@ def load_base(
             or truncated, the hub cannot be reached.
     """
     if str(location).partition(":")[0] == RANDOM:
-        return random_base(config, seed=_seed_of(str(location)))
-    folder = find_folder(location)
-    check_folder(folder, config)
-    unet, vae = (_load_part(folder, part, dtype) for part in PARTS)
-    prompt = _first_prompt(folder, config, prompt_start)
-    return BaseWeights(unet, vae, prompt, str(location))
+        weights = random_base(config, seed=_seed_of(str(location)))
+    else:
+        folder = find_folder(location)
+        check_folder(folder, config)
+        unet, vae = (_load_part(folder, part) for part in PARTS)
+        prompt = _first_prompt(folder, config, prompt_start)
+        name = str(folder.resolve() if Path(location).is_dir() else location)
+        weights = BaseWeights(unet, vae, prompt, name, _fingerprint(unet, vae))
+    cast(weights.unet, dtype)
+    cast(weights.vae, dtype)
+    return weights
 
 
-def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Change the type of a module's floats in place.
+
+    Past diffusers' own `to`, which warns on each cast of layers that these models do not have.
+    """
+    nn.Module.to(module, dtype)
+
+
+def _load_part(folder: Path, part: str) -> Any:
     diffusers: Any = import_module("diffusers")
     file, variant = weight_file(folder / part)
     try:
@@ -119,7 +137,7 @@ def _load_part(folder: Path, part: str, dtype: torch.dtype) -> Any:
             folder,
             subfolder=part,
             variant=variant,
-            torch_dtype=dtype,
+            torch_dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,

@@ -68,8 +68,8 @@ def test_random_base_hangs_on_the_seed_alone():
     torch.manual_seed(1)
     first = pretrained.random_base(TINY, seed=7)
     torch.manual_seed(2)
-    assert first.fingerprint() == pretrained.load_base("random:7", TINY).fingerprint()
-    assert first.fingerprint() != pretrained.random_base(TINY, seed=8).fingerprint()
+    assert first.fingerprint == pretrained.load_base("random:7", TINY).fingerprint
+    assert first.fingerprint != pretrained.random_base(TINY, seed=8).fingerprint
 
 
 def test_random_base_leaves_the_callers_random_state_alone():
@@ -198,13 +198,15 @@ def test_fp16_variant_is_found_and_widened(base):
         file.unlink()
     got = load(base)
     assert got.unet.dtype == got.vae.dtype == torch.float32
+    assert got.fingerprint == pretrained.random_base(TINY, seed=5).fingerprint
 
 
-def test_fp16_variant_has_the_fingerprint_of_the_full_file(base):
-    whole = load(base)
-    for part in (whole.unet, whole.vae):
-        part.half().float()
-    assert whole.fingerprint() == pretrained.random_base(TINY, seed=5).fingerprint()
+def test_fingerprint_is_that_of_the_files_whatever_the_type_loaded(base):
+    want = pretrained.random_base(TINY, seed=5).fingerprint
+    wide = pretrained.load_base(base, TINY, prompt_start="normal")
+    narrow = pretrained.load_base(base, TINY, prompt_start="normal", dtype=torch.bfloat16)
+    assert wide.fingerprint == narrow.fingerprint == want
+    assert narrow.unet.dtype == narrow.vae.dtype == torch.bfloat16
 
 
 def test_old_names_of_the_vae_attention_still_load(base):
