@@ -3,8 +3,8 @@
     python benchmarks/reblur.py [--side 256] [--repeat 5] [--threads 2] [--out benchmarks/results]
 
 Each way runs in a process of its own, forward and backward to the kernels, at batch 1 and three
-channels with 19 x 19 taps. Time is the best of the repeats; memory is the greatest
-resident size (Linux) or allocation (CUDA) over what was in use with the inputs at hand. All ways must agree to
+channels with 19 x 19 taps. Time is the best of the repeats; memory is the greatest resident size
+(Linux) or allocation (CUDA) over what was in use with the inputs at hand. All ways must agree to
 1e-5 before anything is reported. On a CUDA device the compiled path is timed too.
 """
 
