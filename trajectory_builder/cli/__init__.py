@@ -27,6 +27,8 @@ COMMANDS: dict[str, str] = {
     "verify": "Does the folder hold what its manifest says?",
     "explain": "Which frames, rule, timestep and files make a pair.",
     "recipes": "List or print the built-in recipes.",
+    "report": "One offline HTML file to look at a data set.",
+    "doctor": "What this machine and a source lack, with cures.",
 }
 
 

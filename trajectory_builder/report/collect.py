@@ -326,7 +326,8 @@ def _origins(table: pa.Table) -> dict[str, dict[str, int]]:
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:
     counted = table[column].value_counts().to_pylist()
-    return {str(c["values"]): c["counts"] for c in sorted(counted, key=lambda c: -c["counts"])}
+    ranked = sorted(counted, key=lambda c: -c["counts"])
+    return {str(c["values"] or "unknown"): c["counts"] for c in ranked}
 
 
 def _sizes(table: pa.Table) -> dict[str, int]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.images import Pixels
 from trajectory_builder.report.choose import robust_z
 
 HASH_SIDE = 16
@@ -58,7 +59,7 @@ class Outlier:
     sigmas: float
 
 
-def look_at(pixels: npt.NDArray[np.uint8], thumbnail: str = "") -> Look:
+def look_at(pixels: Pixels, thumbnail: str = "") -> Look:
     """Measure an image.
 
     Args:
@@ -66,16 +67,39 @@ def look_at(pixels: npt.NDArray[np.uint8], thumbnail: str = "") -> Look:
         thumbnail: kept with the numbers.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     return Look(
-        float(deviation[0, 0]) ** 2, float(cv2.mean(grey)[0]), difference_hash(grey), thumbnail
+        sharpness_of(grey), float(cv2.mean(grey)[0]), difference_hash(grey), thumbnail
     )
+
+
+def sharpness(pixels: Pixels) -> float:
+    """Variance of the Laplacian of (H, W, 3) uint8 RGB, in grey levels squared."""
+    return sharpness_of(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+
+
+def sharpness_of(grey: npt.NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of a grey image (H, W)."""
+    laplacian = cv2.Laplacian(grey, cv2.CV_16S)
+    # Five times as fast as cv2.meanStdDev on 16 bits.
+    mean_square = cv2.norm(laplacian, cv2.NORM_L2SQR) / grey.size
+    return float(max(0.0, mean_square - cv2.mean(laplacian)[0] ** 2))
 
 
 def difference_hash(grey: npt.NDArray[np.uint8]) -> bytes:
     """256 bits of a (H, W) grey image: each cell against its right neighbour (dHash)."""
-    cells = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    cells = reduced(grey, HASH_SIDE + 1, HASH_SIDE)
     return np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes()
+
+
+def reduced(image: Pixels, width: int, height: int) -> Pixels:
+    """An image (H, W) or (H, W, 3) resized to `width` x `height`; never by area in one long leap.
+
+    Halves first: OpenCV averages 2 x 2 cells ten times as fast as cells of a broken size.
+    """
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        half = (image.shape[1] // 2, image.shape[0] // 2)
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def near_duplicates(looks: Mapping[int, Look]) -> list[Near]:
