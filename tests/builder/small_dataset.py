@@ -1,7 +1,7 @@
 """A small real data set for tests: PNG files that are true means of frames, a manifest, a card.
 
-`make(folder)` writes the folder as `trajbuild expand` would leave it. Nothing of the build is used,
-so that the tools which read data sets are tested without it.
+`make(folder)` writes the folder as `trajbuild expand` would leave it. Images and rows are made here,
+not by the build, so that the tools which read data sets are tested without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trajectory_builder import manifest
+from trajectory_builder import manifest, record
 
 FPS = 240.0
 CLIPS = {"train": ("GOPR0001_11_00", "GOPR0002_11_00"), "test": ("GOPR0003_11_00",)}
@@ -53,10 +53,25 @@ def make(
         table = pa.Table.from_pylist(rows, schema=manifest.SCHEMA)
         digest = manifest.write(table, home / manifest.FILE_NAME, {"recipe": "small"})
         manifests[f"{split}/{manifest.FILE_NAME}"] = {"sha256": digest, "rows": len(rows)}
-    record = {"format_version": manifest.FORMAT_VERSION, "manifests": manifests}
-    (folder / "build.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
-    (folder / "README.md").write_text("# A small data set\n\nMade by a test.\n")
+    card = "---\nlicense: cc-by-4.0\n---\n# A small data set\n\nMade by a test.\n"
+    (folder / "README.md").write_text(card)
+    seal(folder, manifests)
     return folder
+
+
+def seal(folder: Path, manifests: dict[str, dict[str, Any]]) -> None:
+    """Write build.json for manifests and the card that stand."""
+    digest = hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
+    content = {"format_version": 1, "manifests": manifests, "files": {"README.md": digest}}
+    record.write_build(folder, content)
+
+
+def rewrite(folder: Path, split: str, table: pa.Table, **metadata: str) -> None:
+    """Replace a split's manifest and seal the folder again."""
+    build = json.loads((folder / "build.json").read_text())["manifests"]
+    name = f"{split}/{manifest.FILE_NAME}"
+    digest = manifest.write(table, folder / name, {"recipe": "small"} | metadata)
+    seal(folder, build | {name: {"sha256": digest, "rows": table.num_rows}})
 
 
 def frames_of(clip: str, index: int, count: int, size: tuple[int, int], seed: int) -> list[Any]:

@@ -22,7 +22,7 @@ MAX_LENGTH = 10_000
 """Characters of a condition; far beyond what a person writes, far below what hurts a parser."""
 
 _CURE = (
-    'write for instance \'n_frames in [9, 11] and motion_px >= 4 and starts_with(clip, "GOPR03")\''
+    "write for instance 'n_frames in [9, 11] and motion_px >= 4 and starts_with(clip, \"GOPR03\")'"
 )
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: lambda a, b: a == b,
@@ -127,7 +127,9 @@ class _Translation:
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
             raise self._unknown(right, "`in` needs a list in brackets")
         values = [self._constant(item) for item in right.elts]
-        kind = self.schema.field(left.id).type if self._is_column(left) else None
+        kind = None
+        if isinstance(left, ast.Name) and left.id in self.schema.names:
+            kind = self.schema.field(left.id).type
         try:
             return self.value(left).isin(pa.array(values, kind))
         except (pa.ArrowException, TypeError) as error:
@@ -161,13 +163,12 @@ class _Translation:
             return node.value
         raise self._unknown(node, "expected a column, a number or a quoted text")
 
-    def _is_column(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Name) and node.id in self.schema.names
-
     def _column(self, node: ast.Name) -> pc.Expression:
         if node.id not in self.schema.names:
             near = difflib.get_close_matches(node.id, self.schema.names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"columns: {', '.join(self.schema.names)}"
+            hint = (
+                f"did you mean {near[0]}?" if near else f"columns: {', '.join(self.schema.names)}"
+            )
             raise self._unknown(node, f"there is no column {node.id!r}; {hint}")
         self.columns.add(node.id)
         return pc.field(node.id)
