@@ -73,7 +73,10 @@ def make_data_set(folder: Path, rows: int, *, clips: int = CLIPS) -> Path:
         table: list[dict[str, Any]] = []
         for clip in chosen:
             name = f"GOPR{300 + clip:04d}_11_{clip % 4:02d}"
-            real = [_real_trajectory(folder / split, name, clip, place) for place in range(min(REAL_A_CLIP, a_clip))]
+            real = [
+                _real_trajectory(folder / split, name, clip, place)
+                for place in range(min(REAL_A_CLIP, a_clip))
+            ]
             for index in range(a_clip):
                 table += _rows(folder / split, split, name, clip, index, real)
         table = table[: max(0, left)]
@@ -100,7 +103,12 @@ def _real_trajectory(home: Path, name: str, clip: int, place: int) -> dict[int, 
 
 
 def _rows(
-    home: Path, split: str, name: str, clip: int, index: int, real: list[dict[int, tuple[Path, int]]]
+    home: Path,
+    split: str,
+    name: str,
+    clip: int,
+    index: int,
+    real: list[dict[int, tuple[Path, int]]],
 ) -> list[dict[str, Any]]:
     pair = f"{index * 11 + 1:06d}"
     source = real[index % len(real)]
@@ -176,7 +184,9 @@ def _decode_alone(rows: manifest.Manifest) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="keep the data set here")
     parser.add_argument("--repeat", type=int, default=3)

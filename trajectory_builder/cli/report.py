@@ -30,13 +30,10 @@ def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) ->
     """
     from trajectory_builder.report import write_report
 
-    report = write_report(folder, out, allow_links=allow_links)
+    page = write_report(folder, out, allow_links=allow_links)
+    size = page.stat().st_size
     if as_json:
-        click.echo(json.dumps({**vars(report), "path": str(report.path)}))
+        click.echo(json.dumps({"path": str(page), "bytes": size}))
         return
-    click.echo(report.path)
-    click.echo(
-        f"{report.pairs:,} pairs, {report.shown} trajectories to walk,"
-        f" {report.bytes / 1e6:.1f} MB; open it in a browser",
-        err=True,
-    )
+    click.echo(page)
+    click.echo(f"{size / 1e6:.1f} MB; open it in a browser", err=True)

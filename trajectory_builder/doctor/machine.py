@@ -1,4 +1,7 @@
-"""The machine: codecs and their speed, cores, memory, and the GPU that torch would use."""
+"""The machine: codecs and their speed, cores, memory, and the GPU that torch would use.
+
+Nothing but the standard library is imported before it is known that the packages work.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.backends import default_jobs
 from trajectory_builder.doctor import Finding
 from trajectory_builder.doctor.packages import torch_build
 
@@ -70,7 +72,7 @@ def codecs() -> Finding:
 
 def cores() -> Finding:
     """Cores that this process may use, and what a container's quota leaves of them."""
-    usable, quota = default_jobs(), _cpu_quota()
+    usable, quota = usable_cores(), _cpu_quota()
     values = {"usable": usable, "machine": os.cpu_count(), "quota": quota}
     text = f"{usable} of {os.cpu_count()} cores usable"
     if quota is not None and quota < usable:
@@ -82,11 +84,11 @@ def cores() -> Finding:
 
 def memory() -> Finding:
     """Memory that is free, against what a worker a core needs."""
-    free, needed = _free_memory(), default_jobs() * WORKER_BYTES
+    free, needed = _free_memory(), usable_cores() * WORKER_BYTES
     if free is None:
         return Finding("memory", "good", "free memory is not known on this system")
     values = {"free_bytes": free, "needed_bytes": needed}
-    text = f"{free / 1e9:.1f} GB free, {default_jobs()} workers need about {needed / 1e9:.1f} GB"
+    text = f"{free / 1e9:.1f} GB free, {usable_cores()} workers need about {needed / 1e9:.1f} GB"
     if free < WORKER_BYTES:
         return Finding("memory", "blocks", text, "end other programs first", values)
     if free < needed:
@@ -119,6 +121,13 @@ def gpu() -> Finding:
     if not (built["cuda"] or built["hip"]):
         cure = "install a build of torch for your GPU: see https://pytorch.org/get-started/locally"
     return Finding("gpu", "note", text, cure, values)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: how many workers a build starts."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _synthetic_frame() -> Any:

@@ -94,13 +94,14 @@ def opencv() -> Finding:
 def extras() -> Finding:
     """Which optional parts can be used; none of them is needed to expand GoPro."""
     absent = {
-        extra: [name for name in names if _version(name) is None]
-        for extra, names in EXTRAS.items()
+        extra: [name for name in names if _version(name) is None] for extra, names in EXTRAS.items()
     }
     lacking = [extra for extra, names in absent.items() if names]
     there = [extra for extra in EXTRAS if extra not in lacking]
     text = f"there: {', '.join(there) or 'none'}; absent: {', '.join(lacking) or 'none'}"
-    cure = f"pip install '{DISTRIBUTION}[{','.join(lacking)}]' for the absent ones" if lacking else ""
+    cure = (
+        f"pip install '{DISTRIBUTION}[{','.join(lacking)}]' for the absent ones" if lacking else ""
+    )
     return Finding("extras", "good", text, cure, {"there": there, "absent": absent})
 
 

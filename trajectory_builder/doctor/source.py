@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trajectory_builder.backends import default_jobs
 from trajectory_builder.doctor import Finding
+from trajectory_builder.doctor.machine import usable_cores
 from trajectory_builder.errors import TrajbuildError, shorten
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def examine(
         made = plan.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
     except TrajbuildError as error:
         where = f" ({error.where})" if error.where else ""
-        return [Finding("source", "blocks", f"{error.what}{where}", error.cure), space(target, None)]
+        return [
+            Finding("source", "blocks", f"{error.what}{where}", error.cure),
+            space(target, None),
+        ]
     return [_source(made, speed), space(target, build.needed_bytes(made, target))]
 
 
@@ -122,8 +125,8 @@ def _seconds(plan: Plan, speed: Mapping[str, Any]) -> float:
             encodes += 1
             longest[name] = max(longest.get(name, 0), n)
     decodes = sum(longest.values())
-    work = decodes * speed["decode_ms"] + encodes * speed["encode_ms"]
-    return round(work / 1000 / default_jobs(), 1)
+    work = decodes * float(speed["decode_ms"]) + encodes * float(speed["encode_ms"])
+    return round(work / 1000 / usable_cores(), 1)
 
 
 def _duration(seconds: float) -> str:

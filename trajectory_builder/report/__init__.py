@@ -6,7 +6,6 @@ gives the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from trajectory_builder import manifest, store
@@ -19,33 +18,16 @@ class ReportError(TrajbuildError):
     """A report that cannot be written where it was asked for."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was written.
-
-    Attributes:
-        path: of the HTML file.
-        bytes: its size.
-        pairs, trajectories: rows and trajectories that it counts.
-        shown: trajectories that can be walked in it.
-        unread: images that were to be shown and could not be read.
-    """
-
-    path: Path
-    bytes: int
-    pairs: int
-    trajectories: int
-    shown: int
-    unread: int
-
-
-def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = False) -> Report:
+def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = False) -> Path:
     """Write the report of a data set as one HTML file that loads nothing from elsewhere.
 
     Args:
         folder: a data set's folder, or one split's.
         out: the file to write, `folder`/report.html when None; an earlier report is replaced.
         allow_links: follow links out of the folder, for a data set made with --link symlink.
+
+    Returns:
+        the file that was written.
 
     Raises:
         ManifestError: no manifest that can be trusted.
@@ -65,10 +47,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
     payload = text.encode("utf-8", "backslashreplace")
     store.write_atomic(out, payload)
-    return Report(
-        out, len(payload), numbers.pairs, numbers.trajectories, len(gallery.walks),
-        len(gallery.unread),
-    )  # fmt: skip
+    return out
 
 
 def _home(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +134,7 @@ def fall(walks: Sequence[Walk]) -> Fall | None:
     longest = levels[-1]
     rising = [
         name for name, curve in curves.items()
-        if any(later[1] > 1.02 * sooner[1] for sooner, later in zip(curve, curve[1:], strict=False))
+        if any(later[1] > 1.02 * sooner[1] for sooner, later in pairwise(curve))
     ]  # fmt: skip
     said = ", ".join(f"{100 * y:.0f} % at n = {n}" for n, y in medians)
     return Fall(
@@ -165,7 +166,7 @@ def _anchor_of(n: int, longest: int) -> str:
 
 def _segments(curve: Sequence[tuple[int, float]], longest: int) -> list[Segment]:
     places = [_place(n, ratio, longest) for n, ratio in curve]
-    return [Segment(*a, *b) for a, b in zip(places, places[1:], strict=False)]
+    return [Segment(*a, *b) for a, b in pairwise(places)]
 
 
 def _edges(values: npt.NDArray[np.float64], log: bool) -> npt.NDArray[np.float64]:

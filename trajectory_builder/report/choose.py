@@ -49,7 +49,7 @@ def identity_hash(name: str) -> bytes:
 
 
 def trajectories(table: pa.Table) -> list[Chosen]:
-    """At most one trajectory a clip, the one with the most points; in the order of splits and clips.
+    """At most one trajectory a clip, the one with the most points; ordered by split and clip.
 
     Where there are more clips than can be shown, or their frames are too large, the hash of the
     clip's name decides.

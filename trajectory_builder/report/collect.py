@@ -344,7 +344,9 @@ def _motion(table: pa.Table) -> npt.NDArray[np.float32]:
 def same_sharp(table: pa.Table) -> tuple[SameFile, ...]:
     """Sharp files equal byte by byte in several trajectories; those across splits first."""
     numbered = table.append_column("row", pa.array(np.arange(table.num_rows)))
-    per_trajectory = numbered.group_by(["sharp_sha256", "trajectory_id"]).aggregate([("row", "min")])
+    per_trajectory = numbered.group_by(["sharp_sha256", "trajectory_id"]).aggregate(
+        [("row", "min")]
+    )
     counts = per_trajectory["sharp_sha256"].value_counts()
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     among = per_trajectory.filter(pc.is_in(per_trajectory["sharp_sha256"], value_set=twice))
@@ -374,9 +376,7 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
     try:
         if path.stat().st_size > MAX_PROBLEM_BYTES:
             return None, f"problems.parquet is larger than {MAX_PROBLEM_BYTES >> 20} MiB"
-        table = pq.read_table(
-            pa.BufferReader(path.read_bytes()), page_checksum_verification=True
-        )
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
         rows = table.select(["reason", "what", "cure", "split", "clip", "sample_id", "file"])
         listed = rows.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

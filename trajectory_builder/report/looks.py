@@ -66,15 +66,18 @@ def look_at(pixels: Pixels, thumbnail: str = "") -> Look:
         pixels: (H, W, 3) uint8 RGB.
         thumbnail: kept with the numbers.
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    return Look(
-        sharpness_of(grey), float(cv2.mean(grey)[0]), difference_hash(grey), thumbnail
-    )
+    grey = grey_of(pixels)
+    return Look(sharpness_of(grey), float(cv2.mean(grey)[0]), difference_hash(grey), thumbnail)
 
 
 def sharpness(pixels: Pixels) -> float:
     """Variance of the Laplacian of (H, W, 3) uint8 RGB, in grey levels squared."""
-    return sharpness_of(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return sharpness_of(grey_of(pixels))
+
+
+def grey_of(pixels: Pixels) -> Pixels:
+    """(H, W, 3) uint8 RGB as a grey image (H, W)."""
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def sharpness_of(grey: npt.NDArray[np.uint8]) -> float:

@@ -22,7 +22,7 @@ from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.images import Pixels
 from trajectory_builder.manifest import Manifest
 from trajectory_builder.report import choose
-from trajectory_builder.report.looks import Look, look_at, reduced, sharpness
+from trajectory_builder.report.looks import Look, grey_of, look_at, reduced, sharpness
 
 OVERVIEW_WIDTH = 440
 """Ours: pixels; a whole frame of 720p in about 10 kB."""
@@ -195,9 +195,7 @@ def data_uri(pixels: Pixels, *, width: int | None = None) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def _walk(
-    rows: Manifest, chosen: choose.Chosen
-) -> tuple[Walk | None, Look | None, list[Unread]]:
+def _walk(rows: Manifest, chosen: choose.Chosen) -> tuple[Walk | None, Look | None, list[Unread]]:
     """Decode a trajectory; without its sharp file there is nothing to walk to."""
     last = chosen.rows[-1]
     sharp = _try_read(rows, last, "sharp_file_name")
@@ -253,14 +251,12 @@ def _detail(pixels: Pixels, box: tuple[int, int, int] | None) -> str:
     return data_uri(np.ascontiguousarray(pixels[top : top + side, left : left + side]))
 
 
-def _detail_box(
-    sharp: Pixels, blur: Pixels
-) -> tuple[int, int, int] | None:
+def _detail_box(sharp: Pixels, blur: Pixels) -> tuple[int, int, int] | None:
     """The square in which the strongest blur differs most from the sharp image."""
     height, width = sharp.shape[:2]
     if sharp.shape != blur.shape or width <= OVERVIEW_WIDTH or height < DETAIL:
         return None
-    difference = cv2.cvtColor(cv2.absdiff(sharp, blur), cv2.COLOR_RGB2GRAY)
+    difference = grey_of(np.asarray(cv2.absdiff(sharp, blur), np.uint8))
     cell = 10
     coarse = reduced(difference, width // cell, height // cell).astype(np.float32)
     taps = DETAIL // cell
