@@ -21,6 +21,7 @@ from trajectory_builder import images
 from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.images import Pixels
 from trajectory_builder.manifest import Manifest
+from trajectory_builder.pngcheck import MAX_PIXELS
 from trajectory_builder.report import choose
 from trajectory_builder.report.looks import Look, grey_of, look_at, reduced, sharpness
 
@@ -174,7 +175,7 @@ def _decode_any(path: Path) -> Pixels | None:
         bgr = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-    if bgr is None or bgr.shape[0] * bgr.shape[1] > images.MAX_PIXELS:
+    if bgr is None or bgr.shape[0] * bgr.shape[1] > MAX_PIXELS:
         return None
     rgb: Pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
     return rgb
