@@ -31,19 +31,33 @@ _FROM_MANIFEST = [
     "backward_n_frames", "blur_file_name", "sharp_file_name", "origin", "average_domain",
     "first_index", "center_index", "center_frame", "fps", "exposure_ms",
 ]  # fmt: skip
-_NAMES = pa.list_(pa.field("element", pa.string(), nullable=False))
+
+
+def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={b"meaning": meaning.encode()})
+
+
 SCHEMA = pa.schema(
     [
         *(manifest.SCHEMA.field(name) for name in _FROM_MANIFEST),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("blur_source", pa.string(), nullable=False),
-        pa.field("sharp_source", pa.string(), nullable=False),
-        pa.field("frame_names", _NAMES, nullable=False),
+        _field("shard", pa.string(), "the unit of work and resume that makes the row"),
+        _field(
+            "blur_source",
+            pa.string(),
+            "where an official blur is copied from: `pairs:PATH`; empty where it is averaged",
+        ),
+        _field(
+            "sharp_source", pa.string(), "where the sharp is copied from: `pairs:` or `frames:`"
+        ),
+        _field(
+            "frame_names",
+            pa.list_(pa.field("element", pa.string(), nullable=False)),
+            "the window's frames in time order, relative to the root of the frames; empty where"
+            " they are not at hand",
+        ),
     ]
 )
-"""The manifest's columns that need no pixels, then: the shard that makes the row; where the blur
-and the sharp are copied from (`pairs:PATH` or `frames:PATH`; an empty blur_source is averaged);
-the window's frames, relative to the root of the frames (empty where they are not at hand)."""
+"""The manifest's columns that need no pixels, then what only a build needs."""
 
 
 @dataclass(frozen=True)
