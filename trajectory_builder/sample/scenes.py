@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.images import Pixels
+from trajectory_builder.images import Pixels, decode_png
 from trajectory_builder.trajectory import GOPRO_FPS
 
 WIDTH, HEIGHT = 384, 216
@@ -305,7 +305,10 @@ def _no_photograph(name: str) -> TrajbuildError:
 
 @cache
 def _photograph(name: str) -> npt.NDArray[np.uint8]:
-    bgr = cv2.imdecode(np.frombuffer(_data_file(name), np.uint8), cv2.IMREAD_COLOR)
+    payload = _data_file(name)
+    if name.endswith(".png"):
+        return decode_png(payload, name=name)
+    bgr = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise _no_photograph(name)
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
@@ -315,9 +318,9 @@ def _photograph(name: str) -> npt.NDArray[np.uint8]:
 def _person() -> npt.NDArray[np.uint8]:
     """The astronaut down to the waist, by an outline drawn by hand."""
     outline = (
-        "15,511 20,440 20,300 60,262 108,232 112,180 126,160 150,152 178,146 178,132 164,122 "
-        "154,95 155,60 180,27 225,15 272,28 295,70 294,115 280,127 262,136 262,150 284,172 298,205 "
-        "306,240 345,278 360,330 345,345 290,380 275,511"
+        "14,511 18,430 28,352 40,308 64,266 108,232 112,180 126,160 150,152 178,146 178,132 "
+        "164,122 154,95 155,60 180,27 225,15 272,28 295,70 294,115 280,127 262,136 258,150 256,176 "
+        "276,188 296,210 306,240 345,278 360,330 345,345 290,380 275,511"
     )
     points = [[int(v) for v in point.split(",")] for point in outline.split()]
     mask = np.zeros((512, 512), np.uint8)

@@ -17,6 +17,7 @@ from pathlib import Path
 from trajectory_builder.averaging import mean_of_window
 from trajectory_builder.errors import ExitCode, TrajbuildError, printable
 from trajectory_builder.images import Pixels, encode_png
+from trajectory_builder.progress import Progress
 from trajectory_builder.sample.scenes import CLIPS, SampleClip, render_frame
 from trajectory_builder.store import TEMPORARY, write_atomic
 
@@ -77,9 +78,11 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
         if sums and _is_whole(out, sums):
             return _report(out, sums, written=0)
         sums, written = {}, 0
-        for name, payload in _with_progress(_files(), show_progress):
-            sums[name] = hashlib.sha256(payload).hexdigest()
-            written += _write_if_changed(out / name, payload)
+        with Progress(_files_in_all(), "files", shown=show_progress) as progress:
+            for name, payload in _files():
+                sums[name] = hashlib.sha256(payload).hexdigest()
+                written += _write_if_changed(out / name, payload)
+                progress.advance(1)
         _write_record(out, sums)
         return _report(out, sums, written=written)
     except OSError as error:
@@ -158,17 +161,8 @@ def _write_if_changed(path: Path, payload: bytes) -> bool:
     return True
 
 
-def _with_progress(files: Iterator[tuple[str, bytes]], shown: bool) -> Iterator[tuple[str, bytes]]:
-    if not shown:
-        return files
-    import sys
-
-    from tqdm import tqdm
-
-    total = sum(clip.length + 3 * clip.pairs + (clip.split == "train") for clip in CLIPS)
-    every = 0.5 if sys.stderr.isatty() else 30.0
-    bar = tqdm(files, total=total, desc="sample", unit="file", leave=False, mininterval=every)
-    return iter(bar)
+def _files_in_all() -> int:
+    return sum(clip.length + 3 * clip.pairs + (clip.split == "train") for clip in CLIPS)
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
