@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,7 +172,7 @@ def _dask_futures(
     silent = 0.0
     while True:
         threads = sum(worker["nthreads"] for worker in client.scheduler_info(-1)["workers"].values())
-        for shard in _take(rest, AHEAD * max(1, threads) - len(flying)):
+        for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
             future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
             flying[future] = shard
         if not flying:
@@ -227,7 +228,7 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Iterator[Result
     silent = 0.0
     while True:
         workers = int(ray.cluster_resources().get("CPU", 0))
-        for shard in _take(rest, AHEAD * max(1, workers) - len(flying)):
+        for shard in islice(rest, max(0, AHEAD * max(1, workers) - len(flying))):
             flying[task.remote(shard, token)] = shard
         if not flying:
             return
@@ -242,10 +243,6 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Iterator[Result
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
                     ray.exceptions.OutOfMemoryError):  # fmt: skip
                 yield Made(shard.name, 0, 0, died=True)
-
-
-def _take(rest: Iterator[Shard], count: int) -> list[Shard]:
-    return [shard for _, shard in zip(range(count), rest, strict=False)]
 
 
 @contextmanager
