@@ -7,12 +7,43 @@ it speaks of. So a kill at any moment leaves either the old state or the new one
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
 import secrets
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 
 TEMPORARY = ".tmp-"
 """Every temporary file's name begins so; no payload's name does."""
+STATE = ".trajbuild"
+FAULT_VARIABLE = "TRAJBUILD_TEST_FAULT"
+_FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file, copy on write
+_passed: dict[str, int] = {}
+
+
+class StoreError(TrajbuildError):
+    """An output folder that cannot or must not be written."""
+
+
+def fault_point(name: str) -> None:
+    """Die here if a test asks for it: `TRAJBUILD_TEST_FAULT=NAME:K` kills the K-th pass.
+
+    A kill test can only prove what it hits; these names let it hit each step of a write.
+    """
+    wanted = os.environ.get(FAULT_VARIABLE)
+    if wanted is None:
+        return
+    _passed[name] = _passed.get(name, 0) + 1
+    if wanted == f"{name}:{_passed[name]}":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def temporary_name(path: Path) -> Path:
@@ -45,11 +76,245 @@ def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
         with open(temporary, "wb") as file:
             file.write(payload)
             file.flush()
+            fault_point("temp-written")
             if sync:
                 os.fsync(file.fileno())
+        fault_point("before-rename")
         os.replace(temporary, path)
+        fault_point("after-rename")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if sync:
         sync_folder(path.parent)
+
+
+class Batch:
+    """Files that get their final names together: all flushed first, then all renamed.
+
+    Flushing once for many files costs a fraction of flushing each when it is written. Use it as a
+    context manager; an error inside leaves no file under any name.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[Path, Path] = {}
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._commit()
+        else:
+            self.discard()
+
+    def add(self, path: Path, payload: bytes) -> None:
+        """Write `payload` under a temporary name beside `path`."""
+        temporary = self._temporary(path)
+        with open(temporary, "wb") as file:
+            file.write(payload)
+        fault_point("temp-written")
+
+    def add_copy(self, path: Path, source: Path, payload: bytes, *, link: str) -> None:
+        """Take over a file of the user's: as a copy, or as a link where that is asked for.
+
+        Args:
+            path: final name.
+            source: the user's file; only read.
+            payload: its content, for where blocks cannot be shared.
+            link: `copy` (sharing blocks where the file system can), `hardlink` or `symlink`.
+
+        Raises:
+            StoreError: the file system refuses the link.
+        """
+        temporary = self._temporary(path)
+        try:
+            if link == "hardlink":
+                os.link(source.resolve(), temporary)
+            elif link == "symlink":
+                os.symlink(source.resolve(), temporary)
+            elif not _share_blocks(source, temporary):
+                temporary.write_bytes(payload)
+        except OSError as error:
+            if link == "copy":
+                raise
+            raise StoreError(
+                f"cannot make a {link}: {error.strerror}",
+                where=f"{path} -> {source}",
+                cure="use --link copy, or put --out on the same file system as the source",
+            ) from error
+        fault_point("temp-written")
+
+    def _temporary(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        self._written[temporary] = path
+        return temporary
+
+    def _commit(self) -> None:
+        try:
+            for temporary in self._written:
+                if not temporary.is_symlink():
+                    _flush(temporary)
+            fault_point("before-rename")
+            for temporary, path in list(self._written.items()):
+                os.replace(temporary, path)
+                # Two hard links to one file: rename does nothing and leaves both names.
+                temporary.unlink(missing_ok=True)
+                del self._written[temporary]
+                fault_point("after-rename")
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove what is still under a temporary name."""
+        for temporary in self._written:
+            temporary.unlink(missing_ok=True)
+        self._written.clear()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _share_blocks(source: Path, target: Path) -> bool:
+    """Reflink `source` to `target` where the file system can (btrfs, XFS); False elsewhere."""
+    with open(source, "rb") as read, open(target, "wb") as write:
+        try:
+            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+        except OSError:
+            return False
+    return True
+
+
+class OutputFolder:
+    """A folder that builds write: its state, lock and markers. It opens no image."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / STATE
+
+    def prepare(self) -> None:
+        """Create the folder, or accept it if it is one of ours or empty.
+
+        Raises:
+            StoreError: it is a file, cannot be written, or holds something that we did not make.
+        """
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise StoreError(f"--out {self.root} is a file", cure="choose another --out")
+            if self.root.is_dir() and not self.is_ours():
+                names = sorted(entry.name for entry in os.scandir(self.root))
+                if names:
+                    raise StoreError(
+                        f"--out {self.root} holds something that trajbuild did not make",
+                        where=shorten(names),
+                        cure="choose a new or an empty folder",
+                    )
+            self.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to --out: {error.strerror}",
+                where=str(error.filename or self.root),
+                cure="choose an --out that you may write to",
+            ) from error
+
+    def is_ours(self) -> bool:
+        """Whether a build has been here: its state or its record lies in the folder."""
+        return self.state.is_dir() or (self.root / "build.json").is_file()
+
+    @contextmanager
+    def lock(self, *, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Hold the folder against other builders; the kernel frees it when this process dies.
+
+        Raises:
+            StoreError: another process holds it, named by what it wrote of itself.
+        """
+        from filelock import FileLock, Timeout
+
+        holder = self.state / "holder.json"
+        lock = FileLock(str(self.state / "lock"), timeout=wait_seconds)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StoreError(
+                "another builder is at work in this folder",
+                where=f"{self.root}: {_holder(holder)}",
+                cure="wait for it (--wait SECONDS), or choose another --out",
+            ) from error
+        try:
+            # Only for people to read: the kernel's lock alone decides.
+            me = {"pid": os.getpid(), "host": socket.gethostname()}
+            write_atomic(holder, json.dumps(me).encode(), sync=False)
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def marker_path(self, shard: str) -> Path:
+        """Where the marker of a shard lies."""
+        return self.state / "markers" / f"{shard}.json"
+
+    def write_marker(self, shard: str, content: Mapping[str, Any]) -> None:
+        """Say that a shard is whole; the marker holds its own digest."""
+        path = self.marker_path(shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(body.encode()).hexdigest()
+        fault_point("before-marker")
+        write_atomic(path, f'{{"sha256":"{digest}","body":{body}}}'.encode())
+
+    def read_marker(self, shard: str) -> dict[str, Any] | None:
+        """A shard's marker, or None where it is absent, torn or altered."""
+        try:
+            text = self.marker_path(shard).read_text()
+            head, body = text[:76], text[84:-1]
+            if head != f'{{"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"':
+                return None
+            content: dict[str, Any] = json.loads(body)
+        except (OSError, ValueError):
+            return None
+        return content
+
+    def remove_temporaries(self) -> int:
+        """Delete what killed writers left under temporary names; call it under the lock."""
+        removed = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
+                        removed += 1
+        return removed
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder, or None where it is absent or torn."""
+        try:
+            content: dict[str, Any] = json.loads((self.root / name).read_text())
+        except (OSError, ValueError):
+            return None
+        return content
+
+
+def _holder(path: Path) -> str:
+    try:
+        content = json.loads(path.read_text())
+        return f"process {content['pid']} on {content['host']}"
+    except (OSError, ValueError, KeyError):
+        return "its process did not say who it is"
+
+
+def other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
+    """The error for a folder that holds a build of another config."""
+    return StoreError(
+        f"{out} holds a build of another config",
+        where=f"{out}/build.json, differing keys: {', '.join(differing)}",
+        cure=f"choose another --out, or give --recipe {recipe} and the same options to go on"
+        " with that build",
+        exit_code=ExitCode.OTHER_CONFIG,
+    )

@@ -19,7 +19,16 @@ from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.version import __version__
 
 # command name -> one line of help, so that the list of commands imports none of them.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "demo": "Make the sample, expand, verify and report on it; under a minute.",
+    "sample": "Write a small GOPRO_Large and GOPRO_Large_all.",
+    "plan": "Count and list what expand would make; opens no image.",
+    "expand": "Expand GoPro into trajectories: the main job.",
+    "verify": "Does the folder hold what its manifest says?",
+    "explain": "Which frames, rule, timestep and files make a pair.",
+    "recipes": "List or print the built-in recipes.",
+}
+
 
 EXIT_CODES_HELP = """\b
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 verify found problems;

@@ -1,0 +1,371 @@
+"""Carry out a plan: shards to files and markers, markers to manifests; resume by doing it again.
+
+The manifest is a pure function of plan and markers and is written last, so the same input and
+recipe give the same bytes whatever the workers, their order, or how often the build was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trajectory_builder import backends, images, manifest, record
+from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.plan import Plan
+from trajectory_builder.progress import Progress
+from trajectory_builder.shard import Made, Shard, write_error
+from trajectory_builder.store import OutputFolder, StoreError, other_config
+from trajectory_builder.trajectory import Problem
+
+BYTES_A_PIXEL = 1.7
+"""Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
+
+
+class BuildError(TrajbuildError):
+    """A build that stopped; what is finished stays."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made.
+
+    Attributes:
+        out: the output folder.
+        pairs: pairs on disk per split.
+        made: pairs made by this run; 0 when everything was whole already.
+        problems: rows of problems.parquet.
+        seconds: wall time of this run.
+    """
+
+    out: Path
+    pairs: dict[str, int]
+    made: int
+    problems: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Done, or done in part."""
+        return ExitCode.DONE_IN_PART if self.problems else ExitCode.DONE
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {
+            "out": str(self.out),
+            "pairs": self.pairs,
+            "made": self.made,
+            "problems": self.problems,
+            "seconds": round(self.seconds, 3),
+            "exit_code": int(self.exit_code),
+        }
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build; nothing of it changes a byte of the result, but `link` how files are taken.
+
+    Attributes:
+        jobs: workers.
+        backend: one of `backends.BACKENDS`.
+        link: how the user's files are taken over: `copy`, `hardlink` or `symlink`.
+        strict: stop at the first problem.
+        wait_seconds: how long to wait for another builder in the same folder.
+        progress: show a bar or lines on stderr.
+    """
+
+    jobs: int = 1
+    backend: str = "loky"
+    link: str = "copy"
+    strict: bool = False
+    wait_seconds: float = 0.0
+    progress: bool = True
+
+
+def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildReport:
+    """Make everything in `plan` that `out` does not hold yet.
+
+    Args:
+        plan: what to make.
+        out: the output folder; new, empty, or one that the same config has begun.
+        options: workers, links, strictness.
+
+    Raises:
+        StoreError: `out` is not ours, held by another builder, or of another config (exit 5).
+        BuildError: too little space, or a problem under `strict`.
+    """
+    options = options or BuildOptions()
+    started = time.monotonic()
+    _refuse_inside_source(plan, out)
+    if options.strict and plan.problems:
+        raise _strict(plan.problems[0], len(plan.problems))
+    folder = OutputFolder(out)
+    folder.prepare()
+    with folder.lock(wait_seconds=options.wait_seconds):
+        digest = _claim(folder, plan, options.link)
+        if record.is_finished(folder, digest):
+            counts = Counter(manifest.read(out, allow_links=True).table["split"].to_pylist())
+            problems = record.problem_count(folder)
+            return BuildReport(out, dict(counts), 0, problems, time.monotonic() - started)
+        folder.remove_temporaries()
+        shards = list(_shards(plan, out, options.link))
+        pending = [shard for shard in shards if not _is_whole(folder, shard)]
+        _check_space(pending, out)
+        made = _run(pending, plan, options)
+        report = _finish(folder, plan, shards, digest, options)
+    seconds = time.monotonic() - started
+    return BuildReport(out, report[0], made, report[1], seconds)
+
+
+def _refuse_inside_source(plan: Plan, out: Path) -> None:
+    for root in plan.roots.values():
+        if out.resolve().is_relative_to(root):
+            raise StoreError(
+                f"--out {out} lies inside the source",
+                where=str(root),
+                cure="choose a folder outside it; the source is only read",
+                exit_code=ExitCode.WRONG_USE,
+            )
+
+
+def _strict(problem: Problem, count: int) -> BuildError:
+    return BuildError(
+        f"{problem.what} ({count:,} problems in all)" if count > 1 else problem.what,
+        where=problem.file or f"{problem.split}/{problem.clip}",
+        cure=f"{problem.cure}, or leave out --strict to build the rest",
+    )
+
+
+def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
+    """Refuse a folder of another config or source; return the digest of this plan."""
+    wanted = plan.config | {"link": link}
+    stored = folder.read_json(".trajbuild/config.json") or folder.read_json("build.json") or {}
+    config = stored.get("config")
+    if config is not None and config != wanted:
+        differing = sorted(_differing(config, wanted))
+        recipe = config.get("recipe", {}).get("name", "?")
+        raise other_config(folder.root, differing, recipe)
+    digest = record.table_sha256(plan.table, plan.config_sha256 + link)
+    if stored.get("plan_sha256") == digest:
+        return digest
+    record.refuse_other_source(folder, plan.table)
+    record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
+    return digest
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in old.keys() | new.keys():
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield prefix + key
+
+
+def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
+    """The plan's shards in plan order, each with the digest that its marker must carry."""
+    roots = {name: str(root) for name, root in plan.roots.items()}
+    salt = f"{plan.config_sha256}/{link}/{images.codecs()}".encode()
+    sizes = _Sizes(roots)
+    for name, rows in _by_shard(plan.table):
+        text = json.dumps(rows, sort_keys=True).encode()
+        yield Shard(
+            name=name,
+            digest=hashlib.sha256(salt + text).hexdigest(),
+            out=str(out),
+            roots=roots,
+            rows=tuple(rows),
+            size=sizes.of_clip(rows),
+            link=link,
+        )
+
+
+def _by_shard(table: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rows.setdefault(row["shard"], []).append(row)
+    yield from rows.items()
+
+
+class _Sizes:
+    """The size that most of a clip's first sharp images have; others are refused as odd."""
+
+    def __init__(self, roots: dict[str, str]) -> None:
+        self._roots = roots
+        self._found: dict[tuple[str, str], tuple[int, int] | None] = {}
+
+    def of_clip(self, rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+        """(width, height) by majority over the sharp images of the clip's first shard."""
+        key = (rows[0]["split"], rows[0]["clip"])
+        if key not in self._found:
+            sizes: Counter[tuple[int, int]] = Counter()
+            for source in {row["sharp_source"] for row in rows}:
+                root, name = source.split(":", 1)
+                try:
+                    with open(Path(self._roots[root], name), "rb") as file:
+                        header = images.png_header(file.read(33))
+                except (OSError, images.ImageError):
+                    continue
+                sizes[header.width, header.height] += 1
+            self._found[key] = max(sizes, key=lambda s: (sizes[s], s)) if sizes else None
+        return self._found[key]
+
+
+def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
+    """Whether a shard's marker is of this plan, without problems, and its files have their sizes.
+
+    A shard with problems is made again: its input may have been mended since.
+    """
+    marker = folder.read_marker(shard.name)
+    if marker is None or marker["digest"] != shard.digest or marker["problems"]:
+        return False
+    pairs = {pair["sample_id"]: pair for pair in marker["pairs"]}
+    for row in shard.rows:
+        pair = pairs.get(row["sample_id"])
+        if pair is None:
+            return False
+        for kind in ("blur", "sharp"):
+            path = folder.root / row["split"] / row[f"{kind}_file_name"]
+            if not record.has_size(path, pair[f"{kind}_bytes"]):
+                return False
+    return True
+
+
+def _check_space(pending: list[Shard], out: Path) -> None:
+    """Refuse to start what cannot fit.
+
+    Raises:
+        BuildError: with the bytes needed and free.
+    """
+    need = 0
+    for shard in pending:
+        width, height = shard.size or (1280, 720)
+        files = {row["sharp_file_name"] for row in shard.rows}
+        if shard.link != "copy":
+            files = set()
+        files |= {r["blur_file_name"] for r in shard.rows
+                  if shard.link == "copy" or not r["blur_source"]}  # fmt: skip
+        need += int(len(files) * width * height * BYTES_A_PIXEL)
+    free = shutil.disk_usage(out).free
+    if need > free:
+        raise BuildError(
+            f"the build needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            where=str(out),
+            cure="free some space, choose another --out, or save some with --link hardlink",
+        )
+
+
+def _run(pending: list[Shard], plan: Plan, options: BuildOptions) -> int:
+    """Make the shards; return how many pairs were made."""
+    made = 0
+    whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
+    progress = Progress(plan.table.num_rows, "pairs", done=whole, shown=options.progress)
+    with progress:
+        results: Iterable[Made] = backends.run(pending, backend=options.backend, jobs=options.jobs)
+        for result in results:
+            made += result.pairs
+            progress.advance(result.pairs, problems=result.problems)
+            if options.strict and result.problems:
+                marker = OutputFolder(Path(pending[0].out)).read_marker(result.name) or {}
+                raise _strict(Problem(**marker["problems"][0]), result.problems)
+    return made
+
+
+def _finish(
+    folder: OutputFolder, plan: Plan, shards: list[Shard], digest: str, options: BuildOptions
+) -> tuple[dict[str, int], int]:
+    """Write problems, manifests, card and build.json from the markers; pairs and problems."""
+    markers = [folder.read_marker(shard.name) for shard in shards]
+    if any(marker is None for marker in markers):
+        raise BuildError(
+            "a shard was made but its marker is gone",
+            where=str(folder.state),
+            cure="run the same command again",
+        )
+    pairs = {pair["sample_id"]: pair for marker in markers if marker for pair in marker["pairs"]}
+    problems = list(plan.problems)
+    problems += [Problem(**p) for marker in markers if marker for p in marker["problems"]]
+    table = _with_records(plan.table, pairs)
+    metadata = {
+        "recipe": plan.config["recipe"]["name"],
+        "config_sha256": plan.config_sha256,
+        "source": plan.config["source"],
+        "timestep_map": plan.config.get("timestep_map", "frames"),
+        "timestep_step": str(plan.config["recipe"]["timestep_step"]),
+    }
+    try:
+        record.write(folder, plan, table, problems, metadata, digest, link=options.link)
+    except OSError as error:
+        raise write_error(error, str(folder.root)) from error
+    return dict(Counter(table["split"].to_pylist())), len(problems)
+
+
+def _with_records(table: pa.Table, pairs: dict[str, dict[str, Any]]) -> pa.Table:
+    """Manifest rows: the plan's rows that were made, with what the markers tell of them."""
+    ids = table["sample_id"].to_pylist()
+    kept = table.filter(pa.array([name in pairs for name in ids]))
+    records = [pairs[name] for name in kept["sample_id"].to_pylist()]
+    columns = {name: kept[name] for name in kept.column_names if name in manifest.SCHEMA.names}
+    if kept.num_rows < table.num_rows:
+        columns["backward_n_frames"] = _backward(kept)
+    further = {key for one in records for key in one} - {"sample_id"}
+    for name in sorted(further):
+        known = name in manifest.SCHEMA.names
+        kind = manifest.SCHEMA.field(name).type if known else None
+        columns[name] = pa.array([one.get(name) for one in records], type=kind)
+    for field in manifest.SCHEMA:
+        if field.name not in columns:
+            columns[field.name] = pa.nulls(kept.num_rows, field.type)
+    return manifest.conform(pa.table(columns))
+
+
+def _backward(table: pa.Table) -> pa.Array:
+    """For each row the smaller n of its trajectory that are rows too, and the sharp point 1."""
+    there: dict[str, list[int]] = {}
+    names, numbers = table["trajectory_id"].to_pylist(), table["n_frames"].to_pylist()
+    for name, n in zip(names, numbers, strict=True):
+        there.setdefault(name, []).append(n)
+    lists = [
+        [1, *sorted(m for m in there[name] if 1 < m < n)]
+        for name, n in zip(names, numbers, strict=True)
+    ]
+    return pa.array(lists, type=manifest.SCHEMA.field("backward_n_frames").type)
+
+
+def default_out(src: Path) -> Path:
+    """Where `expand` writes unless told: the source's name and `_trajectories`, beside it."""
+    src = src.resolve()
+    return src.with_name(src.name + "_trajectories")
+
+
+def needed_bytes(plan: Plan, out: Path) -> int:
+    """A generous guess of the bytes that a build of `plan` writes, for dry runs."""
+    shards = list(_shards(plan, out, "copy"))
+    total = 0
+    for shard in shards:
+        width, height = shard.size or (1280, 720)
+        files = {row["blur_file_name"] for row in shard.rows}
+        files |= {row["sharp_file_name"] for row in shard.rows}
+        total += int(len(files) * width * height * BYTES_A_PIXEL)
+    return total
+
+
+def is_terminal() -> bool:
+    """Whether a person is likely to read stderr as it comes."""
+    return sys.stderr.isatty()
+
+
+def splits(table: pa.Table) -> list[str]:
+    """The splits of a table in the manifest's order."""
+    there = set(pc.unique(table["split"]).to_pylist())
+    return [split for split in manifest.SPLITS if split in there]

@@ -1,0 +1,45 @@
+"""`trajbuild expand`: the main job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trajectory_builder.cli import options
+
+
+@click.command(name="expand", short_help="Expand GoPro into trajectories.")
+@options.source
+@click.option("--out", type=options.FOLDER, help="Output folder. [default: SRC_trajectories]")
+@options.build
+@click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
+@options.as_json
+def command(src: Path, out: Path | None, dry_run: bool, as_json: bool, **given: Any) -> int | None:
+    """Expand GoPro: keep the official pairs, average further windows round
+    each sharp frame, write a Parquet manifest.
+
+    OUT then holds train/ and test/ with metadata.parquet, blur/ and sharp/,
+    a card, build.json, and problems.parquet if anything could not be made.
+
+    \b
+    Example:
+      trajbuild expand --src GOPRO_Large --frames GOPRO_Large_all --jobs 8
+    Run the same command again to resume.
+    """
+    from trajectory_builder import build
+
+    plan = options.plan_of(src, given)
+    target = out or build.default_out(src)
+    if dry_run:
+        options.print_plan(plan, target, as_json=as_json)
+        return None
+    options.tell_notes(plan)
+    report = build.build(plan, target, options.build_options(given))
+    if as_json:
+        click.echo(json.dumps(report.as_data()))
+    else:
+        options.print_report(report)
+    return int(report.exit_code)

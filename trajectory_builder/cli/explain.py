@@ -1,0 +1,39 @@
+"""`trajbuild explain`: where one pair comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from trajectory_builder.cli import options
+
+
+@click.command(name="explain", short_help="Which frames, rule, timestep and files make a pair.")
+@click.argument("folder", type=options.FOLDER)
+@click.argument("sample_id")
+@options.as_json
+def command(folder: Path, sample_id: str, as_json: bool) -> None:
+    """Tell which frames, rule, timestep and files make the pair SAMPLE_ID, and
+    where the points of its backward trajectory are.
+
+    \b
+    Example:
+      trajbuild explain GOPRO_Large_trajectories GOPR0372_07_00/000047/n07
+    """
+    from trajectory_builder import explain
+
+    found = explain.explain(folder, sample_id)
+    if as_json:
+        click.echo(json.dumps(found.as_data()))
+        return
+    row = found.row
+    click.echo(f"{row['sample_id']}: n = {row['n_frames']}, t = {row['timestep']}")
+    click.echo(f"rule:   {found.rule()}")
+    for name in found.frames:
+        mark = "  <- sharp" if name.rsplit("/", 1)[-1] == row["center_frame"] else ""
+        click.echo(f"frame:  {name}{mark}")
+    click.echo(f"blur:   {row['split']}/{row['blur_file_name']}")
+    for n, timestep, file in found.backward:
+        click.echo(f"n = {n:2d}  t = {timestep:3d}  {file}")

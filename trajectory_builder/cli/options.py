@@ -1,0 +1,148 @@
+"""Options and printing that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from trajectory_builder.build import BuildOptions, BuildReport
+    from trajectory_builder.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path)
+
+
+def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+source: Callable[[F], F] = _chain(
+    click.option("--src", type=FOLDER, required=True, help="GOPRO_Large or GOPRO_Large_all."),
+    click.option("--frames", type=FOLDER, help="GOPRO_Large_all. [default: beside or in SRC]"),
+    click.option("--recipe", default="fidediff-7877", show_default=True, metavar="NAME|FILE",
+                 help="Which windows become pairs; see `trajbuild recipes`."),
+    click.option("--average", type=click.Choice(["srgb", "gamma2.2"]),
+                 help="Domain of the averages. [default: the recipe's]"),
+    click.option("--expand-test", is_flag=True,
+                 help="Give the test split the recipe's windows too."),
+)  # fmt: skip
+
+build: Callable[[F], F] = _chain(
+    click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
+    click.option("--backend", type=click.Choice(["loky", "threading"]), default="loky",
+                 show_default=True, help="Where shards run."),
+    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+                 show_default=True, help="How the official files are taken over."),
+    click.option("--strict", is_flag=True, help="Stop at the first problem."),
+    click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
+                 metavar="SECONDS", help="Wait so long for another builder in OUT."),
+    click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
+)  # fmt: skip
+
+as_json: Callable[[F], F] = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
+)
+
+
+def plan_of(src: Path, given: dict[str, Any]) -> Plan:
+    """The plan that the options of `source` ask for."""
+    from dataclasses import replace
+
+    from trajectory_builder import plan, recipe
+
+    chosen = recipe.load(given["recipe"])
+    if given["average"]:
+        chosen = replace(chosen, average=given["average"])
+    return plan.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
+
+
+def build_options(given: dict[str, Any]) -> BuildOptions:
+    """The build's options from those of `build`."""
+    from trajectory_builder.backends import default_jobs
+    from trajectory_builder.build import BuildOptions
+
+    return BuildOptions(
+        jobs=given["jobs"] or default_jobs(),
+        backend=given["backend"],
+        link=given["link"],
+        strict=given["strict"],
+        wait_seconds=given["wait"],
+        progress=given["progress"],
+    )
+
+
+def tell_notes(plan: Plan) -> None:
+    """Say on stderr what is odd or missing in the source before the work starts."""
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    for problem in plan.problems[:5]:
+        click.echo(f"problem: {problem.what}", err=True)
+    if len(plan.problems) > 5:
+        click.echo(f"problem: and {len(plan.problems) - 5:,} more", err=True)
+
+
+def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
+    """Print counts, skipped windows and problems; with `out`, bytes needed and free too."""
+    data = plan_data(plan, out)
+    if as_json:
+        click.echo(json.dumps(data))
+        return
+    for split, counts in data["counts"].items():
+        click.echo(
+            f"{split}: {counts['pairs']:,} pairs on {counts['trajectories']:,} trajectories,"
+            f" {counts['averaged']:,} to average"
+        )
+        click.echo("  " + ", ".join(f"n = {n}: {c:,}" for n, c in counts["per_n"].items()))
+    for name, words in (
+        ("skipped", "windows of the recipe leave their clip and are skipped"),
+        ("truncated", "official pairs begin before the first published frame"),
+    ):
+        if data[name]:
+            click.echo(f"{len(data[name])} {words}:")
+            click.echo("  " + "\n  ".join(data[name]))
+    for problem in plan.problems[:5]:
+        click.echo(f"problem: {problem.what}\n  cure:  {problem.cure}")
+    if len(plan.problems) > 5:
+        click.echo(f"problem: and {len(plan.problems) - 5:,} more")
+    if out is not None:
+        click.echo(f"needs about {data['bytes_needed'] / 1e9:.2f} GB in {out}")
+
+
+def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
+    """A plan's summary as plain values."""
+    from trajectory_builder import build
+
+    data: dict[str, Any] = {
+        "counts": plan.counts(),
+        "config_sha256": plan.config_sha256,
+        "recipe": plan.config["recipe"]["name"],
+        "skipped": list(plan.skipped),
+        "truncated": plan.truncated(),
+        "problems": [problem.what for problem in plan.problems],
+        "notes": list(plan.notes),
+    }
+    if out is not None:
+        data |= {"out": str(out), "bytes_needed": build.needed_bytes(plan, out)}
+    return data
+
+
+def print_report(report: BuildReport) -> None:
+    """Say what a build made, where, in how long, and what to do next."""
+    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
+    if report.made == 0 and not report.problems:
+        click.echo(f"{report.out} is whole: {pairs} pairs; nothing to do")
+    else:
+        click.echo(f"{report.out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+    if report.problems:
+        click.echo(f"{report.problems:,} problems: see {report.out}/problems.parquet", err=True)
+    click.echo(f"next: trajbuild verify {report.out}", err=True)

@@ -1,0 +1,30 @@
+"""`trajbuild plan`: what a build would make, from names alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trajectory_builder.cli import options
+
+
+@click.command(name="plan", short_help="Count and list what expand would make.")
+@options.source
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the plan's rows to this Parquet file.")  # fmt: skip
+@options.as_json
+def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Count and list what `expand` would make; opens no image.
+
+    \b
+    Example:
+      trajbuild plan --src GOPRO_Large --out plan.parquet
+    """
+    from trajectory_builder import record, store
+
+    plan = options.plan_of(src, given)
+    if out is not None:
+        store.write_atomic(out, record.plan_bytes(plan.table))
+    options.print_plan(plan, None, as_json=as_json)

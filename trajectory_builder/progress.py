@@ -1,0 +1,53 @@
+"""How far a long job is: one moving line on a terminal, else a line each half minute."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+LINE_SECONDS = 30.0
+"""Ours: how often a log file gets a line."""
+
+
+class Progress:
+    """A count of things done, with rate and remaining time, on stderr."""
+
+    def __init__(self, total: int, unit: str, *, done: int = 0, shown: bool = True) -> None:
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        if shown and done and done < total:
+            tqdm.write(f"{done:,} of {total:,} {unit} already whole", file=sys.stderr)
+        self._problems = 0
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit=f" {unit}",
+            disable=not shown or done >= total,
+            file=sys.stderr,
+            dynamic_ncols=terminal,
+            ascii=None if terminal else True,
+            mininterval=0.2 if terminal else LINE_SECONDS,
+            maxinterval=1.0 if terminal else LINE_SECONDS,
+            # Short jobs stay silent; a long one shows itself within a second on a terminal.
+            delay=0.8 if terminal else LINE_SECONDS,
+            leave=terminal,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, count: int, *, problems: int = 0) -> None:
+        """Tell that `count` more are done, and how many of them met problems."""
+        self._problems += problems
+        if self._problems:
+            self._bar.set_postfix_str(f"{self._problems:,} problems", refresh=False)
+        self._bar.update(count)

@@ -1,0 +1,224 @@
+"""Which windows of a trajectory become pairs: data that a user can write, not code.
+
+A recipe is a small YAML file. The built-in ones lie in `recipes/`; `load` takes a name or a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.trajectory import MAX_TIMESTEP, TIMESTEP_STEP
+
+BUILT_IN = Path(__file__).parent / "recipes"
+DEFAULT = "fidediff-7877"
+ANY = "*"
+KEYS = {
+    "name", "about", "windows", "draws", "keep_official", "average", "timestep", "seed", "counts",
+}  # fmt: skip
+
+
+class RecipeError(TrajbuildError):
+    """A recipe that does not exist or says something that cannot be done."""
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        cure = cure or "see `trajbuild recipes --show fidediff-7877` for the form of a recipe"
+        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which windows become pairs.
+
+    Attributes:
+        name: written to manifests.
+        windows: native n -> further n round the same sharp frame; None stands for every odd n
+            from 3 up to the native one. The key `*` serves every n that has none of its own.
+        draws: native n -> {n: probability}; one is drawn for each trajectory.
+        keep_official: whether the native window itself is a pair.
+        average: domain in which frames are averaged, `srgb` or `gamma2.2`.
+        timestep_step: t = (n - 1) x timestep_step.
+        seed: of the draws.
+        counts: GoPro training pairs that the recipe must give, as facts for tests and readers.
+        about: one line for people.
+    """
+
+    name: str
+    windows: Mapping[int | str, tuple[int, ...] | None]
+    draws: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    keep_official: bool = True
+    average: str = "srgb"
+    timestep_step: int = TIMESTEP_STEP
+    seed: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    about: str = ""
+
+    def n_frames(self, native: int, trajectory_id: str) -> tuple[int, ...]:
+        """All n of one trajectory, ascending, the native one included if it is kept.
+
+        Draws hang on the trajectory's name alone, so neither order nor worker count matters.
+
+        Raises:
+            RecipeError: the recipe says nothing of this native n.
+        """
+        if native in self.windows:
+            further = self.windows[native]
+        elif ANY in self.windows:
+            further = self.windows[ANY]
+        else:
+            raise RecipeError(
+                f"recipe {self.name} says nothing of clips of {native} frames a blur",
+                where=f"{trajectory_id}; it knows {shorten([str(k) for k in self.windows])}",
+                cure='add the number, or a line for "*", under `windows`',
+            )
+        chosen = set(range(3, native, 2)) if further is None else set(further)
+        if native in self.draws:
+            chosen.add(draw(self.draws[native], f"{self.seed}/{trajectory_id}"))
+        if self.keep_official:
+            chosen.add(native)
+        return tuple(sorted(chosen))
+
+    def only_official(self) -> bool:
+        """Whether no window but the official ones is asked for."""
+        return not self.draws and all(w == () for w in self.windows.values())
+
+    def as_data(self) -> dict[str, Any]:
+        """What decides the pairs, in plain values: part of a build's config."""
+        return {
+            "name": self.name,
+            "windows": {
+                str(k): "all" if w is None else list(w)
+                for k, w in sorted(self.windows.items(), key=lambda item: str(item[0]))
+            },
+            "draws": {
+                str(k): {str(n): p for n, p in sorted(d.items())}
+                for k, d in sorted(self.draws.items())
+            },
+            "keep_official": self.keep_official,
+            "average": self.average,
+            "timestep_step": self.timestep_step,
+            "seed": self.seed,
+        }
+
+
+def draw(choices: Mapping[int, float], identity: str) -> int:
+    """One of `choices` with its probability, decided by `identity` alone."""
+    number = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
+    reached = 0.0
+    for n, probability in sorted(choices.items()):
+        reached += probability
+        if number < reached:
+            return n
+    return max(choices)
+
+
+def built_in() -> dict[str, Path]:
+    """Names and files of the recipes that come with the package."""
+    return {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
+
+
+def load(name_or_file: str) -> Recipe:
+    """The built-in recipe of that name, or the one in that file.
+
+    Raises:
+        RecipeError: no such recipe or file, or one with an unknown, doubled or impossible entry.
+    """
+    path = built_in().get(name_or_file, Path(name_or_file))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"no recipe {name_or_file}: neither a built-in name nor a readable file",
+            where=f"built in: {', '.join(built_in())}",
+            cure="give one of these names, or a YAML file",
+        ) from error
+    return parse(text, where=str(path))
+
+
+def parse(text: str, *, where: str) -> Recipe:
+    """A recipe from YAML text; `where` names it in errors."""
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the recipe is not sound YAML: {error}", where=where) from error
+    if not isinstance(data, dict):
+        raise RecipeError("the recipe is not a table of keys and values", where=where)
+    unknown = sorted(str(key) for key in set(data) - KEYS)
+    if unknown:
+        raise RecipeError(f"the recipe has unknown keys: {shorten(unknown)}", where=where)
+    try:
+        recipe = _recipe(data)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RecipeError(f"the recipe cannot be used: {error}", where=where) from error
+    _check(recipe, where)
+    return recipe
+
+
+def _recipe(data: dict[str, Any]) -> Recipe:
+    if not data.get("name") or "windows" not in data:
+        raise ValueError("`name` and `windows` must be there")
+    windows = {
+        key if key == ANY else int(key): None if value == "all" else tuple(int(n) for n in value)
+        for key, value in data["windows"].items()
+    }
+    draws = {
+        int(key): {int(n): float(p) for n, p in value.items()}
+        for key, value in data.get("draws", {}).items()
+    }
+    return Recipe(
+        name=str(data["name"]),
+        windows=windows,
+        draws=draws,
+        keep_official=bool(data.get("keep_official", True)),
+        average=str(data.get("average", "srgb")),
+        timestep_step=int(data.get("timestep", {}).get("step", TIMESTEP_STEP)),
+        seed=int(data.get("seed", 0)),
+        counts=dict(data.get("counts", {})),
+        about=str(data.get("about", "")),
+    )
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    if recipe.average not in ("srgb", "gamma2.2"):
+        raise RecipeError(f"average must be srgb or gamma2.2, not {recipe.average}", where=where)
+    numbers = [n for n in recipe.windows if isinstance(n, int)]
+    numbers += [n for further in recipe.windows.values() for n in further or ()]
+    numbers += [n for choices in recipe.draws.values() for n in choices]
+    for n in numbers:
+        if n < 3 or n % 2 == 0:
+            raise RecipeError(f"a window must have an odd number of frames from 3, not {n}",
+                              where=where)  # fmt: skip
+        if (n - 1) * recipe.timestep_step > MAX_TIMESTEP:
+            largest = MAX_TIMESTEP // recipe.timestep_step + 1
+            largest -= 1 - largest % 2
+            raise RecipeError(
+                f"a window of {n} frames has t = {(n - 1) * recipe.timestep_step}, above 999",
+                where=where,
+                cure=f"use at most {largest} frames",
+            )
+    for native, choices in recipe.draws.items():
+        if abs(sum(choices.values()) - 1) > 1e-9 or min(choices.values()) < 0:
+            raise RecipeError(f"the draws of {native} do not sum to 1", where=where)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that stands twice is an error, not a silent last word."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if doubled:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"key {doubled[0]} stands twice", node.start_mark
+        )
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,272 @@
+"""What a build writes about itself: stored plan, manifests, problems, card, build.json.
+
+Payload files are made by `shard`; here stands everything that is derived from plan and markers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trajectory_builder import card, images, manifest
+from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.plan import Plan
+from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
+from trajectory_builder.trajectory import Problem
+from trajectory_builder.version import __version__
+
+BUILD = "build.json"
+PROBLEMS = "problems.parquet"
+PLAN = ".trajbuild/plan.parquet"
+CONFIG = ".trajbuild/config.json"
+PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
+_INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
+_PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", "joblib")
+
+
+def table_sha256(table: pa.Table, salt: str) -> str:
+    """Digest of a table's values, for telling whether a plan has changed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return hashlib.sha256(salt.encode() + sink.getvalue()).hexdigest()
+
+
+def has_size(path: Path, size: int) -> bool:
+    """Whether a file is there and `size` bytes long."""
+    try:
+        return os.stat(path).st_size == size
+    except OSError:
+        return False
+
+
+def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any]) -> None:
+    """Store the plan and the config that this folder now belongs to."""
+    write_atomic(folder.root / PLAN, plan_bytes(table))
+    write_atomic(folder.root / CONFIG, _json(config))
+
+
+def plan_bytes(table: pa.Table) -> bytes:
+    """A plan as a Parquet file: the same bytes for the same rows and the same pyarrow."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, version="2.6", compression="zstd", compression_level=9,
+        row_group_size=manifest.ROWS_A_GROUP, write_page_checksum=True,
+    )  # fmt: skip
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_plan(folder: OutputFolder) -> pa.Table | None:
+    """The stored plan, or None where it is absent or damaged."""
+    try:
+        return pq.read_table(folder.root / PLAN, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
+    """Let a source grow, but not change under a build: old rows must come back with their inputs.
+
+    Raises:
+        StoreError: rows of the stored plan are gone or have other inputs (exit 5).
+    """
+    old = read_plan(folder)
+    if old is None:
+        return
+    now = {row["sample_id"]: row for row in table.select(_INPUTS).to_pylist()}
+    differing = [
+        row["sample_id"] for row in old.select(_INPUTS).to_pylist()
+        if now.get(row["sample_id"]) != row
+    ]  # fmt: skip
+    if differing:
+        raise StoreError(
+            f"{folder.root} holds a build of another source, or the source has lost files:"
+            f" {len(differing):,} pairs are gone or have other inputs",
+            where=shorten(differing),
+            cure="give the source that the build began with, or choose another --out",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )
+
+
+def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
+    """Whether build.json tells of this very plan and all its files stand there with their sizes.
+
+    A build that met bad input is never finished: the input may have been mended since.
+    """
+    build = read_build(folder.root)
+    if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
+        return False
+    for name, entry in build["manifests"].items():
+        path = folder.root / name
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return False
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            return False
+        rows = pq.read_table(
+            pa.BufferReader(content),
+            columns=["blur_file_name", "blur_bytes", "sharp_file_name", "sharp_bytes"],
+        )
+        if not _all_have_sizes(path.parent, rows):
+            return False
+    return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
+
+
+def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
+    sizes: dict[str, int] = {}
+    for kind in ("blur", "sharp"):
+        names = rows[f"{kind}_file_name"].to_pylist()
+        sizes.update(zip(names, rows[f"{kind}_bytes"].to_pylist(), strict=True))
+    root = str(folder)
+    try:
+        return all(os.stat(f"{root}/{name}").st_size == size for name, size in sizes.items())
+    except OSError:
+        return False
+
+
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 of a file, or None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def problem_count(folder: OutputFolder) -> int:
+    """Rows of the folder's problems.parquet; 0 where there is none."""
+    path = folder.root / PROBLEMS
+    return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+
+
+def write(
+    folder: OutputFolder,
+    plan: Plan,
+    table: pa.Table,
+    problems: list[Problem],
+    metadata: Mapping[str, str],
+    plan_sha256: str,
+    *,
+    link: str,
+) -> None:
+    """Write problems, manifests, card and, last, build.json.
+
+    Args:
+        folder: the output folder, locked.
+        plan: what was asked for.
+        table: the manifest's rows of all splits.
+        problems: what is not there and why, from the plan and from the shards.
+        metadata: entries of the manifests' schema metadata.
+        plan_sha256: digest of the plan, by which a later run knows that nothing has changed.
+        link: how the user's files were taken over.
+    """
+    files: dict[str, str] = {}
+    if problems:
+        files[PROBLEMS] = _write_file(folder, PROBLEMS, problem_bytes(problems))
+    else:
+        (folder.root / PROBLEMS).unlink(missing_ok=True)
+    manifests: dict[str, dict[str, Any]] = {}
+    for split in manifest.SPLITS:
+        rows = table.filter(pc.equal(table["split"], split))
+        if rows.num_rows == 0:
+            continue
+        (folder.root / split).mkdir(exist_ok=True)
+        name = f"{split}/{manifest.FILE_NAME}"
+        fault_point("before-manifest")
+        sha256 = manifest.write(rows, folder.root / name, metadata)
+        manifests[name] = {
+            "sha256": sha256,
+            "content_sha256": manifest.content_sha256(rows),
+            "rows": rows.num_rows,
+        }
+    text = card.text(plan, table, problems)
+    files["README.md"] = _write_file(folder, "README.md", text.encode())
+    build = {
+        "format_version": manifest.FORMAT_VERSION,
+        "tool_version": __version__,
+        "config": plan.config | {"link": link},
+        "config_sha256": plan.config_sha256,
+        "plan_sha256": plan_sha256,
+        "counts": plan.counts(),
+        "skipped": list(plan.skipped),
+        "truncated": plan.truncated(),
+        "notes": list(plan.notes),
+        "problems": len(problems),
+        "bad_inputs": len(problems) - len(plan.problems),
+        "manifests": manifests,
+        "files": files,
+        "source": {name: str(root) for name, root in sorted(plan.roots.items())},
+        "codecs": images.codecs(),
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_build(folder.root, build)
+
+
+def write_build(root: Path, build: Mapping[str, Any]) -> None:
+    """Write build.json with its own digest in it."""
+    content = dict(build)
+    content["sha256"] = _build_sha256(content)
+    write_atomic(root / BUILD, _json(content))
+
+
+def read_build(root: Path) -> dict[str, Any] | None:
+    """build.json, or None where it is absent, torn or altered."""
+    try:
+        build: dict[str, Any] = json.loads((root / BUILD).read_text())
+    except (OSError, ValueError):
+        return None
+    return build if build.get("sha256") == _build_sha256(build) else None
+
+
+def _build_sha256(build: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in build.items() if key != "sha256"}
+    return hashlib.sha256(_json(rest)).hexdigest()
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _write_file(folder: OutputFolder, name: str, content: bytes) -> str:
+    write_atomic(folder.root / name, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def problem_bytes(problems: Iterable[Problem]) -> bytes:
+    """problems.parquet's content."""
+    table = pa.Table.from_pylist([asdict(problem) for problem in problems], schema=PROBLEM_SCHEMA)
+    return plan_bytes(table)
+
+
+def read_problems(root: Path) -> list[Problem]:
+    """The rows of a folder's problems.parquet; empty where there is none."""
+    path = root / PROBLEMS
+    if not path.is_file():
+        return []
+    return [Problem(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a build's bytes."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found

@@ -1,0 +1,352 @@
+"""GoPro: from folder and file names to clips and official pairs.
+
+Which frames make which blur is told by the sequence's name: `GOPRxxxx_nn_zz` averages nn frames,
+and its windows begin zz frames early. The rule, and the first numbers of the 33 published
+sequences, are checked against two public maps (see DeepDeblur_release#66). No image is opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from trajectory_builder.errors import shorten
+from trajectory_builder.sources.gopro_layout import (
+    HOME,
+    SEQUENCE_NAME,
+    SPLITS,
+    SourceError,
+    Trees,
+    find_trees,
+)
+from trajectory_builder.trajectory import GOPRO_FPS, Clip, Problem, Window
+
+TABLE = Path(__file__).with_name("gopro_sequences.csv")
+BLUR_FOLDERS = {"srgb": "blur", "gamma2.2": "blur_gamma"}
+_NUMBERED = re.compile(r"(\d+)\.png", re.IGNORECASE)
+COPY_CURE = f"copy what is missing from {HOME} and run the same command again"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSequence:
+    """A row of the table of the 33 published sequences."""
+
+    split: str
+    name: str
+    n_frames: int
+    shift: int
+    pairs: int
+    first_pair_number: int
+    first_frame_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialPair:
+    """An official pair: its number, its window, and its files relative to the pairs' root.
+
+    `blur` and `sharp` are None where that file is not in the tree, or where there is no tree.
+    """
+
+    number: int
+    window: Window
+    blur: str | None
+    sharp: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One GoPro sequence: its clip, its official pairs, and how they were averaged."""
+
+    clip: Clip
+    n_frames: int
+    shift: int
+    pairs: tuple[OfficialPair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GoPro:
+    """What a source holds: sequences, what is missing (problems) and what is odd (notes)."""
+
+    trees: Trees
+    sequences: tuple[Sequence, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+def window_of_pair(rank: int, n_frames: int, shift: int) -> Window:
+    """The frames of the `rank`-th (0-based) official pair of a sequence `GOPRxxxx_nn_zz`.
+
+    window(i) = F[i n - zz : i n - zz + n]; ignoring zz mis-maps 1,003 of the 2,103 training pairs
+    (DeepDeblur_release#66). The first window of a shifted sequence begins below 0.
+    """
+    return Window(rank * n_frames - shift, n_frames)
+
+
+@cache
+def known_sequences() -> dict[str, KnownSequence]:
+    """The 33 published sequences by name: 22 for training, 11 for testing."""
+    with TABLE.open(newline="") as file:
+        rows = [
+            KnownSequence(
+                row["split"],
+                row["sequence"],
+                *(
+                    int(row[key])
+                    for key in (
+                        "frames_per_blur",
+                        "shift",
+                        "pairs",
+                        "first_pair_number",
+                        "first_frame_number",
+                    )
+                ),
+            )
+            for row in csv.DictReader(file)
+        ]
+    return {row.name: row for row in rows}
+
+
+@dataclass(slots=True)
+class _Listing:
+    """Numbered PNG files of one folder, and the names that are none."""
+
+    files: dict[int, str]
+    doubled: list[str]
+    odd: list[str]
+
+
+def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPro:
+    """List a GoPro source.
+
+    Args:
+        src: GOPRO_Large, GOPRO_Large_all, or the folder that holds them.
+        frames: GOPRO_Large_all, where it is neither inside nor beside `src`.
+        domain: `srgb` takes official blurs from blur/, `gamma2.2` from blur_gamma/.
+
+    Raises:
+        SourceError: the folders are not GoPro's.
+    """
+    trees = find_trees(src, frames)
+    problems: list[Problem] = []
+    notes: list[str] = []
+    sequences: list[Sequence] = []
+    for split in SPLITS:
+        names = _names(trees, split)
+        problems += _missing_sequences(split, names)
+        for name in names:
+            if name in {sequence.clip.name for sequence in sequences}:
+                problems.append(
+                    Problem("clip-doubled", f"{name} stands in train and in test", "remove one",
+                            split, name)
+                )  # fmt: skip
+                continue
+            found = _sequence(trees, split, name, domain, problems, notes)
+            if found is not None:
+                sequences.append(found)
+    if not sequences:
+        raise SourceError(
+            f"no sequence of {src} can be used",
+            where=problems[0].what if problems else str(src),
+            cure=problems[0].cure if problems else "give the folder GOPRO_Large",
+        )
+    return GoPro(trees, tuple(sequences), tuple(problems), tuple(notes))
+
+
+def _names(trees: Trees, split: str) -> list[str]:
+    names: set[str] = set()
+    for root in (trees.pairs, trees.frames):
+        folder = root / split if root else None
+        if folder is not None and folder.is_dir():
+            names |= {
+                e.name for e in os.scandir(folder)
+                if e.is_dir() and SEQUENCE_NAME.fullmatch(e.name)
+            }  # fmt: skip
+    return sorted(names)
+
+
+def _missing_sequences(split: str, names: Iterable[str]) -> list[Problem]:
+    """Published sequences of a split that are absent where others of them are present."""
+    known = {s.name for s in known_sequences().values() if s.split == split}
+    present = set(names) & known
+    return [
+        Problem("sequence-missing", f"{split} lacks the sequence {name}", COPY_CURE, split, name)
+        for name in sorted(known - present)
+        if present
+    ]
+
+
+def _sequence(
+    trees: Trees, split: str, name: str, domain: str, problems: list[Problem], notes: list[str]
+) -> Sequence | None:
+    match = SEQUENCE_NAME.fullmatch(name)
+    if match is None:
+        return None
+    n, shift = int(match[1]), int(match[2])
+    try:
+        if n < 3 or n % 2 == 0:
+            raise _Unusable("sequence-name", f"averages {n} frames, which is not odd")
+        sharp, blur = _pair_files(trees, split, name, domain, problems)
+        listing = _frame_files(trees, split, name, problems, notes)
+        first = _first_pair(name, n, sharp, listing.files)
+        count = _pair_count(name, n, sharp, listing.files, first)
+        names = _ranked(name, listing.files, first, n, count, notes)
+    except _Unusable as error:
+        problems.append(Problem(error.reason, f"{split}/{name} {error}", COPY_CURE, split, name))
+        return None
+    pairs = tuple(
+        OfficialPair(
+            first + rank, window_of_pair(rank, n, shift),
+            blur.get(first + rank), sharp.get(first + rank),
+        )
+        for rank in range(count)
+    )  # fmt: skip
+    return Sequence(Clip(name, split, names, GOPRO_FPS), n, shift, pairs)
+
+
+class _Unusable(Exception):
+    """A sequence whose files cannot be mapped to frames without guessing."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _list(folder: Path, prefix: str) -> _Listing:
+    """PNG files of a folder by number; anything else is left aside (GoPro has text files)."""
+    listing = _Listing({}, [], [])
+    for entry in os.scandir(folder):
+        match = _NUMBERED.fullmatch(entry.name)
+        if match is None:
+            if entry.name.lower().endswith(".png"):
+                listing.odd.append(entry.name)
+        elif int(match[1]) in listing.files:
+            listing.doubled.append(entry.name)
+        else:
+            listing.files[int(match[1])] = f"{prefix}/{entry.name}"
+    return listing
+
+
+def _pair_files(
+    trees: Trees, split: str, name: str, domain: str, problems: list[Problem]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Sharp and blur files of a sequence by number; both empty without a tree of pairs."""
+    if trees.pairs is None:
+        return {}, {}
+    folder = trees.pairs / split / name
+    if not folder.is_dir():
+        problems.append(
+            Problem(
+                "sequence-missing-in-pairs",
+                f"{split}/{name} is in the frames but not among the official pairs",
+                COPY_CURE + ", or give --src GOPRO_Large_all alone to rebuild them by averaging",
+                split,
+                name,
+            )
+        )
+        return {}, {}
+    found = []
+    for kind in ("sharp", BLUR_FOLDERS[domain]):
+        if not (folder / kind).is_dir():
+            raise _Unusable("folder-missing", f"has no folder {kind}")
+        listing = _list(folder / kind, f"{split}/{name}/{kind}")
+        if listing.doubled:
+            raise _Unusable(
+                "pair-doubled", f"holds a number twice in {kind}: {shorten(listing.doubled)}"
+            )
+        found.append(listing.files)
+    return found[0], found[1]
+
+
+def _frame_files(
+    trees: Trees, split: str, name: str, problems: list[Problem], notes: list[str]
+) -> _Listing:
+    if trees.frames is None:
+        return _Listing({}, [], [])
+    folder = trees.frames / split / name
+    if not folder.is_dir():
+        problems.append(
+            Problem(
+                "sequence-missing-in-frames",
+                f"{split}/{name} has official pairs but no frames",
+                COPY_CURE,
+                split,
+                name,
+            )
+        )
+        return _Listing({}, [], [])
+    listing = _list(folder, f"{split}/{name}")
+    if listing.doubled:
+        raise _Unusable("frame-doubled", f"holds a frame number twice: {shorten(listing.doubled)}")
+    if listing.odd:
+        notes.append(f"{split}/{name}: {len(listing.odd)} PNG files are no frames and are left"
+                     f" aside: {shorten(sorted(listing.odd))}")  # fmt: skip
+    if not listing.files:
+        problems.append(
+            Problem("sequence-empty", f"{split}/{name} holds no frames", COPY_CURE, split, name)
+        )
+    return listing
+
+
+def _first_pair(name: str, n: int, sharp: dict[int, str], frames: dict[int, str]) -> int:
+    """The number of the first pair, also where the first files are missing."""
+    known = known_sequences().get(name)
+    if not sharp:
+        if known:
+            return known.first_pair_number
+        first = min(frames, default=1)
+        return (first - 1) // n + 1 if (first - 1) % n == 0 else 1
+    low, high = min(sharp), max(sharp)
+    if known is None:
+        return low
+    if known.first_pair_number <= low and high < known.first_pair_number + known.pairs:
+        return known.first_pair_number
+    if len(sharp) == known.pairs and high - low + 1 == known.pairs:
+        return low  # renumbered as a whole: ranks are unharmed
+    raise _Unusable(
+        "pairs-renumbered",
+        f"has pairs numbered {low} to {high}, {len(sharp)} of them; published are"
+        f" {known.pairs} from {known.first_pair_number}",
+    )
+
+
+def _pair_count(
+    name: str, n: int, sharp: dict[int, str], frames: dict[int, str], first: int
+) -> int:
+    known = known_sequences().get(name)
+    if known:
+        return known.pairs
+    if sharp:
+        return max(sharp) - first + 1
+    return (max(frames) - min(frames) + 1) // n if frames else 0
+
+
+def _ranked(
+    name: str, frames: dict[int, str], first_pair: int, n: int, count: int, notes: list[str]
+) -> tuple[str | None, ...]:
+    """Frames by rank, None where a number is missing, so that no rank closes up over a gap."""
+    if not frames:
+        return ()
+    low, high = min(frames), max(frames)
+    known = known_sequences().get(name)
+    expected = count * n
+    base = known.first_frame_number if known else (first_pair - 1) * n + 1
+    if not base <= low < base + expected:
+        contiguous = high - low + 1 == len(frames)
+        if high - low + 1 != expected and (known or not contiguous):
+            raise _Unusable(
+                "frames-renumbered",
+                f"has frames numbered {low} to {high}, {len(frames):,} of them; expected are"
+                f" {expected:,} from {base}",
+            )
+        if known:
+            notes.append(f"{name}: frames are renumbered from {low}; ranks are used, not numbers")
+        base = low
+    surplus = high - (base + expected) + 1
+    if surplus > 0:
+        notes.append(f"{name}: {surplus:,} frames more than {count} pairs x {n}")
+    return tuple(frames.get(number) for number in range(base, max(high + 1, base + expected)))
