@@ -1,12 +1,13 @@
 """Videos as clips: every frame with its time, decoded once, in order, in RGB the right way up.
 
-`index` reads a file's packets, not its pixels: times, keyframes, size, colour. `decode` gives the
-frames of a range of ranks, starting at the keyframe before it, one frame in memory at a time.
+`index` reads a file's packets, not its pixels: times, keyframes, size, colour. `stretch` and
+`decode` give the frames of a range of ranks, from the keyframe before it, one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +52,7 @@ class Video:
         keyframes: (K,) int64, ascending ranks at which decoding can start.
         fps: frames a second, measured on `pts`, or as the user says.
         told_fps: frames a second by the container's header; 0 where it says nothing.
+        sha256: of the coded pictures, which tells whether two files show the same.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Video:
     keyframes: npt.NDArray[np.int64]
     fps: float
     told_fps: float
+    sha256: str
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -100,7 +103,7 @@ def index(path: Path, *, fps: float | None = None) -> Video:
         context = stream.codec_context
         codec, tags = str(context.name), {name: getattr(context, name) for name in _TAGS}
         base, told = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
-        packets, broken = _packets(container, stream)
+        packets, broken, sha256 = _packets(container, stream)
     first = _first_frame(path)
     if first is None or not packets:
         raise VideoError(
@@ -130,22 +133,26 @@ def index(path: Path, *, fps: float | None = None) -> Video:
         keyframes=np.searchsorted(pts, np.array(keys, dtype=np.int64)),
         fps=fps or clock.measured_fps(pts, base) or float(told),
         told_fps=float(told),
+        sha256=sha256,
     )
     _refuse(found, broken)
     return found
 
 
-def _packets(container: Any, stream: Any) -> tuple[list[tuple[int | None, bool]], bool]:
-    """(pts, is keyframe) of every packet in file order, and whether reading broke off."""
+def _packets(container: Any, stream: Any) -> tuple[list[tuple[int | None, bool]], bool, str]:
+    """(pts, is keyframe) of every packet in file order, whether reading broke off, and a digest."""
     av = pyav()
     packets: list[tuple[int | None, bool]] = []
+    digest = hashlib.sha256()
+    broken = False
     try:
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard:
-                packets.append((packet.pts, packet.is_keyframe))  # noqa: PERF401  # may break off
+                digest.update(packet)
+                packets.append((packet.pts, packet.is_keyframe))
     except av.error.FFmpegError:
-        return packets, True
-    return packets, False
+        broken = True
+    return packets, broken, digest.hexdigest()
 
 
 def _first_frame(path: Path) -> Any:
@@ -210,71 +217,110 @@ def _quarter_turns(rotation: float) -> int:
     return round(rotation / 90) % 4
 
 
-def decode(
-    video: Video, first: int, end: int, *, bits: int = 8
-) -> Iterator[tuple[int, npt.NDArray[Any] | None]]:
-    """The frames of ranks `first` to `end` - 1, in order, one at a time.
+@dataclass(frozen=True)
+class Stretch:
+    """A run of frames of one file, and all that a worker needs to decode it.
 
-    Decoding starts at the last keyframe at or before `first`. A frame that is damaged is None,
-    and so are all that follow it up to the next keyframe, since they build on it.
+    Attributes:
+        path: the file.
+        seek: time (in units of the stream) of the keyframe to start from; None for the start.
+        pts: times of the wanted frames, ascending.
+        keys: those keyframes' times that lie in the stretch.
+        colour: of the stream.
+        rotation: degrees counter-clockwise.
+    """
+
+    path: Path
+    seek: int | None
+    pts: tuple[int, ...]
+    keys: tuple[int, ...]
+    colour: Colour
+    rotation: int
+
+
+def stretch(video: Video, first: int, end: int) -> Stretch:
+    """The frames of ranks `first` to `end` - 1, decoded from the last keyframe before them."""
+    position = int(np.searchsorted(video.keyframes, first, side="right")) - 1
+    inside = video.keyframes[(video.keyframes >= first) & (video.keyframes < end)]
+    return Stretch(
+        path=video.path,
+        # The first keyframe needs no seek, and then a file without an index will do.
+        seek=int(video.pts[video.keyframes[position]]) if position > 0 else None,
+        pts=tuple(int(pts) for pts in video.pts[first:end]),
+        keys=tuple(int(video.pts[rank]) for rank in inside),
+        colour=video.colour,
+        rotation=video.rotation,
+    )
+
+
+def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | None]:
+    """The frames of a stretch, in order, one at a time.
+
+    A frame that is damaged or absent is None, and so are all that follow a damaged one up to the
+    next keyframe, since they build on it.
 
     Args:
-        video: from `index`.
-        first: rank of the first frame wanted, from 0.
-        end: rank after the last one, at most len(video).
+        wanted: from `stretch`.
         bits: 8 or 16 bits a channel.
 
     Yields:
-        (rank, (H, W, 3) RGB uint8 or uint16, turned upright; or None).
+        (H, W, 3) RGB, uint8 or uint16, turned upright; or None. One for each of `wanted.pts`.
 
     Raises:
-        VideoError: the file has changed or cannot be opened any more.
+        VideoError: the file cannot be opened any more.
     """
-    if first >= end:
+    if not wanted.pts:
         return
-    convert = RgbConverter(video.colour)
-    turns = video.rotation // 90
-    position = np.searchsorted(video.keyframes, first, side="right") - 1
-    start = int(video.keyframes[position]) if position >= 0 else 0
-    # Seeking is by time; a start at the first keyframe needs none, and then no index either.
-    seek = int(video.pts[start]) if position > 0 else None
-    expected, sound = first, True
-    keyframes = {int(rank) for rank in video.keyframes}
-    for frame in _raw_frames(video.path, seek):
-        if frame is None:
+    convert = RgbConverter(wanted.colour)
+    turns = wanted.rotation // 90
+    place = {pts: index for index, pts in enumerate(wanted.pts)}
+    keys = set(wanted.keys) | ({wanted.seek} if wanted.seek is not None else set())
+    following, sound = 0, True
+    for frame in _frames_from(wanted):
+        pts = None if frame is None else _time_of(frame)
+        if frame is None or pts is None:
             sound = False
             continue
-        rank = _rank(video, frame)
-        if rank is None:
+        sound = (sound or pts in keys) and not frame.is_corrupt
+        index = place.get(pts)
+        if index is None or index < following:
+            if pts > wanted.pts[-1]:
+                break
             continue
-        if rank in keyframes:
-            sound = True
-        sound = sound and not frame.is_corrupt
-        if rank < expected:
-            continue
-        for lost in range(expected, min(rank, end)):
-            yield lost, None
-        if rank >= end:
+        yield from [None] * (index - following)
+        following = index + 1
+        yield _upright(convert(frame, bits=bits), turns) if sound else None
+        if following == len(wanted.pts):
             return
-        expected = rank + 1
-        yield rank, _upright(convert(frame, bits=bits), turns) if sound else None
-    for lost in range(expected, end):
-        yield lost, None
+    yield from [None] * (len(wanted.pts) - following)
 
 
-def _rank(video: Video, frame: Any) -> int | None:
-    pts = frame.pts if frame.pts is not None else frame.dts
-    if pts is None:
-        return None
-    rank = int(np.searchsorted(video.pts, pts))
-    return rank if rank < len(video) and int(video.pts[rank]) == pts else None
+def _frames_from(wanted: Stretch) -> Iterator[Any]:
+    """Raw frames from the stretch's keyframe; from the file's start if seeking lands after it."""
+    if wanted.seek is None:
+        yield from _raw_frames(wanted.path, None)
+        return
+    frames = _raw_frames(wanted.path, wanted.seek)
+    first = next(frames, None)
+    landed = None if first is None else _time_of(first)
+    if landed is None or landed > wanted.pts[0]:
+        frames.close()
+        yield from _raw_frames(wanted.path, None)
+        return
+    yield first
+    yield from frames
+
+
+def _time_of(frame: Any) -> int | None:
+    time = frame.pts if frame.pts is not None else frame.dts
+    return None if time is None else int(time)
 
 
 def _upright(pixels: npt.NDArray[Any], turns: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
-def _raw_frames(path: Path, seek: int | None) -> Iterator[Any]:
+def _raw_frames(path: Path, seek: int | None) -> Generator[Any, None, None]:
     """Decoded `av.VideoFrame`s from a keyframe's time on; None where data could not be decoded.
 
     One thread: with frame threads FFmpeg does not mark damaged frames (tried with 8.1).
