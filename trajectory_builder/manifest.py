@@ -34,6 +34,17 @@ ROWS_A_GROUP = 10_000
 DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]
 MAX_FILE_BYTES = 4 << 30
 _PREFIX = b"trajbuild."
+WRITER_OPTIONS: dict[str, Any] = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 3,
+    "use_dictionary": DICTIONARY_COLUMNS,
+    "write_statistics": True,
+    "write_page_checksum": True,
+    "store_schema": True,
+}
+"""How Parquet is written; any change changes the bytes of every manifest."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, null: bool = False) -> pa.Field:
@@ -62,7 +73,12 @@ SCHEMA = pa.schema(
         _field("blur_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("sharp_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("origin", pa.string(), "`official`, `averaged`, `interpolated` or `synthetic`"),
-        _field("average_domain", pa.string(), "`srgb` (values as stored) or `gamma2.2`"),
+        _field(
+            "average_domain",
+            pa.string(),
+            "`srgb` (values as stored) or `gamma2.2`; null where unknown or photographed",
+            null=True,
+        ),
         _field(
             "first_index",
             pa.int32(),
@@ -197,27 +213,19 @@ def to_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
         table: the rows in the order in which they shall stand; all columns of `SCHEMA`.
         metadata: entries such as `recipe` and `config_sha256`; the format version is added.
     """
-    entries = {b"trajbuild.format_version": str(FORMAT_VERSION).encode()}
-    entries |= {_PREFIX + key.encode(): value.encode() for key, value in metadata.items()}
-    table = conform(table)
-    # The order of metadata keys changes the file's bytes.
-    table = table.replace_schema_metadata(dict(sorted(entries.items())))
+    table = conform(table).replace_schema_metadata(schema_metadata(metadata))
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        version="2.6",
-        data_page_version="1.0",
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=DICTIONARY_COLUMNS,
-        write_statistics=True,
-        write_page_checksum=True,
-        store_schema=True,
-        row_group_size=ROWS_A_GROUP,
-    )
+    pq.write_table(table, sink, row_group_size=ROWS_A_GROUP, **WRITER_OPTIONS)
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def schema_metadata(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
+    """The entries of a manifest file's schema: prefixed, the format version added, sorted."""
+    entries = {b"trajbuild.format_version": str(FORMAT_VERSION).encode()}
+    entries |= {_PREFIX + key.encode(): value.encode() for key, value in metadata.items()}
+    # The order of metadata keys changes the file's bytes.
+    return dict(sorted(entries.items()))
 
 
 def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
@@ -329,6 +337,37 @@ def recorded_sha256(path: Path) -> str | None:
         return None
 
 
+def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
+    """Open one manifest file to be read in parts: the open file and its metadata.
+
+    Digest, version and columns are checked, the rows are not; pages are checked as they are read.
+
+    Raises:
+        ManifestError: absent, damaged, of another version, or with columns missing.
+    """
+    damaged = f"run the build again, or `trajbuild verify {path.parent.parent}`"
+    expected = recorded_sha256(path)
+    try:
+        if expected is not None:
+            with open(path, "rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != expected:
+                    raise ManifestError(
+                        "the manifest differs from the one that the build wrote",
+                        where=f"{path}, SHA-256 in build.json",
+                        cure=damaged,
+                    )
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ManifestError(
+            f"the manifest is damaged or cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            cure=damaged,
+        ) from error
+    _check_version(file.schema_arrow, path)
+    conform(file.schema_arrow.empty_table())
+    return file, _metadata_of(file.schema_arrow)
+
+
 def _read_file(path: Path) -> pa.Table:
     damaged = f"run the build again, or `trajbuild verify {path.parent.parent}`"
     try:
@@ -411,7 +450,8 @@ def _contradictions(
         yield "sample_id more than once", twice.to_pylist()
     for name, allowed in (("split", SPLITS), ("origin", ORIGINS), ("average_domain", DOMAINS)):
         known = pc.is_in(table.column(name), value_set=pa.array(allowed))
-        yield f"unknown {name}", _where(ids, pc.invert(known))
+        unknown = pc.and_(pc.invert(known), pc.is_valid(table.column(name)))
+        yield f"unknown {name}", _where(ids, unknown)
     n = table.column("n_frames").cast(pa.int32())
     even = pc.equal(pc.bit_wise_and(n, 1), 0)
     yield "n_frames is even or below 1", _where(ids, pc.or_(even, pc.less(n, 1)))
