@@ -178,3 +178,9 @@ def video_stream(container: Any, path: Path) -> Any:
 
 def _disposition(stream: Any) -> str:
     return str(getattr(stream, "disposition", ""))
+
+
+def versions() -> str:
+    """PyAV and FFmpeg by their versions: another decoder may give other pixels."""
+    av = pyav()
+    return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"

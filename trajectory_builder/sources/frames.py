@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
         The clip, or None where it cannot be one, and what was found wrong; a folder whose frames
         have several sizes is refused with the names that differ.
     """
-    names = sorted((n for n in os.listdir(folder) if _is_picture(n)), key=numeric_key)
+    names = picture_names(folder)
     shapes: dict[str, tuple[int, int, int]] = {}
     problems = []
     for name in names:
@@ -97,6 +97,11 @@ def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
     ranked = tuple(n if n in shapes else None for n in with_gaps(names))
     lossy = any(Path(n).suffix.lower() in (".jpg", ".jpeg", ".webp") for n in names)
     return FrameFolder(folder, ranked, width, height, bits, lossy), problems
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Names of a folder's pictures in numerical order."""
+    return sorted((n for n in os.listdir(folder) if _is_picture(n)), key=numeric_key)
 
 
 def _mixed(
@@ -152,14 +157,3 @@ def _frame_number(name: str) -> int | None:
 
 def _is_picture(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in pictures.SUFFIXES
-
-
-def unreadable_names(paths: Iterable[Path]) -> list[str]:
-    """Names that are not valid UTF-8: no manifest can hold them, and OpenCV crashes on them."""
-    bad = []
-    for path in paths:
-        try:
-            str(path).encode("utf-8")
-        except UnicodeEncodeError:
-            bad.append(printable(str(path)))
-    return bad
