@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ SCHEMA = pa.schema(
 
 # What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
 # characters, empty or dotted parts.
+_PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
 _HOSTILE_PATH = r"^$|^/|^[A-Za-z]:|^~|\\|[\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)|//|/$"
 # No file system takes a longer name for one folder or file.
 _LONG_PART = r"[^/]{256,}"
@@ -207,7 +209,11 @@ def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
     """The values of path columns that a manifest must not hold; empty when all are sound."""
     hostile: set[str] = set()
     for column in columns:
-        values = pc.unique(table.column(column)).drop_null()
+        # Nearly all names are plain; one pass over them spares the other checks and their copies.
+        plain = pc.match_substring_regex(table.column(column), _PLAIN_PATH)
+        short = pc.less(pc.binary_length(table.column(column)), 256)
+        doubtful = pc.invert(pc.and_(plain, short))
+        values = pc.unique(table.column(column).filter(doubtful)).drop_null()
         bad = values.filter(pc.match_substring_regex(values, _HOSTILE_PATH))
         hostile.update(bad.to_pylist())
         odd = values.filter(pc.invert(pc.string_is_ascii(values)))
@@ -246,25 +252,34 @@ def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def conform(table: pa.Table) -> pa.Table:
+def conform(table: pa.Table, *, where: str = "the table in memory") -> pa.Table:
     """The table with the columns of `SCHEMA` first, in order and type, further ones after.
 
+    Args:
+        table: rows with at least the columns of `SCHEMA`, in any order.
+        where: what to name in an error.
+
     Raises:
-        ManifestError: a column is missing or cannot be cast.
+        ManifestError: a column is missing, stands twice or cannot be cast.
     """
     missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if missing or twice:
         raise ManifestError(
-            f"a manifest lacks columns: {shorten(missing)}",
+            f"a manifest lacks columns: {shorten(missing)}"
+            if missing
+            else f"a manifest has columns twice: {shorten(twice)}",
+            where=where,
             cure="see manifests/README.md for the columns of version 1",
         )
     extra = [table.schema.field(n) for n in table.column_names if n not in SCHEMA.names]
     schema = pa.schema([*SCHEMA, *extra], metadata=table.schema.metadata)
     try:
         return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ManifestError(
             f"a manifest's column has the wrong type: {error}",
+            where=where,
             cure="see manifests/README.md for the columns of version 1",
         ) from error
 
@@ -324,8 +339,16 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
         folders.append((start, path.parent))
         start += table.num_rows
         tables.append(table.replace_schema_metadata(None))
-    whole = pa.concat_tables(tables, promote_options="default")
-    check(whole, where=shorten([str(p) for p in paths]), metadata=metadata)
+    where = shorten([str(p) for p in paths])
+    try:
+        whole = pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise ManifestError(
+            f"the manifests do not fit together: {error}",
+            where=where,
+            cure="read them one by one, or leave the further column out of one of them",
+        ) from error
+    check(whole, where=where, metadata=metadata)
     return Manifest(whole, tuple(folders), metadata, allow_links)
 
 
@@ -359,14 +382,12 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
     damaged = f"run the build again, or `trajbuild verify {path.parent.parent}`"
     expected = recorded_sha256(path)
     try:
-        if expected is not None:
-            with open(path, "rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != expected:
-                    raise ManifestError(
-                        "the manifest differs from the one that the build wrote",
-                        where=f"{path}, SHA-256 in build.json",
-                        cure=damaged,
-                    )
+        if expected is not None and file_sha256(path) != expected:
+            raise ManifestError(
+                "the manifest differs from the one that the build wrote",
+                where=f"{path}, SHA-256 in build.json",
+                cure=damaged,
+            )
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
@@ -377,6 +398,18 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
     _check_version(file.schema_arrow, path)
     conform(file.schema_arrow.empty_table())
     return file, _metadata_of(file.schema_arrow)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a manifest file; not computed again while the file on disk is the same."""
+    status = path.stat()
+    return _sha256(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, state: tuple[int, int, int, int]) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -404,11 +437,13 @@ def _read_file(path: Path) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         _check_version(file.schema_arrow, path)
         table = file.read()
+        # Parquet does not check that its strings are UTF-8, nor its lists' offsets.
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             f"the manifest is damaged: {str(error).splitlines()[0]}", where=str(path), cure=damaged
         ) from error
-    return conform(table)
+    return conform(table, where=str(path))
 
 
 def _check_version(schema: pa.Schema, path: Path) -> None:
@@ -467,7 +502,10 @@ def _contradictions(
     even = pc.equal(pc.bit_wise_and(n, 1), 0)
     yield "n_frames is even or below 1", _where(ids, pc.or_(even, pc.less(n, 1)))
     if metadata.get("timestep_map", "frames") == "frames":
-        step = int(metadata.get("timestep_step", TIMESTEP_STEP))
+        given = metadata.get("timestep_step", str(TIMESTEP_STEP))
+        if not given.isdecimal():
+            yield f"timestep_step in the metadata is no number but {given!r}", ["all rows"]
+        step = int(given)
         expected = pc.multiply(pc.subtract(n, 1), step)
         differs = pc.not_equal(table.column("timestep").cast(pa.int32()), expected)
         yield f"timestep is not (n_frames - 1) x {step}", _where(ids, differs)
