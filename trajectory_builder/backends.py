@@ -1,53 +1,295 @@
 """Where shards run. Results lie on disk; only a few counts come back.
 
-`loky` (processes) and `threading` go through joblib.
+`loky` (processes) and `threading` go through joblib. `dask` and `ray` go through their own futures
+and tasks, since joblib's wrappers hang or lose every result when a task kills its worker. On each
+of them a shard that kills its worker is tried once more in a process of its own and then becomes
+rows of problems.parquet; see `attempts`.
 """
 
 from __future__ import annotations
 
-import ctypes
+import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
 
-from trajectory_builder.shard import Made, Shard, make
+from trajectory_builder import attempts
+from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.shard import Made, Shard
+from trajectory_builder.store import OutputFolder
 
-BACKENDS = ("loky", "threading")
-_PR_SET_PDEATHSIG = 1
+BackendName = Literal["loky", "threading", "dask", "ray"]
+BACKENDS: tuple[BackendName, ...] = ("loky", "threading", "dask", "ray")
+FRUITLESS_ROUNDS = 3
+"""Ours: so often workers may all die without a shard having ended before a build gives up."""
+POLL_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+"""Ours: how long a build waits for a cluster that has lost all its workers."""
+AHEAD = 2
+"""Shards handed out for each worker, so that none waits for the builder."""
+_RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
+
+Result = Made | TrajbuildError
+
+
+class BackendError(TrajbuildError):
+    """Workers that cannot be had, or do not stay."""
+
+
+class _WorkersLostError(Exception):
+    """All tasks of a backend were lost with a worker; what they finished lies on disk."""
 
 
 def run(
-    shards: Sequence[Shard],
-    *,
-    backend: str,
-    jobs: int,
-    function: Callable[[Shard], Made] = make,
+    shards: Sequence[Shard], *, backend: str = "loky", jobs: int = 1, address: str | None = None
 ) -> Iterator[Made]:
-    """Run `function` on each shard and yield what it tells, in the order in which they end."""
-    from joblib import Parallel, delayed, parallel_config
+    """Make each shard and yield what is told of it, in the order in which they end.
 
-    if jobs == 1 or len(shards) == 1:
-        for shard in shards:
-            yield function(shard)
-        return
-    with parallel_config(backend=backend, n_jobs=jobs, **_options(backend)):
-        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from tasks(delayed(function)(shard) for shard in shards)
+    Args:
+        shards: of one output folder, whose lock the caller holds.
+        backend: one of `BACKENDS`.
+        jobs: workers to start; a cluster at `address` has its own.
+        address: of a Dask scheduler or a Ray head; without it one is started on this machine.
 
-
-def _options(backend: str) -> dict[str, object]:
-    return {"initializer": die_with_parent} if backend == "loky" else {}
-
-
-def die_with_parent() -> None:
-    """Let the kernel end this worker when its parent dies (Linux).
-
-    Without it loky's workers outlive a killed parent, finish their queue and write into a folder
-    that a resumed build may already be using (joblib/loky#360, joblib/joblib#881).
+    Raises:
+        TrajbuildError: what `shard.make` raises.
+        BackendError: a missing package, no answer at `address`, workers that die idle.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not shards:
+        return
+    folder = OutputFolder(Path(shards[0].out))
+    waiting = {shard.name: shard for shard in shards}
+    if backend == "threading" or _is_serial(backend, jobs, shards):
+        # Here a death is the builder's own: the shards that it was making when it last died are
+        # tried in a process of their own, or one that always kills would end every run.
+        for shard in attempts.left_begun(shards):
+            yield attempts.alone(waiting.pop(shard.name))
+    token = attempts.begin_run(folder, waiting.values())
+    fruitless = 0
+    while waiting:
+        before = len(waiting)
+        yield from _round(waiting, backend, jobs, token, address)
+        fruitless = fruitless + 1 if len(waiting) == before else 0
+        if fruitless == FRUITLESS_ROUNDS:
+            raise BackendError(
+                f"{backend} workers died {fruitless} times before they could begin",
+                where=f"{len(waiting):,} shards are left; finished ones stay",
+                cure="often memory ran out: run the same command again with fewer --jobs",
+            )
+    attempts.end_run(folder)
+
+
+def _round(
+    waiting: dict[str, Shard], backend: str, jobs: int, token: str, address: str | None
+) -> Iterator[Made]:
+    """Run what is `waiting`, removing what has ended; what no worker could begin stays in it."""
+    suspects: list[Shard] = []
+    try:
+        with closing(_results(list(waiting.values()), backend, jobs, token, address)) as results:
+            for result in results:
+                if isinstance(result, TrajbuildError):
+                    raise result
+                shard = waiting.pop(result.name)
+                if result.died:
+                    suspects.append(shard)
+                else:
+                    yield result
+    except _WorkersLostError:
+        for shard in list(waiting.values()):
+            made = attempts.told(shard)
+            if made is not None:
+                del waiting[shard.name]
+                yield made
+            elif attempts.is_begun(shard, token):
+                suspects.append(waiting.pop(shard.name))
+    for shard in suspects:
+        yield attempts.alone(shard)
+
+
+def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
+    return backend == "loky" and (jobs == 1 or len(shards) == 1)
+
+
+def _results(
+    shards: Sequence[Shard], backend: str, jobs: int, token: str, address: str | None
+) -> Iterator[Result]:
+    if backend == "dask":
+        return _dask(shards, jobs, token, address)
+    if backend == "ray":
+        return _ray(shards, jobs, token, address)
+    if _is_serial(backend, jobs, shards):
+        return (attempts.attempt(shard, token) for shard in shards)
+    return _joblib(shards, backend, jobs, token)
+
+
+def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Iterator[Result]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    initializer = partial(attempts.die_with_parent, os.getpid())
+    options = {"initializer": initializer} if backend == "loky" else {}
+    with parallel_config(backend=backend, n_jobs=jobs, **options):
+        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        try:
+            with closing(tasks(delayed(attempts.attempt)(s, token) for s in shards)) as results:
+                yield from results
+        except BrokenProcessPool as error:
+            raise _WorkersLostError from error
+
+
+def _dask(
+    shards: Sequence[Shard], jobs: int, token: str, address: str | None
+) -> Iterator[Result]:
+    distributed = _need("distributed", "dask")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        if address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=jobs, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
+                silence_logs=logging.CRITICAL,
+            )  # fmt: skip
+            stack.enter_context(cluster)
+        try:
+            client = stack.enter_context(distributed.Client(address or cluster, timeout=10))
+        except (OSError, ValueError) as error:
+            raise _no_answer("Dask scheduler", address, "dask scheduler", "--dask-scheduler") from error
+        yield from _dask_futures(distributed, client, shards, token)
+
+
+def _dask_futures(
+    distributed: Any, client: Any, shards: Sequence[Shard], token: str
+) -> Iterator[Result]:
+    """Keep some shards for each worker in flight; a death costs only the shard that met it."""
+    rest = iter(shards)
+    flying: dict[Any, Shard] = {}
+    silent = 0.0
+    while True:
+        threads = sum(worker["nthreads"] for worker in client.scheduler_info(-1)["workers"].values())
+        for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
+            future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
+            flying[future] = shard
+        if not flying:
+            return
+        try:
+            done = distributed.wait(
+                list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            done = set()
+        silent = 0.0 if done or threads else silent + POLL_SECONDS
+        if silent >= PATIENCE_SECONDS:
+            raise _none_left("Dask", "start some with `dask worker ADDRESS`")
+        for future in done:
+            shard = flying.pop(future)
+            try:
+                yield future.result()
+            except distributed.KilledWorker:
+                yield Made(shard.name, 0, 0, died=True)
+
+
+def _ray(shards: Sequence[Shard], jobs: int, token: str, address: str | None) -> Iterator[Result]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _need("ray", "ray")
+    started = not ray.is_initialized()
+    try:
+        if started:
+            with _own_signals():
+                _start_ray(ray, jobs, address)
+        yield from _ray_tasks(ray, shards, token)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        ray.init(address="local", num_cpus=jobs, include_dashboard=False,
+                 object_store_memory=_RAY_MEMORY, _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_answer("Ray head", address, "ray start --head", "--ray-address") from error
+
+
+def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Iterator[Result]:
+    # The second of these tries finds the note of the first and leaves the shard alone.
+    task = ray.remote(max_retries=2, num_cpus=1)(attempts.attempt)
+    rest = iter(shards)
+    flying: dict[Any, Shard] = {}
+    silent = 0.0
+    while True:
+        workers = int(ray.cluster_resources().get("CPU", 0))
+        for shard in islice(rest, max(0, AHEAD * max(1, workers) - len(flying))):
+            flying[task.remote(shard, token)] = shard
+        if not flying:
+            return
+        done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+        silent = 0.0 if done or workers else silent + POLL_SECONDS
+        if silent >= PATIENCE_SECONDS:
+            raise _none_left("Ray", "start a node with `ray start --address ADDRESS`")
+        for reference in done:
+            shard = flying.pop(reference)
+            try:
+                yield ray.get(reference)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
+                    ray.exceptions.OutOfMemoryError):  # fmt: skip
+                yield Made(shard.name, 0, 0, died=True)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of SIGTERM and SIGINT: `ray.init` sets its own, which exits with 15."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _need(module: str, extra: str) -> Any:
+    """Import a package of an extra.
+
+    Raises:
+        BackendError: it is not installed; the cure is the command that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise BackendError(
+            f"--backend {extra} needs the package {module}, which is not installed",
+            where=str(error),
+            cure=f'pip install "fidediff[{extra}]"',
+            exit_code=ExitCode.WRONG_USE,
+        ) from error
+
+
+def _no_answer(what: str, address: str | None, command: str, option: str) -> BackendError:
+    return BackendError(
+        f"no {what} answers at {address}",
+        where=f"{option} {address}",
+        cure=f"start one with `{command}`, or leave {option} out to use this machine alone",
+    )
+
+
+def _none_left(name: str, start: str) -> BackendError:
+    return BackendError(
+        f"no {name} worker is left",
+        where=f"none came within {PATIENCE_SECONDS:.0f} s; finished shards stay",
+        cure=f"{start} and run the same command again to resume",
+    )
 
 
 def default_jobs() -> int:

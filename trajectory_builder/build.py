@@ -12,7 +12,8 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from trajectory_builder import backends, images, manifest, record
 from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.plan import Plan
 from trajectory_builder.progress import Progress
-from trajectory_builder.shard import Made, Shard, write_error
+from trajectory_builder.shard import Shard, write_error
 from trajectory_builder.store import OutputFolder, StoreError, other_config
 from trajectory_builder.trajectory import Problem
 
@@ -78,6 +79,7 @@ class BuildOptions:
     Attributes:
         jobs: workers.
         backend: one of `backends.BACKENDS`.
+        address: of a Dask scheduler or a Ray head; one is started on this machine when None.
         link: how the user's files are taken over: `copy`, `hardlink` or `symlink`.
         strict: stop at the first problem.
         wait_seconds: how long to wait for another builder in the same folder.
@@ -86,6 +88,7 @@ class BuildOptions:
 
     jobs: int = 1
     backend: str = "loky"
+    address: str | None = None
     link: str = "copy"
     strict: bool = False
     wait_seconds: float = 0.0
@@ -270,8 +273,10 @@ def _run(pending: list[Shard], plan: Plan, options: BuildOptions) -> int:
     made = 0
     whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
     progress = Progress(plan.table.num_rows, "pairs", done=whole, shown=options.progress)
-    with progress:
-        results: Iterable[Made] = backends.run(pending, backend=options.backend, jobs=options.jobs)
+    results = backends.run(
+        pending, backend=options.backend, jobs=options.jobs, address=options.address
+    )
+    with progress, closing(results):
         for result in results:
             made += result.pairs
             progress.advance(result.pairs, problems=result.problems)

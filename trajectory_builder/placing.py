@@ -22,9 +22,8 @@ from trajectory_builder import manifest
 from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.store import TEMPORARY, Batch
 
-FileMode = Literal["hardlink", "reference", "copy"]
-FILE_MODES: tuple[FileMode, ...] = ("hardlink", "reference", "copy")
-LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy"}
+FileMode = Literal["hardlink", "reference", "copy", "none"]
+LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
 """What `store.Batch` and build.json call each."""
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from trajectory_builder import averaging, images
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.store import Batch, OutputFolder, StoreError
+from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
 Pixels = npt.NDArray[np.uint8]
@@ -67,11 +67,15 @@ class Image:
 
 @dataclass(frozen=True)
 class Made:
-    """What a worker tells of a shard: its name, pairs made, and problems met."""
+    """What a worker tells of a shard: its name, pairs made, and problems met.
+
+    `died` says that an earlier worker died over it, so that this one left it alone.
+    """
 
     name: str
     pairs: int
     problems: int
+    died: bool = False
 
 
 def make(shard: Shard) -> Made:
@@ -86,6 +90,7 @@ def make(shard: Shard) -> Made:
     import cv2
 
     cv2.setNumThreads(1)
+    fault_point("shard", shard.name)
     out = OutputFolder(Path(shard.out))
     records: list[dict[str, Any]] = []
     problems: list[Problem] = []

@@ -33,16 +33,18 @@ class StoreError(TrajbuildError):
     """An output folder that cannot or must not be written."""
 
 
-def fault_point(name: str) -> None:
-    """Die here if a test asks for it: `TRAJBUILD_TEST_FAULT=NAME:K` kills the K-th pass.
+def fault_point(name: str, subject: str = "") -> None:
+    """Die here if a test asks for it.
 
     A kill test can only prove what it hits; these names let it hit each step of a write.
+    `TRAJBUILD_TEST_FAULT=NAME:K` kills a process at its K-th pass, `NAME=SUBJECT` kills each
+    process that comes by with that subject.
     """
     wanted = os.environ.get(FAULT_VARIABLE)
     if wanted is None:
         return
     _passed[name] = _passed.get(name, 0) + 1
-    if wanted == f"{name}:{_passed[name]}":
+    if wanted in (f"{name}:{_passed[name]}", f"{name}={subject}"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -306,6 +308,10 @@ class OutputFolder:
         except (OSError, ValueError):
             return None
         return content
+
+    def begun_path(self, shard: str) -> Path:
+        """Where a worker notes that it has begun a shard; gone when the shard has ended."""
+        return self.state / "begun" / shard
 
     def remove_temporaries(self) -> int:
         """Delete what killed writers left under temporary names; call it under the lock."""

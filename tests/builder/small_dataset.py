@@ -1,7 +1,7 @@
 """A small real data set for tests: PNG files that are true means of frames, a manifest, a card.
 
-`make(folder)` writes the folder as `trajbuild expand` would leave it. Images and rows are made here,
-not by the build, so that the tools which read data sets are tested without it.
+`make(folder)` writes the folder as `trajbuild expand` would leave it. Images and rows are made
+here, not by the build, so that the tools which read data sets are tested without it.
 """
 
 from __future__ import annotations

@@ -85,7 +85,9 @@ def trajbuild(debug: bool) -> None:
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
     # Raising, instead of dying on the spot, lets joblib end its workers: without it loky leaves
-    # them behind, and they go on writing (measured; see docs/decisions).
+    # them behind, and they go on writing (measured; see docs/decisions). Once is enough: a second
+    # signal must not cut the ending short.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(int(ExitCode.TERMINATED))
 
 
@@ -110,6 +112,11 @@ def main(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; run the same command again to resume", err=True)
         code = ExitCode.INTERRUPTED
+    except SystemExit as error:
+        if error.code != ExitCode.TERMINATED:
+            raise
+        click.echo("terminated; run the same command again to resume", err=True)
+        code = ExitCode.TERMINATED
     except BrokenPipeError:
         # The reader went away (`trajbuild stats | head`): not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,11 +18,11 @@ FOLDER = click.Path(path_type=Path)
 
 files: Callable[[F], F] = click.option(
     "--files",
-    type=click.Choice(["hardlink", "reference", "copy"]),
+    type=click.Choice(["hardlink", "reference", "copy", "none"]),
     default="hardlink",
     show_default=True,
     help="How images come into OUT. A reference is a symbolic link: such a set is read with"
-    " --allow-links only.",
+    " --allow-links only. With none there is a manifest alone.",
 )
 allow_links: Callable[[F], F] = click.option(
     "--allow-links",

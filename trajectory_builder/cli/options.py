@@ -40,8 +40,12 @@ source: Callable[[F], F] = _chain(
 
 build: Callable[[F], F] = _chain(
     click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
-    click.option("--backend", type=click.Choice(["loky", "threading"]), default="loky",
-                 show_default=True, help="Where shards run."),
+    click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
+                 default="loky", show_default=True, help="Where shards run."),
+    click.option("--dask-scheduler", metavar="ADDRESS",
+                 help="A running Dask scheduler; needs --backend dask."),
+    click.option("--ray-address", metavar="ADDRESS",
+                 help="A running Ray head; needs --backend ray."),
     click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
                  show_default=True, help="How the official files are taken over."),
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
@@ -75,11 +79,21 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
     return BuildOptions(
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
+        address=_address(given),
         link=given["link"],
         strict=given["strict"],
         wait_seconds=given["wait"],
         progress=given["progress"],
     )
+
+
+def _address(given: dict[str, Any]) -> str | None:
+    """The cluster's address, which must be of the chosen backend."""
+    for backend, option in (("dask", "dask_scheduler"), ("ray", "ray_address")):
+        if given[option] and given["backend"] != backend:
+            raise click.UsageError(f"--{option.replace('_', '-')} needs --backend {backend}")
+    address: str | None = given["dask_scheduler"] or given["ray_address"]
+    return address
 
 
 def tell_notes(plan: Plan) -> None:

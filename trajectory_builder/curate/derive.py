@@ -26,6 +26,7 @@ from trajectory_builder.curate.rows import (
     CurateError,
     Rows,
     backward_points,
+    stream,
     trajectory_codes,
     whole_numbers,
 )
@@ -35,7 +36,8 @@ from trajectory_builder.progress import Progress
 from trajectory_builder.version import __version__
 
 DROPPED = -1
-GROUPS_A_READ = 8
+ROWS_AT_ONCE = 8 * manifest.ROWS_A_GROUP
+"""Rows in memory at a time; more is no faster."""
 KEY_COLUMNS = ("sample_id", "trajectory_id", "split", "n_frames")
 
 
@@ -212,7 +214,7 @@ class _Writer:
             chosen = table.filter(pa.array(splits == split))
             home = self.folder / manifest.SPLITS[split]
             home.mkdir(exist_ok=True)
-            for column in path_columns(chosen.schema):
+            for column in path_columns(chosen.schema) if self.derivation.files != "none" else ():
                 names = pc.unique(chosen[column].drop_null()).to_pylist()
                 self.placing.add_all(source, home, names, prefix)
             self._waiting.setdefault(split, []).append(chosen)
@@ -261,27 +263,26 @@ def _kept_rows(
     """The kept rows of one manifest file with their split; groups without any are not read."""
     file, _ = manifest.open_file(path)
     with file:
+        schema = file.schema_arrow.remove_metadata()
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
-        wanted = [
-            group
-            for group in range(len(sizes))
-            if (targets[starts[group] : starts[group + 1]] != DROPPED).any()
-        ]
-        for first in range(0, len(wanted), GROUPS_A_READ):
-            groups = wanted[first : first + GROUPS_A_READ]
-            part = np.concatenate([targets[starts[g] : starts[g + 1]] for g in groups])
-            keep = part != DROPPED
-            try:
-                table = file.read_row_groups(groups, use_threads=True)
-            except (pa.ArrowException, OSError) as error:
-                raise manifest.ManifestError(
-                    f"the manifest is damaged: {str(error).splitlines()[0]}",
-                    where=str(path),
-                    cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
-                ) from error
-            table = table.replace_schema_metadata(None)
-            yield (table if keep.all() else table.filter(pa.array(keep))), part[keep]
+    starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
+    wanted = [
+        group
+        for group in range(len(sizes))
+        if (targets[starts[group] : starts[group + 1]] != DROPPED).any()
+    ]
+    there = [targets[starts[group] : starts[group + 1]] for group in wanted]
+    part = np.concatenate(there) if there else targets[:0]
+    waiting: list[pa.RecordBatch] = []
+    at = held = 0
+    for batch in stream(path, schema, wanted):
+        waiting.append(batch)
+        held += batch.num_rows
+        if held >= ROWS_AT_ONCE or at + held == len(part):
+            keep = part[at : at + held] != DROPPED
+            table = pa.Table.from_batches(waiting, schema=batch.schema)
+            yield table.filter(pa.array(keep)), part[at : at + held][keep]
+            at, held, waiting = at + held, 0, []
 
 
 def _metadata(rows: Rows, derivation: Derivation) -> dict[str, str]:
@@ -299,7 +300,7 @@ def _sources(rows: Rows) -> list[dict[str, Any]]:
     """Each manifest that rows came from: its data set's name, its own, digest and rows."""
     found = []
     for path, count in zip(rows.files, rows.counts, strict=True):
-        digest = manifest.recorded_sha256(path) or record.file_sha256(path) or ""
+        digest = manifest.file_sha256(path)
         home = path.absolute().parent
         name = f"{home.name}/{path.name}"
         found.append({"set": home.parent.name, "manifest": name, "sha256": digest, "rows": count})

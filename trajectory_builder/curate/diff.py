@@ -6,7 +6,6 @@ are refused as anywhere, but the rows themselves need not be sound: a diff is fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ import pyarrow.compute as pc
 
 from trajectory_builder.curate.rows import CurateError, Mask, Rows, scan, schema_of
 from trajectory_builder.errors import ExitCode, shorten
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,62 @@ def diff(old: Path, new: Path) -> Difference:
     """
     keys = [scan([side], ["sample_id"]) for side in (old, new)]
     ids = [_unique_ids(one, side) for one, side in zip(keys, (old, new), strict=True)]
-    position = pc.index_in(ids[1], value_set=ids[0])
-    common = np.asarray(position.is_valid().to_numpy(zero_copy_only=False))
-    at_new = np.flatnonzero(common)
-    at_old = np.asarray(position.drop_null().to_numpy(), dtype=np.int64)
-    removed = pc.invert(pc.is_in(ids[0], value_set=ids[1]))
-    schemas = [schema_of([side]) for side in (old, new)]
-    bytes_added, bytes_removed = _payload(old, new)
+    at = _matched(ids[0], ids[1])
+    sides = tuple(
+        _Side(path, schema_of([path]), rows) for path, rows in zip((old, new), at, strict=True)
+    )
+    alone = [_others(len(one), rows) for one, rows in zip(ids, at, strict=True)]
+    unequal = _unequal(*sides)
+    bytes_removed, bytes_added = (
+        _bytes_only_here(here, there, rest, unequal)
+        for here, there, rest in zip(sides, sides[::-1], alone, strict=True)
+    )
+    names = [side.schema.names for side in sides]
     return Difference(
-        rows=(len(keys[0]), len(keys[1])),
-        added=ids[1].filter(pa.array(~common)).to_pylist(),
-        removed=ids[0].filter(removed).to_pylist(),
-        changed=_changed(old, new, ids[1], (at_old, at_new), schemas),
+        rows=(len(ids[0]), len(ids[1])),
+        added=ids[1].take(pa.array(alone[1])).to_pylist(),
+        removed=ids[0].take(pa.array(alone[0])).to_pylist(),
+        changed=_changed(ids[1].take(pa.array(at[1])), unequal),
         bytes_added=bytes_added,
         bytes_removed=bytes_removed,
-        columns_added=[n for n in schemas[1].names if n not in schemas[0].names],
-        columns_removed=[n for n in schemas[0].names if n not in schemas[1].names],
+        columns_added=[name for name in names[1] if name not in names[0]],
+        columns_removed=[name for name in names[0] if name not in names[1]],
         metadata=_metadata(keys[0], keys[1]),
-        reordered=bool((np.diff(at_old) < 0).any()),
+        reordered=bool((np.diff(at[0]) < 0).any()),
     )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the two: where it is, its columns, and where its rows are that both have."""
+
+    path: Path
+    schema: pa.Schema
+    common: Indices
+
+    def column(self, name: str, rows: Indices) -> pa.ChunkedArray:
+        values = scan([self.path], [name]).table[name]
+        return values if len(rows) == len(values) and _is_range(rows) else values.take(rows)
+
+
+def _matched(old: pa.Array, new: pa.Array) -> tuple[Indices, Indices]:
+    """The rows of old and of new that have the same sample_id, in the order of new."""
+    if old.equals(new):
+        return np.arange(len(old)), np.arange(len(old))
+    position = pc.index_in(new, value_set=old)
+    common = np.asarray(position.is_valid().to_numpy(zero_copy_only=False))
+    at_old = np.asarray(position.drop_null().to_numpy(), dtype=np.int64)
+    return at_old, np.flatnonzero(common)
+
+
+def _is_range(rows: Indices) -> bool:
+    return bool((rows == np.arange(len(rows))).all())
+
+
+def _others(count: int, rows: Indices) -> Indices:
+    rest = np.ones(count, np.bool_)
+    rest[rows] = False
+    return np.flatnonzero(rest)
 
 
 def _unique_ids(rows: Rows, side: Path) -> pa.Array:
@@ -143,25 +181,25 @@ def _unique_ids(rows: Rows, side: Path) -> pa.Array:
     return ids
 
 
-def _changed(
-    old: Path,
-    new: Path,
-    ids: pa.Array,
-    at: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    schemas: Sequence[pa.Schema],
-) -> dict[str, list[str]]:
-    """sample_id -> differing columns, for rows that stand at `at` in both."""
-    names = [name for name in schemas[0].names if name in schemas[1].names and name != "sample_id"]
+def _unequal(old: _Side, new: _Side) -> dict[str, Indices]:
+    """Column -> which of the common rows differ in it."""
+    found: dict[str, Indices] = {}
+    for name in old.schema.names:
+        if name in new.schema.names and name != "sample_id":
+            values = [_comparable(side.column(name, side.common)) for side in (old, new)]
+            if not values[0].equals(values[1]):
+                found[name] = np.flatnonzero(_differ(values[0], values[1]))
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def _changed(ids: pa.Array, unequal: dict[str, Indices]) -> dict[str, list[str]]:
+    """sample_id -> its differing columns, in the order of the rows and of the columns."""
     found: dict[int, list[str]] = {}
-    for name in names:
-        values = [
-            _comparable(scan([side], [name]).table[name].take(pa.array(rows)))
-            for side, rows in zip((old, new), at, strict=True)
-        ]
-        for index in np.flatnonzero(_differ(values[0], values[1])).tolist():
-            found.setdefault(index, []).append(name)
-    where = ids.take(pa.array(at[1][sorted(found)])).to_pylist()
-    return dict(zip(where, (found[index] for index in sorted(found)), strict=True))
+    for name, rows in unequal.items():
+        for row in rows.tolist():
+            found.setdefault(row, []).append(name)
+    where = ids.take(pa.array(sorted(found), pa.int64())).to_pylist()
+    return dict(zip(where, (found[row] for row in sorted(found)), strict=True))
 
 
 def _comparable(values: pa.ChunkedArray) -> pa.Array:
@@ -186,22 +224,25 @@ def _differ(one: pa.Array, other: pa.Array) -> Mask:
     return np.asarray(pc.invert(same).to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _payload(old: Path, new: Path) -> tuple[int, int]:
-    """Bytes of files, told apart by their digest, that are only in new, and only in old."""
-    sides = [_files(side) for side in (old, new)]
-    sizes = []
-    for one, other in ((sides[1], sides[0]), (sides[0], sides[1])):
-        alone = pc.invert(pc.is_in(one["digest"], value_set=other["digest"].combine_chunks()))
-        sizes.append(pc.sum(one["size_max"].filter(alone)).as_py() or 0)
-    return sizes[0], sizes[1]
+def _bytes_only_here(here: _Side, there: _Side, alone: Indices, unequal: dict[str, Indices]) -> int:
+    """Bytes of files, told apart by their digest, that only one side has.
 
-
-def _files(side: Path) -> pa.Table:
-    parts = []
+    Only rows that are alone or whose digest differs can hold such a file.
+    """
+    sizes: dict[str, int] = {}
     for kind in ("blur", "sharp"):
-        table = scan([side], [f"{kind}_sha256", f"{kind}_bytes"]).table
-        parts.append(table.rename_columns(["digest", "size"]))
-    return pa.concat_tables(parts).group_by("digest").aggregate([("size", "max")])
+        differing = unequal.get(f"{kind}_sha256", np.zeros(0, np.int64))
+        rows = np.concatenate([alone, here.common[differing]])
+        if len(rows):
+            digests = here.column(f"{kind}_sha256", rows).to_pylist()
+            sizes.update(zip(digests, here.column(f"{kind}_bytes", rows).to_pylist(), strict=True))
+    candidates = pa.array(list(sizes), pa.string())
+    for kind in ("blur", "sharp") if sizes else ():
+        others = scan([there.path], [f"{kind}_sha256"]).table[f"{kind}_sha256"]
+        known = pc.unique(others.filter(pc.is_in(others, value_set=candidates)))
+        for digest in known.to_pylist():
+            sizes.pop(digest, None)
+    return sum(size or 0 for size in sizes.values())
 
 
 def _metadata(old: Rows, new: Rows) -> dict[str, tuple[str, str]]:

@@ -7,7 +7,7 @@ first scans those, decides by row number, and only then streams whole rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,24 @@ def _schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema([*manifest.SCHEMA, *extra.values()])
 
 
+def stream(path: Path, schema: pa.Schema, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups of a manifest file, in order, read ahead by several threads.
+
+    Raises:
+        ManifestError: a page is damaged.
+    """
+    try:
+        for fragment in _dataset(path, schema).get_fragments():
+            part = fragment.subset(row_group_ids=list(groups))
+            yield from part.to_batches(batch_size=manifest.ROWS_A_GROUP, use_threads=True)
+    except (pa.ArrowException, OSError) as error:
+        raise manifest.ManifestError(
+            f"the manifest is damaged: {str(error).splitlines()[0]}",
+            where=str(path),
+            cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
+        ) from error
+
+
 def _dataset(path: Path, schema: pa.Schema) -> ds.Dataset:
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     layout = ds.ParquetFileFormat(default_fragment_scan_options=checked)
@@ -132,11 +150,21 @@ def codes(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def joint_codes(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """A number a distinct combination of codes."""
+    """A number a distinct combination of codes, from 0 on, without gaps."""
     joint = parts[0]
     for part in parts[1:]:
-        joint = np.unique(joint * (int(part.max(initial=0)) + 1) + part, return_inverse=True)[1]
-    return joint.astype(np.int64)
+        joint = dense(joint * (int(part.max(initial=0)) + 1) + part)
+    return joint
+
+
+def dense(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers' ranks among their distinct values: 0 on, in their order, without gaps."""
+    largest = int(numbers.max(initial=0))
+    if largest > 4 * len(numbers) + 1024:
+        return np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
+    there = np.bincount(numbers, minlength=largest + 1) > 0
+    ranks = np.cumsum(there) - 1
+    return np.asarray(ranks[numbers], dtype=np.int64)
 
 
 def trajectory_codes(table: pa.Table) -> npt.NDArray[np.int64]:

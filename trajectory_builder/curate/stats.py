@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from trajectory_builder import store
-from trajectory_builder.curate.rows import CurateError, column_expected, scan, schema_of
+from trajectory_builder.curate.rows import (
+    CurateError,
+    codes,
+    column_expected,
+    joint_codes,
+    scan,
+    schema_of,
+    whole_numbers,
+)
 from trajectory_builder.errors import ExitCode, TrajbuildError
 
 DEFAULT_BY = ("split", "n_frames")
@@ -81,34 +91,44 @@ def stats(sources: Sequence[Path], by: Sequence[str] = DEFAULT_BY) -> Stats:
 
 
 def _grouped(table: pa.Table, by: list[str]) -> list[dict[str, Any]]:
-    """One row a group, in ascending order of the group's values, unknown ones last."""
-    # Trajectories first: their number is the count of rows, and each sharp image counts once.
-    inner = list(dict.fromkeys([*by, "trajectory_id"]))
-    sums = [
-        ("blur_bytes", "sum"),
-        ("sharp_bytes", "max"),
-        ("motion_px", "sum"),
-        ("motion_px", "count"),
-        ([], "count_all"),
-    ]
-    first = table.group_by(inner).aggregate(sums)
-    first = first.append_column("trajectories", pa.repeat(1, first.num_rows))
-    names = ["count_all", "trajectories", "blur_bytes_sum", "sharp_bytes_max"]
-    names += ["motion_px_sum", "motion_px_count"]
-    second = first.group_by(by).aggregate([(name, "sum") for name in names])
-    if by:
-        second = second.sort_by([(name, "ascending") for name in by])
-    return [_plain(row, by) for row in second.to_pylist()]
-
-
-def _plain(row: dict[str, Any], by: list[str]) -> dict[str, Any]:
-    known = row["motion_px_count_sum"]
-    return {name: row[name] for name in by} | {
-        "pairs": row["count_all_sum"] or 0,
-        "trajectories": row["trajectories_sum"] or 0,
-        "bytes": (row["blur_bytes_sum_sum"] or 0) + (row["sharp_bytes_max_sum"] or 0),
-        "motion_px": round(row["motion_px_sum_sum"] / known, 3) if known else None,
+    """One dictionary a group, in ascending order of the group's values, unknown ones last."""
+    groups = joint_codes([np.zeros(table.num_rows, np.int64), *(codes(table[c]) for c in by)])
+    count = int(groups.max(initial=0)) + 1
+    trajectories = codes(table["trajectory_id"])
+    cells = groups * (int(trajectories.max(initial=0)) + 1) + trajectories
+    _, first = np.unique(cells, return_index=True)  # one row a trajectory of a group
+    sharp = whole_numbers(table["sharp_bytes"])[first]
+    motion = np.asarray(table["motion_px"].to_numpy(), dtype=np.float64)
+    known = np.isfinite(motion)
+    sums = {
+        "pairs": np.bincount(groups, minlength=count),
+        "trajectories": np.bincount(groups[first], minlength=count),
+        "bytes": _summed(groups, whole_numbers(table["blur_bytes"]), count)
+        + _summed(groups[first], sharp, count),
+        "motion": _summed(groups[known], motion[known], count),
+        "known": np.bincount(groups[known], minlength=count),
     }
+    example = np.zeros(count, np.int64)
+    example[groups[::-1]] = np.arange(table.num_rows)[::-1]
+    values = table.select(by).take(pa.array(example)).to_pylist() if by else [{}]
+    rows = [
+        names | _numbers_of({key: value[index].item() for key, value in sums.items()})
+        for index, names in enumerate(values)
+    ]
+    return sorted(rows, key=lambda row: [(row[name] is None, row[name] or 0) for name in by])
+
+
+def _summed(
+    groups: npt.NDArray[np.int64], values: npt.NDArray[Any], count: int
+) -> npt.NDArray[np.float64]:
+    """Sums a group in float64: exact for bytes up to 2^53, nine thousand terabytes."""
+    return np.bincount(groups, weights=values, minlength=count).astype(np.float64)
+
+
+def _numbers_of(sums: dict[str, Any]) -> dict[str, Any]:
+    motion = round(sums["motion"] / sums["known"], 3) if sums["known"] else None
+    plain = {name: int(sums[name]) for name in ("pairs", "trajectories", "bytes")}
+    return plain | {"motion_px": motion}
 
 
 def _text(value: object) -> str:
