@@ -144,9 +144,7 @@ def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Ite
             raise _WorkersLostError from error
 
 
-def _dask(
-    shards: Sequence[Shard], jobs: int, token: str, address: str | None
-) -> Iterator[Result]:
+def _dask(shards: Sequence[Shard], jobs: int, token: str, address: str | None) -> Iterator[Result]:
     distributed = _need("distributed", "dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
@@ -159,7 +157,9 @@ def _dask(
         try:
             client = stack.enter_context(distributed.Client(address or cluster, timeout=10))
         except (OSError, ValueError) as error:
-            raise _no_answer("Dask scheduler", address, "dask scheduler", "--dask-scheduler") from error
+            raise _no_answer(
+                "Dask scheduler", address, "dask scheduler", "--dask-scheduler"
+            ) from error
         yield from _dask_futures(distributed, client, shards, token)
 
 
@@ -171,7 +171,9 @@ def _dask_futures(
     flying: dict[Any, Shard] = {}
     silent = 0.0
     while True:
-        threads = sum(worker["nthreads"] for worker in client.scheduler_info(-1)["workers"].values())
+        threads = sum(
+            worker["nthreads"] for worker in client.scheduler_info(-1)["workers"].values()
+        )
         for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
             future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
             flying[future] = shard

@@ -367,7 +367,7 @@ def recorded_sha256(path: Path) -> str | None:
     try:
         build = json.loads(record.read_text())
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -226,11 +226,8 @@ def write_build(root: Path, build: Mapping[str, Any]) -> None:
 
 def read_build(root: Path) -> dict[str, Any] | None:
     """build.json, or None where it is absent, torn or altered."""
-    try:
-        build: dict[str, Any] = json.loads((root / BUILD).read_text())
-    except (OSError, ValueError):
-        return None
-    return build if build.get("sha256") == _build_sha256(build) else None
+    build = OutputFolder(root).read_json(BUILD)
+    return build if build and build.get("sha256") == _build_sha256(build) else None
 
 
 def _build_sha256(build: Mapping[str, Any]) -> str:
