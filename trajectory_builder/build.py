@@ -309,6 +309,7 @@ def _finish(
         "timestep_step": str(plan.config["recipe"]["timestep_step"]),
     }
     try:
+        folder.remove_temporaries()  # of workers that died while others went on
         record.write(folder, plan, table, problems, metadata, digest, link=options.link)
     except OSError as error:
         raise write_error(error, str(folder.root)) from error
