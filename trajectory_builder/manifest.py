@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,17 @@ ROWS_A_GROUP = 10_000
 DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]
 MAX_FILE_BYTES = 4 << 30
 _PREFIX = b"trajbuild."
+WRITER_OPTIONS: dict[str, Any] = {
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "compression": "zstd",
+    "compression_level": 3,
+    "use_dictionary": DICTIONARY_COLUMNS,
+    "write_statistics": True,
+    "write_page_checksum": True,
+    "store_schema": True,
+}
+"""How Parquet is written; any change changes the bytes of every manifest."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, null: bool = False) -> pa.Field:
@@ -62,7 +75,12 @@ SCHEMA = pa.schema(
         _field("blur_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("sharp_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
         _field("origin", pa.string(), "`official`, `averaged`, `interpolated` or `synthetic`"),
-        _field("average_domain", pa.string(), "`srgb` (values as stored) or `gamma2.2`"),
+        _field(
+            "average_domain",
+            pa.string(),
+            "`srgb` (values as stored) or `gamma2.2`; null where unknown or photographed",
+            null=True,
+        ),
         _field(
             "first_index",
             pa.int32(),
@@ -99,7 +117,10 @@ SCHEMA = pa.schema(
 
 # What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
 # characters, empty or dotted parts.
+_PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
 _HOSTILE_PATH = r"^$|^/|^[A-Za-z]:|^~|\\|[\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)|//|/$"
+# No file system takes a longer name for one folder or file.
+_LONG_PART = r"[^/]{256,}"
 
 
 class ManifestError(TrajbuildError):
@@ -151,8 +172,7 @@ class Manifest:
 
 def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
     """The file `name` below `folder`, refused when it is hostile, absent or a link out of it."""
-    table = pa.table({"path": [name]})
-    if hostile_paths(table, ["path"]):
+    if is_hostile(name):
         raise ManifestError(
             "a manifest names a path that leaves its folder",
             where=f"{folder}: {name!r}",
@@ -176,16 +196,29 @@ def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
     return path
 
 
+def is_hostile(path: str) -> bool:
+    """Whether `hostile_paths` would refuse this one path; a table of one costs a millisecond."""
+    return (
+        re.search(_HOSTILE_PATH, path) is not None
+        or re.search(_LONG_PART, path) is not None
+        or not unicodedata.is_normalized("NFC", path)
+    )
+
+
 def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
     """The values of path columns that a manifest must not hold; empty when all are sound."""
     hostile: set[str] = set()
     for column in columns:
-        values = pc.unique(table.column(column)).drop_null()
+        # Nearly all names are plain; one pass over them spares the other checks and their copies.
+        plain = pc.match_substring_regex(table.column(column), _PLAIN_PATH)
+        short = pc.less(pc.binary_length(table.column(column)), 256)
+        doubtful = pc.invert(pc.and_(plain, short))
+        values = pc.unique(table.column(column).filter(doubtful)).drop_null()
         bad = values.filter(pc.match_substring_regex(values, _HOSTILE_PATH))
         hostile.update(bad.to_pylist())
         odd = values.filter(pc.invert(pc.string_is_ascii(values)))
         hostile.update(v for v in odd.to_pylist() if not unicodedata.is_normalized("NFC", v))
-        long = values.filter(pc.match_substring_regex(values, r"[^/]{256,}"))
+        long = values.filter(pc.match_substring_regex(values, _LONG_PART))
         hostile.update(long.to_pylist())
     return sorted(hostile)
 
@@ -197,27 +230,19 @@ def to_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
         table: the rows in the order in which they shall stand; all columns of `SCHEMA`.
         metadata: entries such as `recipe` and `config_sha256`; the format version is added.
     """
-    entries = {b"trajbuild.format_version": str(FORMAT_VERSION).encode()}
-    entries |= {_PREFIX + key.encode(): value.encode() for key, value in metadata.items()}
-    table = conform(table)
-    # The order of metadata keys changes the file's bytes.
-    table = table.replace_schema_metadata(dict(sorted(entries.items())))
+    table = conform(table).replace_schema_metadata(schema_metadata(metadata))
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        version="2.6",
-        data_page_version="1.0",
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=DICTIONARY_COLUMNS,
-        write_statistics=True,
-        write_page_checksum=True,
-        store_schema=True,
-        row_group_size=ROWS_A_GROUP,
-    )
+    pq.write_table(table, sink, row_group_size=ROWS_A_GROUP, **WRITER_OPTIONS)
     content: bytes = sink.getvalue().to_pybytes()
     return content
+
+
+def schema_metadata(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
+    """The entries of a manifest file's schema: prefixed, the format version added, sorted."""
+    entries = {b"trajbuild.format_version": str(FORMAT_VERSION).encode()}
+    entries |= {_PREFIX + key.encode(): value.encode() for key, value in metadata.items()}
+    # The order of metadata keys changes the file's bytes.
+    return dict(sorted(entries.items()))
 
 
 def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
@@ -227,25 +252,34 @@ def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def conform(table: pa.Table) -> pa.Table:
+def conform(table: pa.Table, *, where: str = "the table in memory") -> pa.Table:
     """The table with the columns of `SCHEMA` first, in order and type, further ones after.
 
+    Args:
+        table: rows with at least the columns of `SCHEMA`, in any order.
+        where: what to name in an error.
+
     Raises:
-        ManifestError: a column is missing or cannot be cast.
+        ManifestError: a column is missing, stands twice or cannot be cast.
     """
     missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if missing or twice:
         raise ManifestError(
-            f"a manifest lacks columns: {shorten(missing)}",
+            f"a manifest lacks columns: {shorten(missing)}"
+            if missing
+            else f"a manifest has columns twice: {shorten(twice)}",
+            where=where,
             cure="see manifests/README.md for the columns of version 1",
         )
     extra = [table.schema.field(n) for n in table.column_names if n not in SCHEMA.names]
     schema = pa.schema([*SCHEMA, *extra], metadata=table.schema.metadata)
     try:
         return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ManifestError(
             f"a manifest's column has the wrong type: {error}",
+            where=where,
             cure="see manifests/README.md for the columns of version 1",
         ) from error
 
@@ -305,8 +339,16 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
         folders.append((start, path.parent))
         start += table.num_rows
         tables.append(table.replace_schema_metadata(None))
-    whole = pa.concat_tables(tables, promote_options="default")
-    check(whole, where=shorten([str(p) for p in paths]), metadata=metadata)
+    where = shorten([str(p) for p in paths])
+    try:
+        whole = pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise ManifestError(
+            f"the manifests do not fit together: {error}",
+            where=where,
+            cure="read them one by one, or leave the further column out of one of them",
+        ) from error
+    check(whole, where=where, metadata=metadata)
     return Manifest(whole, tuple(folders), metadata, allow_links)
 
 
@@ -327,6 +369,47 @@ def recorded_sha256(path: Path) -> str | None:
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
+    """Open one manifest file to be read in parts: the open file and its metadata.
+
+    Digest, version and columns are checked, the rows are not; pages are checked as they are read.
+
+    Raises:
+        ManifestError: absent, damaged, of another version, or with columns missing.
+    """
+    damaged = f"run the build again, or `trajbuild verify {path.parent.parent}`"
+    expected = recorded_sha256(path)
+    try:
+        if expected is not None and file_sha256(path) != expected:
+            raise ManifestError(
+                "the manifest differs from the one that the build wrote",
+                where=f"{path}, SHA-256 in build.json",
+                cure=damaged,
+            )
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ManifestError(
+            f"the manifest is damaged or cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            cure=damaged,
+        ) from error
+    _check_version(file.schema_arrow, path)
+    conform(file.schema_arrow.empty_table())
+    return file, _metadata_of(file.schema_arrow)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a manifest file; not computed again while the file on disk is the same."""
+    status = path.stat()
+    return _sha256(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, state: tuple[int, int, int, int]) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -354,11 +437,13 @@ def _read_file(path: Path) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         _check_version(file.schema_arrow, path)
         table = file.read()
+        # Parquet does not check that its strings are UTF-8, nor its lists' offsets.
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             f"the manifest is damaged: {str(error).splitlines()[0]}", where=str(path), cure=damaged
         ) from error
-    return conform(table)
+    return conform(table, where=str(path))
 
 
 def _check_version(schema: pa.Schema, path: Path) -> None:
@@ -411,12 +496,16 @@ def _contradictions(
         yield "sample_id more than once", twice.to_pylist()
     for name, allowed in (("split", SPLITS), ("origin", ORIGINS), ("average_domain", DOMAINS)):
         known = pc.is_in(table.column(name), value_set=pa.array(allowed))
-        yield f"unknown {name}", _where(ids, pc.invert(known))
+        unknown = pc.and_(pc.invert(known), pc.is_valid(table.column(name)))
+        yield f"unknown {name}", _where(ids, unknown)
     n = table.column("n_frames").cast(pa.int32())
     even = pc.equal(pc.bit_wise_and(n, 1), 0)
     yield "n_frames is even or below 1", _where(ids, pc.or_(even, pc.less(n, 1)))
     if metadata.get("timestep_map", "frames") == "frames":
-        step = int(metadata.get("timestep_step", TIMESTEP_STEP))
+        given = metadata.get("timestep_step", str(TIMESTEP_STEP))
+        if not given.isdecimal():
+            yield f"timestep_step in the metadata is no number but {given!r}", ["all rows"]
+        step = int(given)
         expected = pc.multiply(pc.subtract(n, 1), step)
         differs = pc.not_equal(table.column("timestep").cast(pa.int32()), expected)
         yield f"timestep is not (n_frames - 1) x {step}", _where(ids, differs)

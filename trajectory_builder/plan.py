@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest
+from trajectory_builder.errors import shorten
 from trajectory_builder.recipe import Recipe
 from trajectory_builder.sources import gopro
 from trajectory_builder.sources.gopro_layout import HOME, SourceError
@@ -30,19 +31,33 @@ _FROM_MANIFEST = [
     "backward_n_frames", "blur_file_name", "sharp_file_name", "origin", "average_domain",
     "first_index", "center_index", "center_frame", "fps", "exposure_ms",
 ]  # fmt: skip
-_NAMES = pa.list_(pa.field("element", pa.string(), nullable=False))
+
+
+def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={b"meaning": meaning.encode()})
+
+
 SCHEMA = pa.schema(
     [
         *(manifest.SCHEMA.field(name) for name in _FROM_MANIFEST),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("blur_source", pa.string(), nullable=False),
-        pa.field("sharp_source", pa.string(), nullable=False),
-        pa.field("frame_names", _NAMES, nullable=False),
+        _field("shard", pa.string(), "the unit of work and resume that makes the row"),
+        _field(
+            "blur_source",
+            pa.string(),
+            "where an official blur is copied from: `pairs:PATH`; empty where it is averaged",
+        ),
+        _field(
+            "sharp_source", pa.string(), "where the sharp is copied from: `pairs:` or `frames:`"
+        ),
+        _field(
+            "frame_names",
+            pa.list_(pa.field("element", pa.string(), nullable=False)),
+            "the window's frames in time order, relative to the root of the frames; empty where"
+            " they are not at hand",
+        ),
     ]
 )
-"""The manifest's columns that need no pixels, then: the shard that makes the row; where the blur
-and the sharp are copied from (`pairs:PATH` or `frames:PATH`; an empty blur_source is averaged);
-the window's frames, relative to the root of the frames (empty where they are not at hand)."""
+"""The manifest's columns that need no pixels, then what only a build needs."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,15 @@ class Plan:
     def config_sha256(self) -> str:
         """Digest of the config, also written into every manifest."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
+
+    def described(self) -> pa.Table:
+        """The rows with recipe, config digest and source in the schema's metadata, for a file."""
+        entries = {
+            "trajbuild.config_sha256": self.config_sha256,
+            "trajbuild.recipe": self.config["recipe"]["name"],
+            "trajbuild.source": self.config["source"],
+        }
+        return self.table.replace_schema_metadata(entries)
 
     def counts(self) -> dict[str, Any]:
         """Pairs per split and per split and n, and how many are new; plain values."""
@@ -189,6 +213,8 @@ def _trajectory(
             found.append((n, f"pairs:{pair.blur}", names or ()))
         elif names is not None:
             found.append((n, "", names))
+        elif n != native and not clip.frames:
+            continue  # one problem of the whole sequence tells it
         elif n != native and _leaves(clip, window):
             made.skipped.append(sample_id)
         else:
@@ -294,14 +320,21 @@ def _missing_frames(clip: Clip, window: Window, sample_id: str) -> Problem:
             sample_id,
         )
     span = range(window.first_index, window.end_index)
-    lost = [rank for rank in span if clip.frames[rank] is None]
-    neighbour = next((f for f in clip.frames if f), "")
+    lost = [_file_of_rank(clip, rank) for rank in span if clip.frames[rank] is None]
     return Problem(
         "frame-missing",
-        f"{sample_id} needs {len(lost)} frames that are not there, first the one of rank {lost[0]}",
+        f"{sample_id} needs frames that are not there: {shorten(lost)}",
         gopro.COPY_CURE,
         clip.split,
         clip.name,
         sample_id,
-        file=neighbour.rsplit("/", 1)[0],
+        file=lost[0],
     )
+
+
+def _file_of_rank(clip: Clip, rank: int) -> str:
+    """The name that an absent frame must have had, by the number of one that is there."""
+    at, there = next((i, name) for i, name in enumerate(clip.frames) if name)
+    folder, name = there.rsplit("/", 1)
+    number = name.split(".", 1)[0]
+    return f"{folder}/{int(number) + rank - at:0{len(number)}d}.png"

@@ -164,29 +164,48 @@ def _recipe(data: dict[str, Any]) -> Recipe:
     if not data.get("name") or "windows" not in data:
         raise ValueError("`name` and `windows` must be there")
     windows = {
-        key if key == ANY else int(key): None if value == "all" else tuple(int(n) for n in value)
+        key if key == ANY else _whole(key): None
+        if value == "all"
+        else tuple(_whole(n) for n in value)
         for key, value in data["windows"].items()
     }
     draws = {
-        int(key): {int(n): float(p) for n, p in value.items()}
+        _whole(key): {_whole(n): float(p) for n, p in value.items()}
         for key, value in data.get("draws", {}).items()
     }
     return Recipe(
         name=str(data["name"]),
         windows=windows,
         draws=draws,
-        keep_official=bool(data.get("keep_official", True)),
+        keep_official=_switch(data.get("keep_official", True)),
         average=str(data.get("average", "srgb")),
-        timestep_step=int(data.get("timestep", {}).get("step", TIMESTEP_STEP)),
-        seed=int(data.get("seed", 0)),
+        timestep_step=_whole(data.get("timestep", {}).get("step", TIMESTEP_STEP)),
+        seed=_whole(data.get("seed", 0)),
         counts=dict(data.get("counts", {})),
         about=str(data.get("about", "")),
     )
 
 
+def _whole(value: object) -> int:
+    """A number as YAML gave it; `int` would cut 5.5 to 5 and take true for 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
 def _check(recipe: Recipe, where: str) -> None:
     if recipe.average not in ("srgb", "gamma2.2"):
         raise RecipeError(f"average must be srgb or gamma2.2, not {recipe.average}", where=where)
+    if recipe.timestep_step < 1:
+        raise RecipeError(
+            f"timestep: step must be at least 1, not {recipe.timestep_step}", where=where
+        )
     numbers = [n for n in recipe.windows if isinstance(n, int)]
     numbers += [n for further in recipe.windows.values() for n in further or ()]
     numbers += [n for choices in recipe.draws.values() for n in choices]
@@ -203,7 +222,8 @@ def _check(recipe: Recipe, where: str) -> None:
                 cure=f"use at most {largest} frames",
             )
     for native, choices in recipe.draws.items():
-        if abs(sum(choices.values()) - 1) > 1e-9 or min(choices.values()) < 0:
+        # Written so that .nan fails too.
+        if not abs(sum(choices.values()) - 1) <= 1e-9 or min(choices.values()) < 0:
             raise RecipeError(f"the draws of {native} do not sum to 1", where=where)
 
 

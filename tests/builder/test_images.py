@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from trajectory_builder import images
+from trajectory_builder import images, pngcheck
 from trajectory_builder.images import ImageError, check_png, encode_png, png_header, read_frame
 
 READERS = ("kornia-rs", "opencv")
@@ -43,7 +43,7 @@ def crc(payload):
 def png(width, height, depth, color_type, rows, interlace=0):
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, interlace)
     parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    return images.SIGNATURE + b"".join(parts)
+    return pngcheck.SIGNATURE + b"".join(parts)
 
 
 def adam7(pixels):
@@ -87,10 +87,10 @@ BAD = {
     "transparent colour": (TRANSPARENT, "frame-has-alpha", "transparent"),
     "bomb": (BOMB, "frame-too-large", "20000 x 20000"),
     "no width": (png(0, 5, 8, 2, b""), "frame-damaged", "header"),
-    "no pixels": (WHOLE[:33] + images.END_CHUNK, "frame-damaged", "no pixels"),
+    "no pixels": (WHOLE[:33] + pngcheck.END_CHUNK, "frame-damaged", "no pixels"),
     "too few rows": (png(8, 8, 8, 2, b"\0" * 25), "frame-damaged", "decoded"),
     "not deflate": (
-        WHOLE[:33] + chunk(b"IDAT", b"?" * 99) + images.END_CHUNK,
+        WHOLE[:33] + chunk(b"IDAT", b"?" * 99) + pngcheck.END_CHUNK,
         "frame-damaged",
         "decoded",
     ),
@@ -220,7 +220,7 @@ def test_checksum_error_names_which_data_chunk():
     parts = [chunk(b"IDAT", rows[:9]), chunk(b"IDAT", rows[9:])]
     broken = parts[1][:-1] + bytes([parts[1][-1] ^ 1])
     with pytest.raises(ImageError, match="checksum of IDAT 2 is wrong"):
-        check_png(head + parts[0] + broken + images.END_CHUNK, name="a.png")
+        check_png(head + parts[0] + broken + pngcheck.END_CHUNK, name="a.png")
 
 
 def test_error_keeps_its_reason_in_another_process():

@@ -24,9 +24,19 @@ COMMANDS: dict[str, str] = {
     "sample": "Write a small GOPRO_Large and GOPRO_Large_all.",
     "plan": "Count and list what expand would make; opens no image.",
     "expand": "Expand GoPro into trajectories: the main job.",
+    "generate": "Make a blur data set of your own videos, frames or photographs.",
+    "index": "Write a manifest for HIDE, RealBlur, REDS, RSBlur, BSD or plain pairs.",
     "verify": "Does the folder hold what its manifest says?",
     "explain": "Which frames, rule, timestep and files make a pair.",
+    "stats": "Count pairs by split, clip, n and more.",
+    "select": "Take a part of a data set.",
+    "split": "Divide a data set by clip or trajectory.",
+    "merge": "Join data sets.",
+    "diff": "Name what differs between two data sets.",
+    "report": "One offline HTML page to look at a data set.",
+    "export": "Write what trainers read: hf, webdataset, lmdb, folders.",
     "recipes": "List or print the built-in recipes.",
+    "doctor": "Versions, codecs, speed, space, and what a source lacks.",
 }
 
 

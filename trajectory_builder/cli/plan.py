@@ -26,5 +26,12 @@ def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:
 
     plan = options.plan_of(src, given)
     if out is not None:
-        store.write_atomic(out, record.plan_bytes(plan.table))
+        try:
+            store.write_atomic(out, record.plan_bytes(plan.described()))
+        except OSError as error:
+            raise store.StoreError(
+                f"cannot write the plan: {error.strerror}",
+                where=str(out),
+                cure="give a file in a folder that exists and that you may write to",
+            ) from error
     options.print_plan(plan, None, as_json=as_json)

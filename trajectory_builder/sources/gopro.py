@@ -191,12 +191,17 @@ def _sequence(
         if n < 3 or n % 2 == 0:
             raise _Unusable("sequence-name", f"averages {n} frames, which is not odd")
         sharp, blur = _pair_files(trees, split, name, domain, problems)
-        listing = _frame_files(trees, split, name, problems, notes)
-        first = _first_pair(name, n, sharp, listing.files)
-        count = _pair_count(name, n, sharp, listing.files, first)
-        names = _ranked(name, listing.files, first, n, count, notes)
+        try:
+            frames = _frame_files(trees, split, name, problems, notes)
+            first, count, names = _mapped(name, n, sharp, frames, notes)
+        except _UnusableFrames as error:
+            if not sharp:
+                raise
+            # The official pairs stand for themselves; only further windows need the frames.
+            problems.append(_problem_of(error, split, name))
+            first, count, names = _mapped(name, n, sharp, {}, notes)
     except _Unusable as error:
-        problems.append(Problem(error.reason, f"{split}/{name} {error}", COPY_CURE, split, name))
+        problems.append(_problem_of(error, split, name))
         return None
     pairs = tuple(
         OfficialPair(
@@ -214,6 +219,23 @@ class _Unusable(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class _UnusableFrames(_Unusable):
+    """The same where only the frames are at fault."""
+
+
+def _problem_of(error: _Unusable, split: str, name: str) -> Problem:
+    return Problem(error.reason, f"{split}/{name} {error}", COPY_CURE, split, name)
+
+
+def _mapped(
+    name: str, n: int, sharp: dict[int, str], frames: dict[int, str], notes: list[str]
+) -> tuple[int, int, tuple[str | None, ...]]:
+    """Number of the first pair, how many pairs, and the frames by rank."""
+    first = _first_pair(name, n, sharp, frames)
+    count = _pair_count(name, n, sharp, frames, first)
+    return first, count, _ranked(name, frames, first, n, count, notes)
 
 
 def _list(folder: Path, prefix: str) -> _Listing:
@@ -264,9 +286,10 @@ def _pair_files(
 
 def _frame_files(
     trees: Trees, split: str, name: str, problems: list[Problem], notes: list[str]
-) -> _Listing:
+) -> dict[int, str]:
+    """The frames of a sequence by number; empty, and told, where there are none."""
     if trees.frames is None:
-        return _Listing({}, [], [])
+        return {}
     folder = trees.frames / split / name
     if not folder.is_dir():
         problems.append(
@@ -278,10 +301,12 @@ def _frame_files(
                 name,
             )
         )
-        return _Listing({}, [], [])
+        return {}
     listing = _list(folder, f"{split}/{name}")
     if listing.doubled:
-        raise _Unusable("frame-doubled", f"holds a frame number twice: {shorten(listing.doubled)}")
+        raise _UnusableFrames(
+            "frame-doubled", f"holds a frame number twice: {shorten(sorted(listing.doubled))}"
+        )
     if listing.odd:
         notes.append(f"{split}/{name}: {len(listing.odd)} PNG files are no frames and are left"
                      f" aside: {shorten(sorted(listing.odd))}")  # fmt: skip
@@ -289,7 +314,7 @@ def _frame_files(
         problems.append(
             Problem("sequence-empty", f"{split}/{name} holds no frames", COPY_CURE, split, name)
         )
-    return listing
+    return listing.files
 
 
 def _first_pair(name: str, n: int, sharp: dict[int, str], frames: dict[int, str]) -> int:
@@ -335,10 +360,13 @@ def _ranked(
     known = known_sequences().get(name)
     expected = count * n
     base = known.first_frame_number if known else (first_pair - 1) * n + 1
-    if not base <= low < base + expected:
-        contiguous = high - low + 1 == len(frames)
-        if high - low + 1 != expected and (known or not contiguous):
-            raise _Unusable(
+    span = high - low + 1
+    whole = span == expected == len(frames)
+    if low != base and (whole or not base <= low < base + expected):
+        # Fewer frames than expected under foreign numbers may lack their first or their last.
+        guessed = known or span < expected or span != len(frames)
+        if span != expected and guessed:
+            raise _UnusableFrames(
                 "frames-renumbered",
                 f"has frames numbered {low} to {high}, {len(frames):,} of them; expected are"
                 f" {expected:,} from {base}",

@@ -1,0 +1,217 @@
+"""`trajbuild doctor`: findings about the real machine, and about sources made for the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trajectory_builder import images
+from trajectory_builder.doctor import blocking, examine, machine, packages, source
+
+
+def doctor(*args: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command; `path` goes before everything that is installed."""
+    variables = {**os.environ, **environment}
+    if path is not None:
+        variables["PYTHONPATH"] = f"{path}{os.pathsep}{variables.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-m", "trajectory_builder", "doctor", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
+
+
+def found(said: subprocess.CompletedProcess, name: str) -> dict:
+    return next(f for f in json.loads(said.stdout)["findings"] if f["name"] == name)
+
+
+@pytest.fixture(scope="module")
+def said() -> subprocess.CompletedProcess:
+    return doctor("--json")
+
+
+def test_nothing_blocks_where_the_tests_run(said):
+    assert said.returncode == 0, said.stderr
+
+
+def test_json_is_one_object_with_every_finding_once(said):
+    names = [finding["name"] for finding in json.loads(said.stdout)["findings"]]
+    expected = {"python", "packages", "opencv", "extras", "cores", "memory", "codecs", "source"}
+    assert set(names) == expected | {"space", "gpu"}
+    assert len(names) == len(set(names))
+
+
+def test_measured_codecs_are_the_ones_that_builds_use(said):
+    values = found(said, "codecs")["values"]
+    assert {role: values[role] for role in ("reader", "writer")} == images.codecs()
+
+
+def test_measured_speed_is_a_plausible_time_for_a_frame(said):
+    values = found(said, "codecs")["values"]
+    assert 0.5 < values["decode_ms"] < 5000
+    assert 0.5 < values["encode_ms"] < 5000
+
+
+def test_cores_are_those_of_the_process_affinity(said):
+    assert found(said, "cores")["values"]["usable"] == len(os.sched_getaffinity(0))
+
+
+def test_free_space_is_that_of_the_file_system(tmp_path):
+    status = os.statvfs(tmp_path)
+    free = source.space(tmp_path / "not" / "there", None).values["free_bytes"]
+    assert free == pytest.approx(status.f_bavail * status.f_frsize, rel=0.05)
+
+
+def test_file_system_of_proc_is_proc():
+    assert source.file_system(Path("/proc/self")) == "proc"
+
+
+def test_a_build_larger_than_the_disk_blocks(tmp_path):
+    finding = source.space(tmp_path / "out", 1 << 60)
+    assert finding.state == "blocks"
+    assert "--link hardlink" in finding.cure
+
+
+def test_doctor_does_not_import_torch():
+    code = (
+        "import sys; from trajectory_builder.doctor import examine; examine();"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_torch_build_is_read_without_importing_it():
+    torch = pytest.importorskip("torch")
+    built = packages.torch_build()
+    assert (built["version"], built["cuda"]) == (torch.__version__, torch.version.cuda)
+
+
+def make_distribution(folder: Path, name: str, top: str) -> None:
+    """A distribution that says it owns the module `top`, as pip would have left it."""
+    home = folder / f"{name.replace('-', '_')}-4.11.0.dist-info"
+    home.mkdir(parents=True)
+    (home / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 4.11.0\n")
+    (home / "top_level.txt").write_text(f"{top}\n")
+
+
+def test_two_owners_of_cv2_are_named_with_the_repair(tmp_path):
+    make_distribution(tmp_path, "opencv-contrib-python", "cv2")
+    finding = found(doctor("--json", path=tmp_path), "opencv")
+    assert finding["state"] == "note"
+    assert "opencv-contrib-python" in finding["values"]["owners"]
+    assert finding["cure"].startswith("pip uninstall -y opencv-contrib-python")
+    assert finding["cure"].endswith("pip install opencv-python-headless")
+
+
+def test_a_distribution_beside_cv2_is_no_owner(tmp_path):
+    make_distribution(tmp_path, "opencv-stubs", "cv2_stubs")
+    owners = found(doctor("--json", path=tmp_path), "opencv")["values"]["owners"]
+    assert "opencv-stubs" not in owners
+
+
+@pytest.fixture
+def broken_cv2(tmp_path) -> Path:
+    """What is left of `cv2` when one of its two owners was uninstalled."""
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text("raise ImportError('libGL.so.1 is gone')\n")
+    return tmp_path
+
+
+def test_a_cv2_that_cannot_be_imported_ends_with_one_and_no_traceback(broken_cv2):
+    said = doctor(path=broken_cv2)
+    assert (said.returncode, "Traceback" in said.stderr) == (1, False)
+
+
+def test_a_cv2_that_cannot_be_imported_is_told_with_its_cure(broken_cv2):
+    lines = doctor(path=broken_cv2).stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("BLOCKS opencv"))
+    assert "libGL.so.1 is gone" in lines[at]
+    assert "pip install opencv-python-headless" in lines[at + 1]
+
+
+def test_an_old_package_blocks_with_the_upgrade(tmp_path):
+    home = tmp_path / "tqdm-3.0.dist-info"
+    home.mkdir()
+    (home / "METADATA").write_text("Metadata-Version: 2.1\nName: tqdm\nVersion: 3.0\n")
+    said = doctor("--json", path=tmp_path)
+    finding = found(said, "packages")
+    if not json.loads(said.stdout)["findings"] or "tqdm" not in finding["values"]["versions"]:
+        pytest.skip("fidediff is not installed here, so it declares no floors")
+    assert finding["state"] == "blocks"
+    assert "tqdm 3.0 (needs 4.66)" in finding["text"]
+
+
+def test_a_source_that_is_no_gopro_blocks(tmp_path):
+    said = doctor("--json", "--src", str(tmp_path))
+    assert said.returncode == 1
+    assert found(said, "source")["state"] == "blocks"
+
+
+@pytest.fixture(scope="module")
+def gopro(tmp_path_factory) -> Path:
+    """Two short sequences of both trees; the names alone are looked at."""
+    root = tmp_path_factory.mktemp("gopro")
+    png = images.encode_png(machine._synthetic_frame()[:8, :8])
+    for split, sequence in (("train", "GOPR9001_11_00"), ("test", "GOPR9002_11_00")):
+        frames = root / "GOPRO_Large_all" / split / sequence
+        frames.mkdir(parents=True)
+        for number in range(1, 34):
+            (frames / f"{number:06d}.png").write_bytes(png)
+        for kind in ("blur", "sharp"):
+            pairs = root / "GOPRO_Large" / split / sequence / kind
+            pairs.mkdir(parents=True)
+            for number in (6, 7, 8):
+                (pairs / f"{number:06d}.png").write_bytes(png)
+    return root / "GOPRO_Large"
+
+
+def test_a_whole_source_is_good_and_counted(gopro):
+    finding = next(f for f in examine(gopro) if f.name == "source")
+    assert finding.state == "good", finding.text
+    assert finding.values["counts"]["train"]["pairs"] == 3 + 3 * 3
+
+
+def test_space_needed_is_told_for_a_source(gopro):
+    finding = next(f for f in examine(gopro) if f.name == "space")
+    assert finding.values["needed_bytes"] > 0
+
+
+def test_a_missing_pair_of_the_source_is_noted_with_a_cure(gopro):
+    lost = gopro / "train" / "GOPR9001_11_00" / "blur" / "000007.png"
+    kept = lost.read_bytes()
+    lost.unlink()
+    try:
+        finding = next(f for f in examine(gopro) if f.name == "source")
+    finally:
+        lost.write_bytes(kept)
+    assert finding.state == "note"
+    assert "000007" in finding.text
+    assert finding.cure
+
+
+def test_pairs_without_frames_block_and_say_where_frames_are(gopro, tmp_path):
+    alone = tmp_path / "GOPRO_Large"
+    alone.symlink_to(gopro)
+    only_pairs = tmp_path / "copy" / "GOPRO_Large"
+    only_pairs.parent.mkdir()
+    subprocess.run(["cp", "-r", str(gopro), str(only_pairs)], check=True)
+    found_now = examine(only_pairs)
+    assert [f.name for f in blocking(found_now)] == ["source"]
+    assert "GOPRO_Large_all" in blocking(found_now)[0].cure
+
+
+@pytest.mark.slow
+def test_a_gpu_that_torch_was_not_built_for_is_noted(tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    # Stands in for the driver's program, which this machine lacks.
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA H100\n")
+    driver.chmod(0o755)
+    said = doctor("--json", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    finding = found(said, "gpu")
+    assert finding["state"] == "note"
+    assert "NVIDIA H100" in finding["text"]

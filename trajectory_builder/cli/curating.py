@@ -1,0 +1,53 @@
+"""Options and printing that the manifest tools share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from trajectory_builder.curate.derive import DerivedReport
+
+F = TypeVar("F", bound=Callable[..., Any])
+SOURCE = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(path_type=Path)
+
+files: Callable[[F], F] = click.option(
+    "--files",
+    type=click.Choice(["hardlink", "reference", "copy", "none"]),
+    default="hardlink",
+    show_default=True,
+    help="How images come into OUT. A reference is a symbolic link: such a set is read with"
+    " --allow-links only. With none there is a manifest alone.",
+)
+allow_links: Callable[[F], F] = click.option(
+    "--allow-links",
+    is_flag=True,
+    help="Follow symbolic links out of the source; for sets of your own.",
+)
+seed: Callable[[F], F] = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of all draws."
+)
+
+
+def tell(report: DerivedReport, *, as_json: bool, linked: bool) -> None:
+    """Print what was written; the next command on stderr."""
+    if as_json:
+        click.echo(json.dumps(report.as_data()))
+        return
+    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
+    click.echo(f"{report.out}: {pairs} pairs, {report.files:,} files")
+    tell_dropped(report.dropped)
+    links = " --allow-links" if linked else ""
+    click.echo(f"next: trajbuild verify {report.out}{links}", err=True)
+
+
+def tell_dropped(dropped: dict[str, int]) -> None:
+    """Say on stderr which criterion left out how many rows."""
+    for reason, count in dropped.items():
+        if count:
+            click.echo(f"left out by {reason}: {count:,} pairs", err=True)

@@ -1,0 +1,48 @@
+"""`trajbuild doctor`: what this machine and a source lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
+
+
+@click.command("doctor")
+@click.option("--src", type=click.Path(path_type=Path), help="GOPRO_Large, as for expand.")
+@click.option("--frames", type=click.Path(path_type=Path), help="GOPRO_Large_all.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where a build is to go.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bool) -> int:
+    """Say what this machine and a source have and lack, each with its cure.
+
+    Python, versions, codecs and their measured speed, who owns cv2, cores,
+    memory, free space against what the build will need, whether torch sees a
+    GPU, and what the source lacks. Writes nothing. Ends with 1 if something
+    would make a build fail, else with 0.
+
+    \b
+    Example:
+      trajbuild doctor --src GOPRO_Large
+    """
+    from trajectory_builder.doctor import blocking, examine
+
+    findings = examine(src, frames=frames, out=out)
+    blocks = blocking(findings)
+    if as_json:
+        listed = [vars(finding) for finding in findings]
+        click.echo(json.dumps({"schema_version": 1, "ok": not blocks, "findings": listed}))
+        return 1 if blocks else 0
+    for finding in findings:
+        click.echo(f"{MARKS[finding.state]} {finding.name + ':':10} {finding.text}")
+        if finding.cure:
+            click.echo(f"       {'cure:':10} {finding.cure}")
+    click.echo(
+        f"{len(blocks)} of {len(findings)} would make a build fail"
+        if blocks
+        else "nothing stands in the way of a build",
+        err=True,
+    )
+    return 1 if blocks else 0

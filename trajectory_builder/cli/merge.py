@@ -1,0 +1,47 @@
+"""`trajbuild merge`: join data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+@click.command(name="merge", short_help="Join data sets into one; splits are kept.")
+@click.argument("sources", nargs=-1, required=True, type=curating.SOURCE)
+@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.option(
+    "--clashes",
+    type=click.Choice(["refuse", "same", "prefix"]),
+    default="refuse",
+    show_default=True,
+    help="Of sample_ids: refuse; take pairs with equal files once; put the name of its"
+    " folder before each set's clips.",
+)
+@curating.files
+@curating.allow_links
+@options.as_json  # fmt: skip
+def command(
+    sources: tuple[Path, ...],
+    out: Path,
+    clashes: str,
+    files: str,
+    allow_links: bool,
+    as_json: bool,
+) -> None:
+    """Join the data sets SOURCES into one. Splits are kept; ids and files
+    that clash, and trajectories that would stand in two splits, are named
+    before anything is written.
+
+    \b
+    Example:
+      trajbuild merge GOPRO_Large_trajectories my_footage --out both
+    """
+    from trajectory_builder.curate import merge
+
+    report = merge.merge(
+        sources, out, clashes=clashes, files=files, allow_links=allow_links,  # type: ignore[arg-type]
+    )  # fmt: skip
+    curating.tell(report, as_json=as_json, linked=files == "reference")

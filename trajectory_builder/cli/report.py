@@ -1,0 +1,39 @@
+"""`trajbuild report`: one HTML file to look at a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write.  [default: DIR/report.html]",
+)
+@click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:
+    """Write one HTML file that shows the data set in DIR.
+
+    Counts, trajectories to walk from sharp to the strongest blur, motion and
+    sharpness, look-alikes, outliers, problems with their cures. The file works
+    offline and loads nothing; an earlier report in its place is replaced.
+
+    \b
+    Example:
+      trajbuild report GOPRO_Large_trajectories
+    """
+    from trajectory_builder.report import write_report
+
+    page = write_report(folder, out, allow_links=allow_links)
+    size = page.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"path": str(page), "bytes": size}))
+        return
+    click.echo(page)
+    click.echo(f"{size / 1e6:.1f} MB; open it in a browser", err=True)

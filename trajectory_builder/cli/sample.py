@@ -1,0 +1,41 @@
+"""`trajbuild sample`: write the embedded sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command(name="sample")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the sample: new, empty, or an earlier sample.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def command(out: Path, as_json: bool) -> None:
+    """Write a small GOPRO_Large and GOPRO_Large_all made from photographs.
+
+    Afterwards OUT/GOPRO_Large holds 26 official pairs in 8 sequences (blur,
+    blur_gamma, sharp), and OUT/GOPRO_Large_all their 260 frames, named,
+    numbered, shifted and averaged as the real set is. Nothing is downloaded.
+
+    \b
+    Example:
+      trajbuild sample --out sample
+      trajbuild expand --src sample/GOPRO_Large
+
+    Run the same command again to go on after an interruption, or to mend it.
+    """
+    from trajectory_builder.sample import write_sample
+
+    report = write_sample(out, show_progress=True)
+    if as_json:
+        click.echo(json.dumps(report.as_json()))
+        return
+    click.echo(f"{report.pairs} pairs and {report.frames} frames in {report.clips} sequences")
+    click.echo(f"{report.files} files, {report.size_bytes / 1e6:.1f} MB; {report.written} written")
+    click.echo(f"next: trajbuild expand --src {report.src}")

@@ -1,0 +1,86 @@
+"""`trajbuild select`: take a part of a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+@click.command(name="select", short_help="Take a part of a data set.")
+@click.argument("source", type=curating.SOURCE)
+@click.option("--out", type=curating.FOLDER, help="New data set. [default: print sample_ids]")
+@click.option(
+    "--where",
+    default="",
+    metavar="CONDITION",
+    help="On columns: and, or, not, comparisons, in [...], is None, + - * /,"
+    " starts_with, ends_with, contains, matches(column, text), len, abs.",
+)
+@click.option(
+    "--min-motion",
+    type=click.FloatRange(0),
+    metavar="PX",
+    help="Least motion_px; pairs of unknown motion are left out.",
+)
+@click.option(
+    "--max-per-trajectory",
+    type=click.IntRange(1),
+    metavar="K",
+    help="At most K pairs a trajectory, drawn by identity.",
+)
+@click.option(
+    "--balance",
+    metavar="COLUMN",
+    help="In each split keep as many pairs of every value as of the rarest.",
+)
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="N pairs, drawn by identity.")
+@curating.seed
+@curating.files
+@curating.allow_links
+@options.as_json  # fmt: skip
+def command(  # noqa: PLR0913  # one parameter an option
+    source: Path,
+    out: Path | None,
+    where: str,
+    min_motion: float | None,
+    max_per_trajectory: int | None,
+    balance: str | None,
+    sample: int | None,
+    seed: int,
+    files: str,
+    allow_links: bool,
+    as_json: bool,
+) -> None:
+    """Write the pairs of SOURCE that meet all conditions as a data set of
+    their own, or print their sample_ids, one a line.
+
+    Conditions apply in the order of the options above. A draw hangs on seed
+    and sample_id alone, not on order. Backward points that are left out
+    disappear from backward_n_frames.
+
+    \b
+    Example:
+      trajbuild select GOPRO_Large_trajectories --out hard \\
+        --where 'n_frames >= 9 and starts_with(clip, "GOPR03")' --sample 500
+    """
+    from trajectory_builder.curate import select
+
+    criteria = select.Criteria(where, min_motion, max_per_trajectory, balance, sample, seed)
+    if out is None:
+        choice = select.choose([source], criteria)
+        names = choice.sample_ids()
+        if as_json:
+            click.echo(json.dumps({"sample_ids": names, "dropped": choice.dropped}))
+        elif names:
+            click.echo("\n".join(names))
+        curating.tell_dropped(choice.dropped)
+        return
+    report = select.select(
+        [source], out, criteria,
+        files=files, allow_links=allow_links, progress=True,  # type: ignore[arg-type]
+    )  # fmt: skip
+    curating.tell(report, as_json=as_json, linked=files == "reference")

@@ -1,0 +1,68 @@
+"""`trajbuild split`: deal out a split anew, by whole clips or trajectories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+def _shares(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{part!r} is not SPLIT=SHARE") from None
+        if name.strip() in shares:
+            raise click.BadParameter(f"{name.strip()} is named twice")
+        shares[name.strip()] = share
+    return shares
+
+
+@click.command(name="split", short_help="Deal out a split anew, by whole clips or trajectories.")
+@click.argument("source", type=curating.SOURCE)
+@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.option(
+    "--into",
+    callback=_shares,
+    default="train=0.9,validation=0.1",
+    show_default=True,
+    metavar="SPLIT=SHARE,...",
+    help="Shares of train, validation, test.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["clip", "trajectory"]),
+    default="clip",
+    show_default=True,
+    help="What is never cut.",
+)
+@click.option(
+    "--of",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="train",
+    show_default=True,
+    help="The split that is dealt out; the others stay.",
+)
+@curating.seed
+@curating.files
+@curating.allow_links
+@options.as_json  # fmt: skip
+def command(source: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Write SOURCE again with one split dealt out anew: whole clips or whole
+    trajectories, the same shares of every n_frames in each part.
+
+    \b
+    Example:
+      trajbuild split GOPRO_Large_trajectories --out with_validation \\
+        --into train=0.9,validation=0.1 --by clip
+    """
+    from trajectory_builder.curate import split
+
+    report = split.split([source], out, given.pop("into"), **given)
+    curating.tell(report, as_json=as_json, linked=given["files"] == "reference")

@@ -1,0 +1,34 @@
+"""`trajbuild stats`: count a manifest's pairs by columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+@click.command(name="stats", short_help="Count a manifest's pairs by columns.")
+@click.argument("sources", nargs=-1, required=True, type=curating.SOURCE)
+@click.option("--by", default="split,n_frames", show_default=True, metavar="COLUMN,...",
+              help="Columns to group by.")  # fmt: skip
+@click.option("--plot", type=curating.FOLDER, metavar="FILE",
+              help="Also draw the pairs as bars: .png, .svg or .pdf.")  # fmt: skip
+@options.as_json
+def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool) -> None:
+    """Count pairs, trajectories, bytes and mean motion in SOURCES: data sets
+    or manifest files. Opens no image.
+
+    \b
+    Example:
+      trajbuild stats GOPRO_Large_trajectories --by clip,n_frames
+    """
+    from trajectory_builder.curate import stats
+
+    columns = [name.strip() for name in by.split(",") if name.strip()]
+    counted = stats.stats(sources, columns)
+    if plot is not None:
+        stats.plot(counted, plot)
+    click.echo(json.dumps(counted.as_data()) if as_json else "\n".join(counted.lines()))

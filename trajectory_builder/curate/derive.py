@@ -1,0 +1,376 @@
+"""Writing a smaller, re-split or joined data set from others, as a working data set of its own.
+
+Rows are streamed file by file in groups of 10,000; the payload is hardlinked, referenced (symbolic
+links) or copied. The folder is written under a temporary name and renamed when it is whole, so a
+kill leaves no data set that looks like one, and running the same command again starts afresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trajectory_builder import manifest, record
+from trajectory_builder.curate import card
+from trajectory_builder.curate.rows import (
+    CurateError,
+    Rows,
+    backward_points,
+    stream,
+    trajectory_codes,
+    whole_numbers,
+)
+from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.placing import LINK_OF_MODE, FileMode, Placing, fresh_folder, path_columns
+from trajectory_builder.progress import Progress
+from trajectory_builder.version import __version__
+
+DROPPED = -1
+ROWS_AT_ONCE = 8 * manifest.ROWS_A_GROUP
+"""Rows in memory at a time; more is no faster."""
+KEY_COLUMNS = ("sample_id", "trajectory_id", "split", "n_frames")
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How one data set comes from others, as its build.json and card tell it.
+
+    Attributes:
+        command: the tool: select, split or merge.
+        options: what it was asked for; plain values.
+        files: how the payload is taken over.
+        allow_links: follow symbolic links out of the sources; for data sets of one's own.
+        prefixes: one text a manifest file that is put before its clips, ids and file names.
+    """
+
+    command: str
+    options: Mapping[str, Any]
+    files: FileMode = "hardlink"
+    allow_links: bool = False
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DerivedReport:
+    """What was written.
+
+    Attributes:
+        out: the new data set.
+        pairs: pairs a split.
+        files: payload files placed.
+        dropped: reason -> rows left out.
+    """
+
+    out: Path
+    pairs: dict[str, int]
+    files: int
+    dropped: dict[str, int]
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {
+            "out": str(self.out),
+            "pairs": self.pairs,
+            "files": self.files,
+            "dropped": self.dropped,
+        }
+
+
+def write(
+    rows: Rows,
+    splits: npt.NDArray[np.int8],
+    out: Path,
+    derivation: Derivation,
+    *,
+    dropped: Mapping[str, int] | None = None,
+    progress: bool = False,
+) -> DerivedReport:
+    """Write the data set `out` from rows of others.
+
+    Args:
+        rows: `KEY_COLUMNS` of all rows of the sources, `sample_id` and `trajectory_id` already as
+            they shall stand in the new set.
+        splits: (R,) for each row the index of its new split in `manifest.SPLITS`, or `DROPPED`.
+        out: must not exist, or be an empty folder.
+        derivation: what to tell of where it comes from, and how files are taken over.
+        dropped: reason -> rows, for the report.
+        progress: show progress on stderr.
+
+    Raises:
+        CurateError: nothing is left, or an id would stand twice.
+        ManifestError: a path leaves its folder, or a file is absent.
+        PlacingError: `out` is there already, or the file system refuses a link.
+    """
+    kept = np.flatnonzero(splits != DROPPED)
+    if not len(kept):
+        raise CurateError(
+            "no row is left",
+            where=", ".join(f"{reason}: {count:,}" for reason, count in (dropped or {}).items()),
+            cure="loosen the conditions",
+        )
+    keys = rows.table.select(list(KEY_COLUMNS)).take(pa.array(kept))
+    _refuse_twice(keys)
+    names = pa.array(manifest.SPLITS).take(pa.array(splits[kept]))
+    keys = keys.set_column(keys.schema.get_field_index("split"), "split", names)
+    backward = backward_points(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
+    with fresh_folder(out) as folder:
+        writer = _Writer(rows, splits, folder, derivation)
+        placed = writer.run(backward, progress=progress)
+        if derivation.files == "copy":
+            os.sync()
+        pairs = _describe(folder, rows, writer.manifests, derivation)
+    return DerivedReport(out, pairs, placed, dict(dropped or {}))
+
+
+def _refuse_twice(keys: pa.Table) -> None:
+    counts = keys["sample_id"].value_counts()
+    if len(counts) != keys.num_rows:
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+        raise CurateError(
+            f"{len(twice):,} sample_ids would stand twice",
+            where=shorten(twice),
+            cure="`trajbuild merge --clashes` offers ways round it",
+        )
+
+
+class _Writer:
+    """The manifests of a new data set while its rows stream through."""
+
+    def __init__(
+        self, rows: Rows, splits: npt.NDArray[np.int8], folder: Path, derivation: Derivation
+    ) -> None:
+        self.rows = rows
+        self.splits = splits
+        self.folder = folder
+        self.derivation = derivation
+        self.schema = pa.schema(
+            list(rows.schema), metadata=manifest.schema_metadata(_metadata(rows, derivation))
+        )
+        self.placing = Placing(derivation.files, allow_links=derivation.allow_links)
+        self.manifests: dict[str, dict[str, Any]] = {}
+        self._files: dict[int, pq.ParquetWriter] = {}
+        self._waiting: dict[int, list[pa.Table]] = {}
+        self._counts: dict[int, int] = {}
+
+    def run(self, backward: pa.Array, *, progress: bool) -> int:
+        """Stream all kept rows; payload files placed."""
+        start = done = 0
+        with Progress(len(backward), "pairs", shown=progress) as bar:
+            for index, (path, count) in enumerate(
+                zip(self.rows.files, self.rows.counts, strict=True)
+            ):
+                targets = self.splits[start : start + count]
+                start += count
+                for table, split in _kept_rows(path, targets):
+                    points = backward.slice(done, table.num_rows)
+                    done += table.num_rows
+                    self._take(self._renamed(table, split, points, index), split, index)
+                    bar.advance(table.num_rows)
+            for index in sorted(self._counts):
+                self._finish(index)
+        self.placing.flush()
+        return self.placing.placed
+
+    def _renamed(
+        self, table: pa.Table, split: npt.NDArray[np.int8], backward: pa.Array, index: int
+    ) -> pa.Table:
+        """The rows with their new split and backward points, and the file's prefix."""
+        hostile = manifest.hostile_paths(table, path_columns(table.schema))
+        if hostile:
+            raise manifest.ManifestError(
+                f"hostile path: {shorten(hostile)}",
+                where=str(self.rows.files[index]),
+                cure="do not use this manifest; rebuild it from a source you trust",
+            )
+        columns = {name: table[name] for name in table.column_names}
+        columns["split"] = pa.array(manifest.SPLITS).take(pa.array(split))
+        columns["backward_n_frames"] = backward
+        prefix = self._prefix(index)
+        if prefix:
+            for name in ("sample_id", "trajectory_id", "clip"):
+                columns[name] = joined(f"{prefix}-", columns[name])
+            for name in path_columns(table.schema):
+                columns[name] = joined(f"{prefix}/", columns[name])
+        empty = self.schema.remove_metadata().empty_table()
+        return pa.concat_tables([empty, pa.table(columns)], promote_options="permissive")
+
+    def _prefix(self, index: int) -> str:
+        return self.derivation.prefixes[index] if self.derivation.prefixes else ""
+
+    def _take(self, table: pa.Table, splits: npt.NDArray[np.int8], index: int) -> None:
+        source = self.rows.files[index].parent
+        prefix = f"{self._prefix(index)}/" if self._prefix(index) else ""
+        for split in np.unique(splits).tolist():
+            chosen = table.filter(pa.array(splits == split))
+            home = self.folder / manifest.SPLITS[split]
+            home.mkdir(exist_ok=True)
+            for column in path_columns(chosen.schema) if self.derivation.files != "none" else ():
+                names = pc.unique(chosen[column].drop_null()).to_pylist()
+                self.placing.add_all(source, home, names, prefix)
+            self._waiting.setdefault(split, []).append(chosen)
+            self._counts[split] = self._counts.get(split, 0) + chosen.num_rows
+            self._write_full_groups(split)
+
+    def _write_full_groups(self, split: int) -> None:
+        """Write while a whole row group waits, so that groups are cut as `manifest.write` does."""
+        size = manifest.ROWS_A_GROUP
+        if sum(table.num_rows for table in self._waiting[split]) >= size:
+            waiting = pa.concat_tables(self._waiting[split])
+            whole = waiting.num_rows // size * size
+            self._file(split).write_table(self._conformed(waiting.slice(0, whole)), size)
+            self._waiting[split] = [waiting.slice(whole)]
+
+    def _conformed(self, table: pa.Table) -> pa.Table:
+        return manifest.conform(table).replace_schema_metadata(self.schema.metadata)
+
+    def _file(self, split: int) -> pq.ParquetWriter:
+        if split not in self._files:
+            path = self.folder / manifest.SPLITS[split] / manifest.FILE_NAME
+            self._files[split] = pq.ParquetWriter(path, self.schema, **manifest.WRITER_OPTIONS)
+        return self._files[split]
+
+    def _finish(self, split: int) -> None:
+        rest = pa.concat_tables(self._waiting[split])
+        file = self._file(split)
+        if rest.num_rows:
+            file.write_table(self._conformed(rest), manifest.ROWS_A_GROUP)
+        file.close()
+        name = f"{manifest.SPLITS[split]}/{manifest.FILE_NAME}"
+        with open(self.folder / name, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        self.manifests[name] = {"sha256": digest, "rows": self._counts[split]}
+
+
+def joined(prefix: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`prefix` before each text of a column of texts; null stays null."""
+    return pc.binary_join_element_wise(prefix, values, "")
+
+
+def _kept_rows(
+    path: Path, targets: npt.NDArray[np.int8]
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.int8]]]:
+    """The kept rows of one manifest file with their split; groups without any are not read."""
+    file, _ = manifest.open_file(path)
+    with file:
+        schema = file.schema_arrow.remove_metadata()
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
+    wanted = [
+        group
+        for group in range(len(sizes))
+        if (targets[starts[group] : starts[group + 1]] != DROPPED).any()
+    ]
+    there = [targets[starts[group] : starts[group + 1]] for group in wanted]
+    part = np.concatenate(there) if there else targets[:0]
+    waiting: list[pa.RecordBatch] = []
+    at = held = 0
+    for batch in stream(path, schema, wanted):
+        waiting.append(batch)
+        held += batch.num_rows
+        if held >= ROWS_AT_ONCE or at + held == len(part):
+            keep = part[at : at + held] != DROPPED
+            table = pa.Table.from_batches(waiting, schema=batch.schema)
+            yield table.filter(pa.array(keep)), part[at : at + held][keep]
+            at, held, waiting = at + held, 0, []
+
+
+def _metadata(rows: Rows, derivation: Derivation) -> dict[str, str]:
+    """The new manifests' metadata: what all sources agree on, and a digest of the derivation."""
+    common = dict(rows.metadata[0])
+    for other in rows.metadata[1:]:
+        common = {key: value for key, value in common.items() if other.get(key) == value}
+    common.pop("format_version", None)
+    text = repr((derivation.command, sorted(derivation.options.items()), _sources(rows)))
+    common["config_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return common | {"derived_by": derivation.command}
+
+
+def _sources(rows: Rows) -> list[dict[str, Any]]:
+    """Each manifest that rows came from: its data set's name, its own, digest and rows."""
+    found = []
+    for path, count in zip(rows.files, rows.counts, strict=True):
+        digest = manifest.file_sha256(path)
+        home = path.absolute().parent
+        name = f"{home.name}/{path.name}"
+        found.append({"set": home.parent.name, "manifest": name, "sha256": digest, "rows": count})
+    return found
+
+
+def _describe(
+    folder: Path, rows: Rows, manifests: dict[str, dict[str, Any]], derivation: Derivation
+) -> dict[str, int]:
+    """Write the card and build.json; pairs a split."""
+    sources = _sources(rows)
+    text = card.text(folder, derivation.command, derivation.options, sources, source_cards(rows))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    build = {
+        "format_version": manifest.FORMAT_VERSION,
+        "tool_version": __version__,
+        "config": {
+            "command": derivation.command,
+            "options": dict(derivation.options),
+            "link": LINK_OF_MODE[derivation.files],
+        },
+        "derived_from": sources,
+        "manifests": manifests,
+        "files": {"README.md": hashlib.sha256(text.encode()).hexdigest()},
+        "versions": record.versions(),
+    }
+    record.write_build(folder, build)
+    return {name.split("/")[0]: entry["rows"] for name, entry in manifests.items()}
+
+
+def source_cards(rows: Rows) -> list[str]:
+    """The cards of the sources that have one, each once."""
+    found: dict[Path, str] = {}
+    for path in rows.files:
+        place = path.absolute().parent.parent / "README.md"
+        if place not in found and place.is_file():
+            found[place] = place.read_text(encoding="utf-8", errors="replace")
+    return list(found.values())
+
+
+def refuse_path_clashes(
+    rows: Rows, splits: npt.NDArray[np.int8], prefixes: Sequence[str] = ()
+) -> None:
+    """Refuse rows of different content that would land in one file.
+
+    Args:
+        rows: with the columns `{blur,sharp}_file_name` and `{blur,sharp}_sha256`.
+        splits: (R,) as `write` takes it.
+        prefixes: as in `Derivation`.
+
+    Raises:
+        CurateError: naming the files.
+    """
+    kept = rows.table.filter(pa.array(splits != DROPPED))
+    owner = np.repeat(np.arange(len(rows.files)), rows.counts)[splits != DROPPED]
+    homes = pa.array([f"{p}/" if p else "" for p in prefixes or [""] * len(rows.files)])
+    target = pa.array(manifest.SPLITS).take(pa.array(splits[splits != DROPPED]))
+    for kind in ("blur", "sharp"):
+        names = pc.binary_join_element_wise(
+            pc.binary_join_element_wise(target, homes.take(pa.array(owner)), "/"),
+            kept[f"{kind}_file_name"],
+            "",
+        )
+        table = pa.table({"name": names, "digest": kept[f"{kind}_sha256"]})
+        counts = table.group_by("name").aggregate([("digest", "count_distinct")])
+        clashing = counts.filter(pc.greater(counts["digest_count_distinct"], 1))["name"]
+        if len(clashing):
+            raise CurateError(
+                f"{len(clashing):,} files of the same name have different content",
+                where=shorten(clashing.to_pylist()),
+                cure="use `trajbuild merge --clashes prefix`",
+                exit_code=ExitCode.FAILED,
+            )

@@ -1,0 +1,256 @@
+"""Reading some columns of many manifest rows, and what follows from them for a smaller set.
+
+A million rows of all columns are 700 MB, of the columns that a decision needs 60. So every tool
+first scans those, decides by row number, and only then streams whole rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from trajectory_builder import manifest
+from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+
+Mask = npt.NDArray[np.bool_]
+
+
+class CurateError(TrajbuildError):
+    """A manifest tool was asked for something that these manifests cannot give."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some columns of all rows of some manifest files, in the files' order.
+
+    Attributes:
+        files: the manifest files.
+        counts: rows a file.
+        table: the scanned columns, one row a manifest row.
+        metadata: one dictionary a file: its `trajbuild.` entries.
+        schema: all columns that the files have.
+    """
+
+    files: tuple[Path, ...]
+    counts: tuple[int, ...]
+    table: pa.Table
+    metadata: tuple[dict[str, str], ...]
+    schema: pa.Schema
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+
+def schema_of(sources: Sequence[Path]) -> pa.Schema:
+    """All columns of the manifests in `sources`, those of the contract first."""
+    files = [path for source in sources for path in manifest.files(source)]
+    return _schema(_open(files)[0])
+
+
+def scan(
+    sources: Sequence[Path],
+    columns: Iterable[str],
+    computed: Mapping[str, pc.Expression] | None = None,
+) -> Rows:
+    """Read `columns` of all rows, and further columns that expressions compute.
+
+    Args:
+        sources: manifest files, or folders of splits or data sets.
+        columns: names; those that a file lacks are null there.
+        computed: name -> expression over the columns of the manifest.
+
+    Raises:
+        manifest.ManifestError: a manifest cannot be trusted or read.
+        CurateError: an expression does not fit the columns' types.
+    """
+    files = [path for source in sources for path in manifest.files(source)]
+    schemas, metadata = _open(files)
+    whole = _schema(schemas)
+    wanted = {name: ds.field(name) for name in columns} | dict(computed or {})
+    tables = []
+    for path in files:
+        try:
+            scanner = _dataset(path, whole).scanner(columns=wanted, use_threads=True)
+            tables.append(scanner.to_table())
+        except (pa.ArrowException, OSError) as error:
+            raise CurateError(
+                f"cannot evaluate this on the manifest: {str(error).splitlines()[0]}",
+                where=str(path),
+                cure="compare numbers with numbers and text with quoted text; "
+                "`trajbuild verify` tells whether the manifest is damaged",
+                exit_code=ExitCode.WRONG_USE,
+            ) from error
+    counts = tuple(table.num_rows for table in tables)
+    return Rows(tuple(files), counts, pa.concat_tables(tables), tuple(metadata), whole)
+
+
+def _open(files: Sequence[Path]) -> tuple[list[pa.Schema], list[dict[str, str]]]:
+    opened = [manifest.open_file(path) for path in files]
+    schemas = [file.schema_arrow for file, _ in opened]
+    for file, _ in opened:
+        file.close()
+    return schemas, [metadata for _, metadata in opened]
+
+
+def _schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The columns of version 1 as the contract types them, then all others."""
+    extra: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for field in schema:
+            if field.name not in manifest.SCHEMA.names:
+                known = extra.setdefault(field.name, field.with_nullable(True))
+                if not known.type.equals(field.type):
+                    raise CurateError(
+                        f"column {field.name} is {known.type} in one manifest"
+                        f" and {field.type} in another",
+                        cure="give the column one type, or drop it, before they are put together",
+                    )
+    return pa.schema([*manifest.SCHEMA, *extra.values()])
+
+
+def stream(path: Path, schema: pa.Schema, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups of a manifest file, in order, read ahead by several threads.
+
+    Raises:
+        ManifestError: a page is damaged.
+    """
+    try:
+        for fragment in _dataset(path, schema).get_fragments():
+            part = fragment.subset(row_group_ids=list(groups))
+            yield from part.to_batches(batch_size=manifest.ROWS_A_GROUP, use_threads=True)
+    except (pa.ArrowException, OSError) as error:
+        raise manifest.ManifestError(
+            f"the manifest is damaged: {str(error).splitlines()[0]}",
+            where=str(path),
+            cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
+        ) from error
+
+
+def _dataset(path: Path, schema: pa.Schema) -> ds.Dataset:
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    layout = ds.ParquetFileFormat(default_fragment_scan_options=checked)
+    # Nullability is the file's own affair: Acero refuses a scan where the two differ.
+    loose = pa.schema([field.with_nullable(True) for field in schema])
+    return ds.dataset(path, format=layout, schema=loose)
+
+
+def codes(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number a distinct value (null is one too), in the order of first appearance."""
+    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    encoded = pc.dictionary_encode(whole, null_encoding="encode")
+    return np.asarray(encoded.indices, dtype=np.int64)
+
+
+def joint_codes(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """A number a distinct combination of codes, from 0 on, without gaps."""
+    joint = parts[0]
+    for part in parts[1:]:
+        joint = dense(joint * (int(part.max(initial=0)) + 1) + part)
+    return joint
+
+
+def dense(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers' ranks among their distinct values: 0 on, in their order, without gaps."""
+    largest = int(numbers.max(initial=0))
+    if largest > 4 * len(numbers) + 1024:
+        return np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
+    there = np.bincount(numbers, minlength=largest + 1) > 0
+    ranks = np.cumsum(there) - 1
+    return np.asarray(ranks[numbers], dtype=np.int64)
+
+
+def trajectory_codes(table: pa.Table) -> npt.NDArray[np.int64]:
+    """A number a trajectory; a trajectory that stands in two splits counts as two."""
+    return joint_codes([codes(table["trajectory_id"]), codes(table["split"])])
+
+
+def whole_numbers(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A column of integers with 0 for null."""
+    return np.asarray(pc.fill_null(values.cast(pa.int64()), 0).to_numpy(), dtype=np.int64)
+
+
+def chance(ids: Iterable[str], seed: int) -> npt.NDArray[np.uint64]:
+    """One draw an identity from (seed, id): the same wherever and in whatever order it stands."""
+    key = str(seed).encode()
+    draws = [hashlib.blake2b(i.encode(), digest_size=8, key=key).digest() for i in ids]
+    return np.frombuffer(b"".join(draws), dtype=">u8").astype(np.uint64)
+
+
+def place_in_group(
+    groups: npt.NDArray[np.int64], draws: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.int64]:
+    """Each row's rank within its group by ascending draw, from 0."""
+    order = np.lexsort((draws, groups))
+    sorted_groups = groups[order]
+    first = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    sizes = np.diff(np.r_[first, len(groups)])
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - np.repeat(first, sizes)
+    return ranks
+
+
+def backward_points(
+    trajectories: npt.NDArray[np.int64], n_frames: npt.NDArray[np.int64]
+) -> pa.Array:
+    """The column `backward_n_frames` for rows which are all the pairs that there are.
+
+    Args:
+        trajectories: (R,) a number a trajectory.
+        n_frames: (R,) n, 0 where unknown.
+
+    Returns:
+        (R,) lists, ascending: the sharp point 1, then each smaller n of the row's trajectory.
+        Of a row with unknown n, 1 alone; of a row with n = 1, nothing.
+    """
+    if not len(n_frames):
+        return pa.array([], manifest.SCHEMA.field("backward_n_frames").type)
+    order = np.lexsort((n_frames, trajectories))
+    group, n = trajectories[order], n_frames[order]
+    new_group = np.r_[True, group[1:] != group[:-1]]
+    distinct = (new_group | np.r_[True, n[1:] != n[:-1]]) & (n > 1)
+    values = n[distinct]
+    seen = np.cumsum(distinct)
+    start = np.maximum.accumulate(np.where(new_group, np.arange(len(n)), 0))
+    begin = (seen - distinct)[start]  # of the trajectory's n in `values`
+    smaller = np.where(n > 1, seen - begin - 1, 0)
+    lengths = np.where(n == 1, 0, smaller + 1)
+    at = np.empty_like(begin)
+    at[order] = begin
+    size = np.empty_like(lengths)
+    size[order] = lengths
+    return _lists(values, at, size)
+
+
+def _lists(
+    values: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], size: npt.NDArray[np.int64]
+) -> pa.Array:
+    """Lists of 1 followed by `size` - 1 of `values` from `begin` on; empty where `size` is 0."""
+    offsets = np.r_[0, np.cumsum(size)]
+    owner = np.repeat(np.arange(len(size)), size)
+    position = np.arange(offsets[-1]) - offsets[owner]
+    index = np.maximum(begin[owner] + position - 1, 0)
+    padded = values if len(values) else np.zeros(1, np.int64)
+    points = np.where(position == 0, 1, padded[np.minimum(index, len(padded) - 1)])
+    kind = manifest.SCHEMA.field("backward_n_frames").type
+    flat = pa.array(points.astype(np.int16), pa.int16())
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat).cast(kind)
+
+
+def column_expected(schema: pa.Schema, name: str) -> pa.Field:
+    """The column `name`, or an error that lists what there is."""
+    if name not in schema.names:
+        raise CurateError(
+            f"there is no column {name!r}",
+            where=f"columns: {shorten(schema.names, at_most=40)}",
+            cure="use one of these",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    return schema.field(name)

@@ -1,0 +1,182 @@
+"""Splitting a data set by whole clips or trajectories, the same shares of every n in each part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trajectory_builder import manifest
+from trajectory_builder.curate import derive
+from trajectory_builder.curate.derive import Derivation, DerivedReport
+from trajectory_builder.curate.rows import CurateError, Rows, chance, codes, joint_codes, scan
+from trajectory_builder.curate.select import split_indices
+from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.placing import FileMode
+
+GROUPINGS = {"clip": "clip", "trajectory": "trajectory_id"}
+
+
+def split(
+    sources: Sequence[Path],
+    out: Path,
+    shares: Mapping[str, float],
+    *,
+    by: str = "clip",
+    of: str = "train",
+    seed: int = 0,
+    files: FileMode = "hardlink",
+    allow_links: bool = False,
+) -> DerivedReport:
+    """Write the data set again with the rows of split `of` dealt out anew; other splits stay.
+
+    Args:
+        sources: one data set's folder, or manifest files.
+        out: the new data set; must not exist.
+        shares: split -> its share; scaled to sum 1.
+        by: `clip` or `trajectory`: what is never cut.
+        of: the split that is dealt out, or `all`.
+        seed: another seed gives another split of the same quality.
+        files: `hardlink`, `reference` or `copy`.
+        allow_links: follow symbolic links out of the sources.
+
+    Raises:
+        CurateError: shares that make no sense, too few clips for the parts, or files that clash.
+    """
+    wanted = _checked_shares(shares)
+    columns = {*derive.KEY_COLUMNS, "clip", "blur_file_name", "sharp_file_name"}
+    rows = scan(sources, sorted(columns | {"blur_sha256", "sharp_sha256"}))
+    splits = split_indices(rows)
+    dealt = np.ones(len(rows), np.bool_)
+    if of != "all":
+        dealt = splits == manifest.SPLITS.index(of)
+    if not dealt.any():
+        raise CurateError(
+            f"there is no row of split {of} to deal out",
+            where=", ".join(str(source) for source in sources),
+            cure="name another split with --of, or --of all",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    parts = _deal(rows.table.filter(pa.array(dealt)), GROUPINGS[by], wanted, seed)
+    index = np.array([manifest.SPLITS.index(name) for name in wanted], np.int8)
+    splits[dealt] = index[parts]
+    _refuse_cut(rows, splits, GROUPINGS[by])
+    derive.refuse_path_clashes(rows, splits)
+    options = {"into": dict(wanted), "by": by, "of": of, "seed": seed}
+    return derive.write(rows, splits, out, Derivation("split", options, files, allow_links))
+
+
+def deal(
+    groups: npt.NDArray[np.int64],
+    classes: npt.NDArray[np.int64],
+    shares: Sequence[float],
+    draws: npt.NDArray[np.uint64],
+) -> npt.NDArray[np.int64]:
+    """Give each group to one part so that every class comes near its share in each.
+
+    Groups with the rarest class go first, as they have the fewest places to go to; among equals
+    the draw decides. Each goes where it leaves the least squared distance from the wanted counts,
+    each class weighed by its size (after iterative stratification, Sechidis, Tsoumakas and
+    Vlahavas 2011, with whole groups in the place of single examples).
+
+    Args:
+        groups: (R,) 0..G-1, a row's group.
+        classes: (R,) 0..C-1, a row's class.
+        shares: (P,) shares of the parts, sum 1.
+        draws: (G,) one draw a group.
+
+    Returns:
+        (G,) the part of each group.
+    """
+    total = np.bincount(classes).astype(float)
+    cells, counts = np.unique(groups * len(total) + classes, return_counts=True)
+    owner, kind = np.divmod(cells, len(total))
+    first = np.searchsorted(owner, np.arange(int(groups.max()) + 2))
+    rarest = np.minimum.reduceat(total[kind], first[:-1])
+    size = np.add.reduceat(counts, first[:-1])
+    order = np.lexsort((draws, -size, rarest))
+    kinds, amounts, begins = kind.tolist(), counts.tolist(), first.tolist()
+    wanted = [[share * count for count in total] for share in shares]
+    weights = [1.0 / count if count else 0.0 for count in total]
+    parts = np.empty(len(order), np.int64)
+    for group in order.tolist():
+        held = range(begins[group], begins[group + 1])
+        # Adding a to a lack of l changes (l / w)^2 by a (a - 2 l) / w^2, w being the wanted count.
+        costs = [
+            sum(
+                weights[kinds[i]] * amounts[i] * (amounts[i] - 2 * lack[kinds[i]]) / share
+                for i in held
+            )
+            for lack, share in zip(wanted, shares, strict=True)
+        ]
+        part = costs.index(min(costs))
+        parts[group] = part
+        for i in held:
+            wanted[part][kinds[i]] -= amounts[i]
+    return parts
+
+
+def _deal(
+    table: pa.Table, grouping: str, shares: Mapping[str, float], seed: int
+) -> npt.NDArray[np.int64]:
+    """(R,) the part of each row, by whole groups."""
+    # A clip's name is unique within its split only, so the split is part of the group.
+    groups = joint_codes([codes(table["split"]), codes(table[grouping])])
+    _, first, groups = np.unique(groups, return_index=True, return_inverse=True)
+    if len(first) < len(shares):
+        raise CurateError(
+            f"{len(first)} groups cannot fill {len(shares)} parts",
+            where=f"grouped by {grouping}",
+            cure="use --by trajectory, or fewer parts",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    at = pa.array(first)
+    splits, names = table["split"].take(at).to_pylist(), table[grouping].take(at).to_pylist()
+    draws = chance((f"{s}/{name}" for s, name in zip(splits, names, strict=True)), seed)
+    parts = deal(groups, codes(table["n_frames"]), list(shares.values()), draws)
+    empty = [name for i, name in enumerate(shares) if not (parts == i).any()]
+    if empty:
+        raise CurateError(
+            f"no {grouping} is left for {', '.join(empty)}",
+            where=f"{len(first)} groups for shares {dict(shares)}",
+            cure="give it a larger share, or use --by trajectory",
+        )
+    return parts[groups]
+
+
+def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
+    unknown = [name for name in shares if name not in manifest.SPLITS]
+    total = sum(shares.values())
+    positive = all(math.isfinite(share) and share > 0 for share in shares.values())
+    if unknown or not shares or not positive:
+        raise CurateError(
+            f"unknown split {', '.join(unknown)}" if unknown else "a share must be above 0",
+            where=", ".join(f"{name}={share:g}" for name, share in shares.items()),
+            cure="write for instance --into train=0.9,validation=0.1",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    return {name: shares[name] / total for name in manifest.SPLITS if name in shares}
+
+
+def _refuse_cut(rows: Rows, splits: npt.NDArray[np.int8], grouping: str) -> None:
+    """Refuse a result with one clip or trajectory in two splits that was not so before.
+
+    That can happen only where the rows that stayed share it with rows that were dealt out.
+    """
+    table = pa.table({"name": rows.table[grouping], "old": rows.table["split"], "new": splits})
+    counts = table.group_by("name").aggregate(
+        [("old", "count_distinct"), ("new", "count_distinct")]
+    )
+    worse = pc.greater(counts["new_count_distinct"], counts["old_count_distinct"])
+    cut = counts.filter(worse)["name"].to_pylist()
+    if cut:
+        raise CurateError(
+            f"{len(cut):,} names of column {grouping} would stand in more splits than before",
+            where=shorten(cut),
+            cure="use --of all, so that rows of the same name go together",
+        )

@@ -1,0 +1,113 @@
+"""How far the picture moves: between neighbouring frames, and over a window.
+
+Optical flow (OpenCV's DIS) on a small copy of the frames, in pixels of the full frame. Also what
+else a sequence of small copies tells: cuts, frames that stand still, frames stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Gray = npt.NDArray[np.uint8]
+
+SMALL_SIDE = 400
+"""Ours: frames are halved until their longer side is at most this; 1280 x 720 becomes 320 x 180."""
+
+GHOSTING_PX = 3.0
+"""Ours: beyond 2 to 3 pixels between neighbours an average shows separate copies."""
+
+STATIC_PX = 0.5
+"""Ours: a window that moves less than this is as sharp as its centre frame, and t means nothing."""
+
+CUT_DIFFERENCE = 12.0
+CUT_RATIO = 4.0
+"""Ours: a cut changes the thumbnail by 12 grey levels and four times the window's median step."""
+
+REPEATED_RATIO = 0.02
+"""Ours: a frame stored twice differs by less than 2 % of the window's median step."""
+
+SCENE_CUT = "scene-cut"
+STATIC = "static"
+REPEATED = "frame-repeated"
+_THUMB = (48, 27)
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A frame's small copies.
+
+    Attributes:
+        gray: (h, w) uint8, longer side at most `SMALL_SIDE`.
+        thumb: (27, 48) float32 gray.
+        scale: full-size pixels for one pixel of `gray`.
+    """
+
+    gray: Gray
+    thumb: npt.NDArray[np.float32]
+    scale: float
+
+
+def small(pixels: npt.NDArray[Any]) -> Small:
+    """Small copies of a frame (H, W, 3) RGB, uint8 or uint16."""
+    import cv2
+
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    reduced, scale = pixels, 1.0
+    while max(reduced.shape[:2]) > SMALL_SIDE and min(reduced.shape[:2]) > 1:
+        # Halving by 2 x 2 means has a fast path in OpenCV, other factors are five times slower.
+        size = (max(reduced.shape[1] // 2, 1), max(reduced.shape[0] // 2, 1))
+        reduced = cv2.resize(reduced, size, interpolation=cv2.INTER_AREA)
+        scale *= 2
+    gray = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
+    thumb = cv2.resize(gray, _THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return Small(np.asarray(gray, dtype=np.uint8), thumb, scale)
+
+
+def displacement(first: Small, last: Small) -> tuple[float, float]:
+    """How far the picture moves from one frame to another, in full-size pixels.
+
+    Returns:
+        (median, 95th percentile) of the flow's length over pixels that have something to follow;
+        over all pixels where the picture is flat.
+    """
+    import cv2
+
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    field = flow.calc(first.gray, last.gray, None)  # type: ignore[call-overload]  # may be None
+    length = np.hypot(field[..., 0], field[..., 1]) * first.scale
+    # Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
+    texture = cv2.GaussianBlur(np.abs(cv2.Laplacian(first.gray, cv2.CV_32F)), (0, 0), 2)
+    followed = length[texture > max(float(np.median(texture)), 1.0)]
+    counted = followed if followed.size else length
+    return float(np.median(counted)), float(np.percentile(counted, 95))
+
+
+def steps(thumbs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
+    """Mean absolute difference of each thumbnail to the one before, in grey levels: (N - 1,)."""
+    return np.array([np.abs(b - a).mean() for a, b in pairwise(thumbs)])
+
+
+def interruption(differences: npt.NDArray[np.float64]) -> str | None:
+    """What breaks a window, told by `steps` between its frames: a cut, a repeated frame, or None.
+
+    A cut is one step far above the others, so a fast pan, where all are large, is none. A
+    repeated frame is one step far below the others, so a picture that stands still has none.
+    """
+    if len(differences) < 2:
+        return None
+    usual = float(np.median(differences))
+    largest = float(differences.max())
+    # Among two or three steps a cut pulls the median up itself: hold it against the smallest.
+    held = usual if len(differences) > 3 else float(differences.min())
+    if largest > CUT_DIFFERENCE and largest > CUT_RATIO * max(held, 0.5):
+        return SCENE_CUT
+    if usual > 0.25 and float(differences.min()) <= REPEATED_RATIO * usual:
+        return REPEATED
+    return None

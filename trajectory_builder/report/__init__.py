@@ -1,0 +1,80 @@
+"""One offline HTML file that shows a data set: numbers, trajectories to walk, what is odd.
+
+`write_report` is the whole of it. All rows are counted, images are sampled, and the same data set
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trajectory_builder import manifest, store
+from trajectory_builder.errors import ExitCode, TrajbuildError
+
+FILE_NAME = "report.html"
+
+
+class ReportError(TrajbuildError):
+    """A report that cannot be written where it was asked for."""
+
+
+def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = False) -> Path:
+    """Write the report of a data set as one HTML file that loads nothing from elsewhere.
+
+    Args:
+        folder: a data set's folder, or one split's.
+        out: the file to write, `folder`/report.html when None; an earlier report is replaced.
+        allow_links: follow links out of the folder, for a data set made with --link symlink.
+
+    Returns:
+        the file that was written.
+
+    Raises:
+        ManifestError: no manifest that can be trusted.
+        ReportError: `out` is another file than a report, or its folder does not exist.
+        OSError: `out` cannot be written.
+    """
+    from trajectory_builder.report import page
+    from trajectory_builder.report.collect import collect
+    from trajectory_builder.report.pictures import gather
+
+    out = folder / FILE_NAME if out is None else out
+    _refuse_foreign(out, page.GENERATOR)
+    rows = manifest.read(folder, allow_links=allow_links)
+    numbers = collect(rows, _home(folder))
+    gallery = gather(rows)
+    text = page.render(folder.resolve().name, rows, numbers, gallery)
+    # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
+    payload = text.encode("utf-8", "backslashreplace")
+    store.write_atomic(out, payload)
+    return out
+
+
+def _home(folder: Path) -> Path:
+    """Where build.json stands: above a split's folder, or the folder itself."""
+    above = folder.resolve().parent
+    is_split = (folder / manifest.FILE_NAME).is_file() and (above / "build.json").is_file()
+    return above if is_split else folder
+
+
+def _refuse_foreign(out: Path, generator: str) -> None:
+    """Nothing but an earlier report is ever replaced."""
+    if not out.parent.is_dir():
+        raise ReportError(
+            f"the folder of the report does not exist: {out.parent}",
+            where=str(out),
+            cure="make it first, or give another --out",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    if out.is_dir() or (out.exists() and generator.encode() not in _beginning(out)):
+        raise ReportError(
+            f"{out.name} is there already and is not a report",
+            where=str(out),
+            cure="give another --out, or move it away",
+            exit_code=ExitCode.WRONG_USE,
+        )
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2048)

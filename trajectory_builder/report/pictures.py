@@ -1,0 +1,289 @@
+"""The report's images: trajectories to walk, small and at full size, as data URIs.
+
+Every file is read once through `Manifest.file`, which refuses paths out of the data set. A file
+that cannot be read costs its picture, not the report: it is listed by name and cause.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from trajectory_builder import images
+from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.images import Pixels
+from trajectory_builder.manifest import Manifest
+from trajectory_builder.pngcheck import MAX_PIXELS
+from trajectory_builder.report import choose
+from trajectory_builder.report.looks import Look, grey_of, look_at, reduced, sharpness
+
+OVERVIEW_WIDTH = 440
+"""Ours: pixels; a whole frame of 720p in about 10 kB."""
+
+DETAIL = 220
+"""Ours: side of the crop at full size that shows what an overview hides: a blur of some pixels."""
+
+THUMBNAIL_WIDTH = 200
+QUALITY = 74
+PICTURE_BYTES = 4_000_000
+"""Ours: bytes of base64 for the viewer; with the thumbnails and text the page stays below 5 MB."""
+
+# Other kinds of image than a build writes; data sets that were only indexed may hold them.
+_LENIENT = {"frame-not-png", "frame-16-bit", "frame-grayscale", "frame-palette", "frame-has-alpha"}
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a shown trajectory.
+
+    Attributes:
+        n_frames, timestep: None where unknown; 1 and 0 for the sharp one.
+        sample_id: of the pair; "" for the sharp point.
+        file: relative to the data set.
+        origin: official, averaged, ...; "sharp" for the sharp point.
+        first_index: rank of the window's first frame, None where unknown.
+        motion_px: of the pair.
+        overview, detail: data URIs; detail is "" for images that are small already.
+        sharpness: variance of the Laplacian, grey levels squared.
+    """
+
+    n_frames: int | None
+    timestep: int | None
+    sample_id: str
+    file: str
+    origin: str
+    first_index: int | None
+    motion_px: float | None
+    overview: str
+    detail: str
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A trajectory as the viewer shows it.
+
+    Attributes:
+        width, height: of its frames, pixels.
+        detail_box: left, top, side of the crop in pixels; None without one.
+        center_index, center_frame: as in the manifest.
+        points: sharp first, then ascending n.
+    """
+
+    split: str
+    clip: str
+    trajectory_id: str
+    width: int
+    height: int
+    detail_box: tuple[int, int, int] | None
+    center_index: int | None
+    center_frame: str | None
+    points: tuple[Point, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its pictures in the page."""
+        return sum(len(p.overview) + len(p.detail) for p in self.points)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file that could not be shown, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass
+class Gallery:
+    """What was seen: walks, the looks of sharp files by row, and what could not be read.
+
+    `left_out` counts walks that no longer fitted into the page.
+    """
+
+    walks: list[Walk] = field(default_factory=list)
+    looks: dict[int, Look] = field(default_factory=dict)
+    unread: list[Unread] = field(default_factory=list)
+    left_out: int = 0
+
+
+def gather(rows: Manifest) -> Gallery:
+    """Open what `choose` chooses, with as many threads as cores (four at most)."""
+    gallery = Gallery()
+    chosen = choose.trajectories(rows.table)
+    room = PICTURE_BYTES
+    # The walks come in the order in which they are shown; what does not fit is the end of it.
+    for one, made in zip(chosen, _parallel(lambda c: _walk(rows, c), chosen), strict=True):
+        walk, look, unread = made
+        gallery.unread += unread
+        if look is not None:
+            gallery.looks[one.rows[-1]] = look
+        if walk is None:
+            continue
+        room -= walk.bytes
+        if room >= 0 or not gallery.walks:
+            gallery.walks.append(walk)
+        else:
+            gallery.left_out += 1
+    seen = {c.trajectory_id for c in chosen}
+    sample = choose.sharp_sample(rows.table, chosen)
+    fresh = [row for row in sample if rows.table["trajectory_id"][row].as_py() not in seen]
+    see_sharps(rows, fresh, gallery)
+    return gallery
+
+
+def see_sharps(rows: Manifest, wanted: list[int], gallery: Gallery) -> None:
+    """Add the looks of the sharp files of these rows to the gallery."""
+    for row, made in zip(wanted, _parallel(lambda r: _sharp_look(rows, r), wanted), strict=True):
+        if isinstance(made, Unread):
+            gallery.unread.append(made)
+        else:
+            gallery.looks[row] = made
+
+
+def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
+    """The image of a row as (H, W, 3) uint8 RGB; of any common format.
+
+    Raises:
+        TrajbuildError: it is absent, leaves the data set, or is no image.
+    """
+    path = rows.file(row, column)
+    try:
+        return images.read_frame(path).pixels
+    except images.ImageError as error:
+        if error.reason not in _LENIENT:
+            raise
+        pixels = _decode_any(path)
+        if pixels is None:
+            raise
+        return pixels
+
+
+def _decode_any(path: Path) -> Pixels | None:
+    payload = np.fromfile(path, np.uint8)
+    try:
+        bgr = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if bgr is None or bgr.shape[0] * bgr.shape[1] > MAX_PIXELS:
+        return None
+    rgb: Pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return rgb
+
+
+def data_uri(pixels: Pixels, *, width: int | None = None) -> str:
+    """(H, W, 3) uint8 RGB as a JPEG data URI, reduced to `width` pixels if it is wider.
+
+    WebP would be half the size, and takes 25 times as long: two seconds more for GoPro.
+    """
+    if width is not None and pixels.shape[1] > width:
+        height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
+        pixels = reduced(pixels, width, height)
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not done:
+        raise RuntimeError("OpenCV could not encode a JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _walk(rows: Manifest, chosen: choose.Chosen) -> tuple[Walk | None, Look | None, list[Unread]]:
+    """Decode a trajectory; without its sharp file there is nothing to walk to."""
+    last = chosen.rows[-1]
+    sharp = _try_read(rows, last, "sharp_file_name")
+    if isinstance(sharp, Unread):
+        return None, None, [sharp]
+    look = look_at(sharp, data_uri(sharp, width=THUMBNAIL_WIDTH))
+    read = [(row, _try_read(rows, row, "blur_file_name")) for row in chosen.rows]
+    unread = [blur for _, blur in read if isinstance(blur, Unread)]
+    blurs = [(row, blur) for row, blur in read if not isinstance(blur, Unread)]
+    if not blurs:
+        return None, look, unread
+    box = _detail_box(sharp, blurs[-1][1])
+    values = _values(rows, last)
+    points = [
+        Point(
+            1, 0, "", _shown_name(rows, last, "sharp_file_name"), "sharp", values["center_index"],
+            None, data_uri(sharp, width=OVERVIEW_WIDTH), _detail(sharp, box), look.sharpness,
+        )
+    ]  # fmt: skip
+    points += [_blur_point(rows, row, blur, box) for row, blur in blurs]
+    walk = Walk(
+        chosen.split, chosen.clip, chosen.trajectory_id, sharp.shape[1], sharp.shape[0], box,
+        values["center_index"], values["center_frame"], tuple(points),
+    )  # fmt: skip
+    return walk, look, unread
+
+
+def _blur_point(
+    rows: Manifest, row: int, pixels: Pixels, box: tuple[int, int, int] | None
+) -> Point:
+    values = _values(rows, row)
+    return Point(
+        values["n_frames"], values["timestep"], values["sample_id"],
+        _shown_name(rows, row, "blur_file_name"), values["origin"], values["first_index"],
+        values["motion_px"], data_uri(pixels, width=OVERVIEW_WIDTH), _detail(pixels, box),
+        sharpness(pixels),
+    )  # fmt: skip
+
+
+def _values(rows: Manifest, row: int) -> dict[str, Any]:
+    values: dict[str, Any] = rows.table.slice(row, 1).to_pylist()[0]
+    return values
+
+
+def _shown_name(rows: Manifest, row: int, column: str) -> str:
+    return f"{rows.folder(row).name}/{rows.table[column][row].as_py()}"
+
+
+def _detail(pixels: Pixels, box: tuple[int, int, int] | None) -> str:
+    if box is None:
+        return ""
+    left, top, side = box
+    return data_uri(np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+
+
+def _detail_box(sharp: Pixels, blur: Pixels) -> tuple[int, int, int] | None:
+    """The square in which the strongest blur differs most from the sharp image."""
+    height, width = sharp.shape[:2]
+    if sharp.shape != blur.shape or width <= OVERVIEW_WIDTH or height < DETAIL:
+        return None
+    difference = grey_of(np.asarray(cv2.absdiff(sharp, blur), np.uint8))
+    cell = 10
+    coarse = reduced(difference, width // cell, height // cell).astype(np.float32)
+    taps = DETAIL // cell
+    means = cv2.boxFilter(coarse, -1, (taps, taps), anchor=(0, 0))
+    inside = means[: (height - DETAIL) // cell + 1, : (width - DETAIL) // cell + 1]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return min(int(left) * cell, width - DETAIL), min(int(top) * cell, height - DETAIL), DETAIL
+
+
+def _sharp_look(rows: Manifest, row: int) -> Look | Unread:
+    pixels = _try_read(rows, row, "sharp_file_name")
+    if isinstance(pixels, Unread):
+        return pixels
+    return look_at(pixels, data_uri(pixels, width=THUMBNAIL_WIDTH))
+
+
+def _try_read(rows: Manifest, row: int, column: str) -> Pixels | Unread:
+    try:
+        return read_pixels(rows, row, column)
+    except (TrajbuildError, OSError) as error:
+        what = error.what if isinstance(error, TrajbuildError) else str(error)
+        return Unread(_shown_name(rows, row, column), what)
+
+
+def _parallel(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+    """The results in order; a data set of any size takes the memory of a few frames a thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+    with ThreadPoolExecutor(min(4, cores)) as pool:
+        return list(pool.map(work, items))

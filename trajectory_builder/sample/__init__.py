@@ -1,0 +1,35 @@
+"""The embedded sample: a small GOPRO_Large and GOPRO_Large_all made from photographs.
+
+The photographs are those inside scikit-image's wheel; nothing is downloaded. `scenes` makes the
+pictures, `trees` puts them on disk.
+"""
+
+from trajectory_builder.sample.scenes import (
+    CLIPS,
+    HEIGHT,
+    WIDTH,
+    SampleClip,
+    render_clip,
+    render_frame,
+)
+from trajectory_builder.sample.trees import (
+    FRAMES_ROOT,
+    PAIRS_ROOT,
+    SampleError,
+    SampleReport,
+    write_sample,
+)
+
+__all__ = [
+    "CLIPS",
+    "FRAMES_ROOT",
+    "HEIGHT",
+    "PAIRS_ROOT",
+    "WIDTH",
+    "SampleClip",
+    "SampleError",
+    "SampleReport",
+    "render_clip",
+    "render_frame",
+    "write_sample",
+]

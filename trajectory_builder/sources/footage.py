@@ -1,0 +1,385 @@
+"""What a user points at, as clips: videos, folders of frames, photographs.
+
+Finds them, names them, and tells of each clip how long it is, where windows must not cross, and
+where decoding can start. Only headers are read, and a few frames where motion is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from trajectory_builder.errors import ExitCode, TrajbuildError, printable, shorten
+from trajectory_builder.sources import chapters, clock, containers, frames, pictures, video
+from trajectory_builder.trajectory import Problem
+
+Kind = Literal["video", "frames", "still"]
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_LONGEST_NAME = 120
+
+
+class FootageError(TrajbuildError):
+    """Footage that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file or folder of a clip: its path, and the same as root name and relative path."""
+
+    path: Path
+    root: str
+    name: str
+    content: video.Video | frames.FrameFolder | None = None
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clip of the user's.
+
+    Attributes:
+        name: unique; also the name of its folder in the output.
+        shot: clips of one shot have the same; they must not be split.
+        kind: `video`, `frames` or `still`.
+        parts: its files in order; several for joined chapters.
+        length: frames, those of gaps included.
+        fps: frames a second; 0 where unknown.
+        width, height: upright, in pixels.
+        bits: 8 or 16 a channel, as stored.
+        stops: rank of a frame -> why no window may hold it and the next one.
+        missing: ranks of frames that are not there.
+        starts: ranks, ascending from 0, at which decoding can start.
+    """
+
+    name: str
+    shot: str
+    kind: Kind
+    parts: tuple[Part, ...]
+    length: int
+    fps: float
+    width: int
+    height: int
+    bits: int
+    stops: dict[int, str]
+    missing: frozenset[int] = frozenset()
+    starts: tuple[int, ...] = (0,)
+
+    def label(self, rank: int) -> str:
+        """The frame's file name, or its time in seconds, for the column `center_frame`."""
+        first = self.parts[0]
+        if isinstance(first.content, frames.FrameFolder):
+            return first.content.names[rank] or ""
+        if first.content is None:
+            return first.path.name
+        before = 0.0
+        for part in self.parts:
+            clip = part.content
+            if not isinstance(clip, video.Video):
+                continue
+            if rank < len(clip):
+                return f"{before + float(clip.time(rank)):.6f}"
+            rank -= len(clip)
+            before += float(clip.duration)
+        raise IndexError(rank)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Clips in order of their names, what could not be used, and remarks for the user."""
+
+    clips: tuple[Footage, ...]
+    roots: dict[str, Path]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+def find(
+    sources: Sequence[Path],
+    *,
+    fps: float | None = None,
+    join_chapters: bool = False,
+    stills: bool = False,
+) -> Found:
+    """Find all clips in videos, folders of videos, folders of frames, or (`stills`) photographs.
+
+    Args:
+        sources: files and folders.
+        fps: frames a second at which all of it was shot; None takes each file's own.
+        join_chapters: make one clip of the chapter files of a shot.
+        stills: each picture is a photograph on its own, not a frame.
+
+    Raises:
+        FootageError: a source that does not exist, or nothing in them that can be used.
+        VideoError, PictureError: the only file given cannot be used.
+    """
+    roots: dict[str, Path] = {}
+    parts: list[tuple[Kind, Part]] = []
+    for source in sources:
+        if not source.exists():
+            raise FootageError(
+                f"{printable(str(source))} does not exist",
+                cure="give a video, a folder of videos or a folder of frames",
+                exit_code=ExitCode.WRONG_USE,
+            )
+        root = source.resolve()
+        label = f"src{len(roots)}"
+        roots[label] = root
+        parts += [
+            (kind, Part(path, label, path.relative_to(root).as_posix()))
+            for kind, path in _candidates(root, stills)
+        ]
+    problems = [_bad_name(part) for _, part in parts if not _is_utf8(part.path)]
+    parts = [(kind, part) for kind, part in parts if _is_utf8(part.path)]
+    clips, found_problems = _clips(parts, fps)
+    problems += found_problems
+    if not clips:
+        raise _nothing(sources, problems, stills)
+    notes: list[str] = []
+    clips, chapter_notes = _chaptered(clips, join_chapters)
+    named = _named(clips, roots)
+    for clip in named:
+        notes += _notes(clip)
+    return Found(named, roots, tuple(problems), (*chapter_notes, *notes))
+
+
+def _candidates(root: Path, stills: bool) -> list[tuple[Kind, Path]]:
+    if root.is_file():
+        picture = root.suffix.lower() in pictures.SUFFIXES
+        return [("still" if picture else "video", root)]
+    found: list[tuple[Kind, Path]] = []
+    for folder in frames.find_folders(root):
+        if stills:
+            found += [("still", folder / name) for name in frames.picture_names(folder)]
+        else:
+            found.append(("frames", folder))
+    if not stills:
+        found += [("video", path) for path in _videos(root)]
+    return sorted(found, key=lambda item: frames.numeric_key(item[1].as_posix()))
+
+
+def _videos(root: Path) -> list[Path]:
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [
+            Path(folder, name)
+            for name in names
+            if Path(name).suffix.lower() in containers.SUFFIXES and not name.startswith("._")
+        ]
+    return found
+
+
+def _clips(
+    parts: list[tuple[Kind, Part]], fps: float | None
+) -> tuple[list[Footage], list[Problem]]:
+    clips: list[Footage] = []
+    problems: list[Problem] = []
+    for kind, part in parts:
+        try:
+            clips += _READERS[kind](part, fps, problems)
+        except (containers.VideoError, pictures.PictureError) as error:
+            if len(parts) == 1:
+                raise
+            problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
+    return clips, problems
+
+
+def _read_video(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
+    found = video.index(part.path, fps=fps)
+    stops = clock.irregular(found.pts)
+    return [
+        Footage(
+            name=part.path.stem,
+            shot=part.path.as_posix(),
+            kind="video",
+            parts=(replace(part, content=found),),
+            length=len(found),
+            fps=found.fps,
+            width=found.width,
+            height=found.height,
+            bits=8,
+            stops=stops,
+            starts=tuple(sorted({0, *(int(rank) for rank in found.keyframes)})),
+        )
+    ]
+
+
+def _read_frames(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
+    folder, wrong = frames.index(part.path)
+    problems += wrong
+    if folder is None:
+        return []
+    missing = frozenset(rank for rank, name in enumerate(folder.names) if name is None)
+    return [
+        Footage(
+            name=part.path.name,
+            shot=part.path.as_posix(),
+            kind="frames",
+            parts=(replace(part, content=folder),),
+            length=len(folder),
+            fps=fps or 0.0,
+            width=folder.width,
+            height=folder.height,
+            bits=folder.bits,
+            stops={},
+            missing=missing,
+        )
+    ]
+
+
+def _read_still(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
+    width, height, bits = pictures.size_and_bits(part.path)
+    return [
+        Footage(
+            name=part.path.stem,
+            shot=part.path.as_posix(),
+            kind="still",
+            parts=(part,),
+            length=1,
+            fps=0.0,
+            width=width,
+            height=height,
+            bits=bits,
+            stops={},
+        )
+    ]
+
+
+_READERS = {"video": _read_video, "frames": _read_frames, "still": _read_still}
+
+
+def _chaptered(clips: list[Footage], join: bool) -> tuple[list[Footage], list[str]]:
+    """Chapter files as one clip, or told and kept in one split."""
+    by_path = {clip.parts[0].path: clip for clip in clips if clip.kind == "video"}
+    others = [clip for clip in clips if clip.kind != "video"]
+    result, notes = [], []
+    for shot in chapters.shots(by_path):
+        group = [by_path[path] for path in shot]
+        names = ", ".join(path.name for path in shot)
+        if len(group) > 1 and join:
+            group = [_joined(group)]
+        elif len(group) > 1:
+            notes.append(
+                f"{names} are chapters of one shot: no window crosses from one to the next,"
+                " and all stay in one split; --join-chapters makes one clip of them"
+            )
+        result += [replace(clip, shot=shot[0].as_posix()) for clip in group]
+    return [*result, *others], notes
+
+
+def _joined(group: list[Footage]) -> Footage:
+    first = group[0]
+    odd = [c for c in group if (c.width, c.height) != (first.width, first.height)]
+    if odd:
+        raise FootageError(
+            "chapters of one shot differ in size and cannot be joined",
+            where=shorten([str(clip.parts[0].path) for clip in group]),
+            cure="leave out --join-chapters",
+        )
+    stops: dict[int, str] = {}
+    starts: list[int] = []
+    offset = 0
+    for clip in group:
+        stops |= {rank + offset: why for rank, why in clip.stops.items()}
+        starts += [rank + offset for rank in clip.starts]
+        offset += clip.length
+    parts = tuple(part for clip in group for part in clip.parts)
+    return replace(first, parts=parts, length=offset, stops=stops, starts=tuple(starts))
+
+
+def _named(clips: list[Footage], roots: dict[str, Path]) -> tuple[Footage, ...]:
+    """The clips with unique names made of their paths; equal ones get their suffix, then a count.
+
+    Case does not tell two names apart, since it does not on every file system.
+    """
+    names = [_safe_name(clip, roots, with_suffix=False) for clip in clips]
+    counts = Counter(name.casefold() for name in names)
+    names = [
+        _safe_name(clip, roots, with_suffix=True) if counts[name.casefold()] > 1 else name
+        for clip, name in zip(clips, names, strict=True)
+    ]
+    taken: set[str] = set()
+    result = []
+    for clip, name in zip(clips, names, strict=True):
+        unique, count = name, 1
+        while unique.casefold() in taken:
+            count += 1
+            unique = f"{name}_{count}"
+        taken.add(unique.casefold())
+        result.append(replace(clip, name=unique))
+    # A shot is told by the name of its first clip: paths would make splits hang on the machine.
+    first: dict[str, str] = {}
+    for clip in result:
+        first.setdefault(clip.shot, clip.name)
+    result = [replace(clip, shot=first[clip.shot]) for clip in result]
+    return tuple(sorted(result, key=lambda clip: frames.numeric_key(clip.name)))
+
+
+def _safe_name(clip: Footage, roots: dict[str, Path], *, with_suffix: bool) -> str:
+    part = clip.parts[0]
+    path = Path(part.name) if part.name != "." else Path(roots[part.root].name)
+    if clip.kind != "frames":
+        path = path.with_name(path.name.replace(".", "_")) if with_suffix else path.with_suffix("")
+    text = unicodedata.normalize("NFC", "-".join(path.parts))
+    text = _UNSAFE.sub("_", text).strip(" .").lstrip("~-")
+    return text[:_LONGEST_NAME] or "clip"
+
+
+def _notes(clip: Footage) -> list[str]:
+    found = clip.parts[0].content
+    if isinstance(found, frames.FrameFolder) and found.lossy:
+        return [f"{clip.name}: the frames are JPEG or WebP; what their coder lost is in every blur"]
+    if not isinstance(found, video.Video):
+        return []
+    notes = []
+    if found.alpha:
+        notes.append(f"{clip.name}: its alpha channel is dropped")
+    if found.interlaced:
+        notes.append(
+            f"{clip.name}: its frames are interlaced, so each holds two times; deinterlace"
+        )
+    if not found.colour.told:
+        notes.append(
+            f"{clip.name}: it does not tell its colour matrix; {found.colour.matrix} taken"
+        )
+    if found.told_fps and abs(found.told_fps / found.fps - 1) > clock.TOLERANCE:
+        notes.append(
+            f"{clip.name}: {found.fps:g} frames a second are used, its header says"
+            f" {found.told_fps:g}"
+        )
+    return notes
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _bad_name(part: Part) -> Problem:
+    return Problem(
+        "name-not-utf8",
+        "a file's name is not valid UTF-8, and no manifest can hold it",
+        "rename it",
+        file=printable(str(part.path)),
+    )
+
+
+def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> FootageError:
+    wanted = "photographs" if stills else "videos or folders of frames"
+    shown = [f"{problem.what} ({problem.file})" for problem in problems]
+    return FootageError(
+        f"no {wanted} that can be used" if problems else f"no {wanted} found",
+        where=shorten([printable(str(source)) for source in sources])
+        + (f": {shorten(shown)}" if shown else ""),
+        cure="give a video, a folder of videos or of frames (PNG, JPEG, TIFF, WebP), or --stills"
+        " and a folder of photographs",
+        exit_code=ExitCode.WRONG_USE,
+    )

@@ -1,0 +1,159 @@
+"""Folders of frames as clips: any image names in numerical order, nested clips, gaps kept open.
+
+Every folder that holds pictures is one clip. Nothing is decoded here; sizes and depths are read
+from the files' headers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trajectory_builder.errors import printable, shorten
+from trajectory_builder.sources import pictures
+from trajectory_builder.trajectory import Problem
+
+_NUMBER = re.compile(r"(\d+)")
+REGULAR_SHARE = 0.9
+"""Ours: numbers are taken for a frame count when nine of ten steps between them are equal."""
+_MOST_GAPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A folder of frames.
+
+    Attributes:
+        path: the folder.
+        names: file names by rank; None where the numbering has a gap.
+        width, height: of its frames, upright, in pixels.
+        bits: 8 or 16 bits a channel.
+        lossy: whether frames are JPEG or WebP, which carry their coder's marks.
+    """
+
+    path: Path
+    names: tuple[str | None, ...]
+    width: int
+    height: int
+    bits: int
+    lossy: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def find_folders(root: Path) -> list[Path]:
+    """All folders at or below `root` that hold pictures, sorted; links are not followed.
+
+    Raises:
+        PictureError: a folder cannot be read.
+    """
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise pictures.PictureError(
+            f"a folder cannot be read: {error.strerror}",
+            reason="folder-unreadable",
+            where=printable(str(error.filename)),
+            cure="check its permissions and run the same command again",
+        ) from error
+
+    for folder, below, names in os.walk(root, onerror=refuse):
+        below.sort()
+        below[:] = [name for name in below if not name.startswith(".")]
+        if any(_is_picture(name) for name in names):
+            found.append(Path(folder))
+    return sorted(found, key=lambda p: numeric_key(p.as_posix()))
+
+
+def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
+    """Read the names and headers of a folder's frames.
+
+    Returns:
+        The clip, or None where it cannot be one, and what was found wrong; a folder whose frames
+        have several sizes is refused with the names that differ.
+    """
+    names = picture_names(folder)
+    shapes: dict[str, tuple[int, int, int]] = {}
+    problems = []
+    for name in names:
+        try:
+            shapes[name] = pictures.size_and_bits(folder / name)
+        except pictures.PictureError as error:
+            problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
+    if not shapes:
+        return None, problems
+    (width, height, bits), _ = Counter(shapes.values()).most_common(1)[0]
+    odd = [n for n, shape in shapes.items() if shape != (width, height, bits)]
+    if odd:
+        problems.append(_mixed(folder, odd, shapes, (width, height, bits)))
+        return None, problems
+    ranked = tuple(n if n in shapes else None for n in with_gaps(names))
+    lossy = any(Path(n).suffix.lower() in (".jpg", ".jpeg", ".webp") for n in names)
+    return FrameFolder(folder, ranked, width, height, bits, lossy), problems
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Names of a folder's pictures in numerical order."""
+    return sorted((n for n in os.listdir(folder) if _is_picture(n)), key=numeric_key)
+
+
+def _mixed(
+    folder: Path,
+    odd: Sequence[str],
+    shapes: dict[str, tuple[int, int, int]],
+    usual: tuple[int, int, int],
+) -> Problem:
+    def text(shape: tuple[int, int, int]) -> str:
+        return f"{shape[0]} x {shape[1]} at {shape[2]} bits"
+
+    named = [f"{name} is {text(shapes[name])}" for name in odd]
+    return Problem(
+        "frame-sizes-mixed",
+        f"a clip's frames are not of one size: most are {text(usual)}, but {shorten(named)}",
+        "put frames of another size or depth into a folder of their own",
+        file=folder.as_posix(),
+    )
+
+
+def numeric_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts frame10 after frame9; equal numbers are told apart by their text."""
+    parts = _NUMBER.split(name)
+    return tuple((1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts)
+
+
+def with_gaps(names: Sequence[str]) -> list[str | None]:
+    """Sorted names by rank, None for each number that is missing between them.
+
+    The last number of a name counts frames if nine of ten steps between neighbours are equal;
+    else the order alone is used.
+    """
+    numbers = [_frame_number(name) for name in names]
+    if len(names) < 3 or any(number is None for number in numbers):
+        return list(names)
+    steps = np.diff([float(number) for number in numbers if number is not None])
+    values, counts = np.unique(steps, return_counts=True)
+    step = float(values[counts.argmax()])
+    if step <= 0 or counts.max() < REGULAR_SHARE * len(steps) or steps.sum() > step * _MOST_GAPS:
+        return list(names)
+    ranked: list[str | None] = [names[0]]
+    for name, gap in zip(names[1:], steps, strict=True):
+        missing = round(gap / step) - 1 if gap % step == 0 else 0
+        ranked += [None] * max(missing, 0)
+        ranked.append(name)
+    return ranked
+
+
+def _frame_number(name: str) -> int | None:
+    numbers = _NUMBER.findall(Path(name).stem)
+    return int(numbers[-1]) if numbers else None
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in pictures.SUFFIXES
