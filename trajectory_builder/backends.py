@@ -12,13 +12,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from trajectory_builder import attempts
 from trajectory_builder.errors import ExitCode, TrajbuildError
@@ -37,6 +37,8 @@ AHEAD = 2
 _RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
 
 Result = Made | TrajbuildError
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BackendError(TrajbuildError):
@@ -111,6 +113,22 @@ def _round(
                 suspects.append(waiting.pop(shard.name))
     for shard in suspects:
         yield attempts.alone(shard)
+
+
+def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Iterator[R]:
+    """`function` of each item on `jobs` processes, as they end; for work that writes nothing."""
+    from joblib import Parallel, delayed, parallel_config
+
+    if jobs == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    initializer = partial(attempts.die_with_parent, os.getpid())
+    with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer):
+        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        with _interrupts_held():
+            results = tasks(delayed(function)(item) for item in items)
+        with closing(results):
+            yield from results
 
 
 def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
