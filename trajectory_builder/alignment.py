@@ -205,14 +205,15 @@ class _Task:
 
 def _clips(plan: Plan) -> list[_Clip]:
     columns = ["sample_id", "trajectory_id", "split", "clip", "n_frames", "first_index",
-               "center_index", "frame_names", "blur_source", "sharp_source",
-               "average_domain"]  # fmt: skip
+               "center_index", "blur_source", "sharp_source", "average_domain"]  # fmt: skip
     clips: dict[str, _Clip] = {}
     for row in plan.table.select(columns).to_pylist():
-        clip = clips.setdefault(row["clip"], _Clip(row["split"], row["clip"], [], {}))
-        clip.names.update(enumerate(row["frame_names"], start=row["first_index"]))
         if row["blur_source"]:
-            clip.rows.append(row)
+            frames = enumerate(plan.clip_frames.get(row["clip"], ()))
+            if row["clip"] not in clips:
+                names = {rank: name for rank, name in frames if name is not None}
+                clips[row["clip"]] = _Clip(row["split"], row["clip"], [], names)
+            clips[row["clip"]].rows.append(row)
     return [clip for clip in clips.values() if clip.rows and clip.names]
 
 
