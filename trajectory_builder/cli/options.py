@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,7 +133,8 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
     if len(plan.problems) > 5:
         click.echo(f"problem: and {len(plan.problems) - 5:,} more")
     if out is not None:
-        click.echo(f"needs about {data['bytes_needed'] / 1e9:.2f} GB in {out}")
+        need, free = _size(data["bytes_needed"]), _size(data["bytes_free"])
+        click.echo(f"needs about {need} in {out}, {free} are free")
 
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
@@ -149,8 +151,17 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
         "notes": list(plan.notes),
     }
     if out is not None:
-        data |= {"out": str(out), "bytes_needed": build.needed_bytes(plan, out)}
+        folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
+        data |= {
+            "out": str(out),
+            "bytes_needed": build.needed_bytes(plan, out),
+            "bytes_free": shutil.disk_usage(folder).free,
+        }
     return data
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def print_report(report: BuildReport) -> None:
