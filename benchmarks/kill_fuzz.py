@@ -176,7 +176,7 @@ class Fuzz:
             return f"other bytes than the quiet build: {differing[:3]}"
         from trajectory_builder.verify import verify
 
-        if findings := verify(out, "full").findings:
+        if findings := verify(out, "deep").findings:
             return f"verify: {findings[0].what}"
         return ""
 

@@ -30,7 +30,8 @@ QUICK_PAIRS = 3
 """Ours: first, middle and last pair of a clip; a shift or a doubled frame moves the last."""
 GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 PAIRS_A_TASK = 8
-NO_OFFSETS = Corrections()
+NO_CORRECTIONS = Corrections()
+_COUNTS = ("sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def settle(
     corrections = Corrections(
         report["corrected"], {k: v for c in report["clips"] for k, v in c["distrusted"].items()}
     )
-    settled = plan_again(corrections) if corrections != NO_OFFSETS else plan
+    settled = plan_again(corrections) if corrections != NO_CORRECTIONS else plan
     return replace(settled, alignment=report, notes=(*settled.notes, *sentences(report)))
 
 
@@ -321,8 +322,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
     lines = []
     for split in dict.fromkeys(clip["split"] for clip in report["clips"]):
         clips = [clip for clip in report["clips"] if clip["split"] == split]
-        total = {key: sum(clip[key] for clip in clips) for key in (
-            "sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")}  # fmt: skip
+        total = {key: sum(clip[key] for clip in clips) for key in _COUNTS}
         lines.append(
             f"pixels ({report['level']}), {split}: {total['sharp_found']:,} of"
             f" {total['sharp_checked']:,} sharp images found among the frames; blurs:"

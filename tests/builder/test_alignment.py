@@ -1,4 +1,4 @@
-"""The self-check finds what names cannot tell: wrong shifts, new numbers, a frame that stands twice."""
+"""The self-check finds what names cannot tell: wrong shifts, new numbers, a doubled frame."""
 
 import json
 import shutil

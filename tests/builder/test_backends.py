@@ -60,7 +60,9 @@ def marks(backend):
     return pytest.mark.slow if backend in ("dask", "ray") else ()
 
 
-each_backend = pytest.mark.parametrize("backend", [pytest.param(b, marks=marks(b)) for b in BACKENDS])
+each_backend = pytest.mark.parametrize(
+    "backend", [pytest.param(b, marks=marks(b)) for b in BACKENDS]
+)
 each_with_processes = pytest.mark.parametrize(
     "backend", [pytest.param(b, marks=marks(b)) for b in PROCESSES]
 )
