@@ -212,7 +212,7 @@ def tree(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.startswith(".trajbuild") and "/markers/" not in name:
+        if not path.is_file() or (name.startswith(".trajbuild") and "/markers/" not in name):
             continue
         content = path.read_bytes()
         if name == "build.json":

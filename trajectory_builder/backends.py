@@ -147,7 +147,9 @@ def _results(
     return _joblib(shards, backend, jobs, token)
 
 
-def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Generator[Result, None, None]:
+def _joblib(
+    shards: Sequence[Shard], backend: str, jobs: int, token: str
+) -> Generator[Result, None, None]:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -218,7 +220,9 @@ def _dask_futures(
                 raise _WorkersLostError from error
 
 
-def _ray(shards: Sequence[Shard], jobs: int, token: str, address: str | None) -> Generator[Result, None, None]:
+def _ray(
+    shards: Sequence[Shard], jobs: int, token: str, address: str | None
+) -> Generator[Result, None, None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _need("ray", "ray")
     started = not ray.is_initialized()

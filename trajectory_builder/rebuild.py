@@ -89,7 +89,7 @@ def _frames_root(build: Mapping[str, Any], frames: Path | None) -> Path:
             cure="use --level full, or generate it again and compare with `trajbuild diff`",
         )
     root = frames or Path(build["source"].get("frames", ""))
-    if not build["source"].get("frames") and frames is None or not root.is_dir():
+    if (not build["source"].get("frames") and frames is None) or not root.is_dir():
         raise RebuildError(
             "the frames are not where the build found them",
             where=str(root),

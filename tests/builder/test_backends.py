@@ -144,9 +144,7 @@ def test_killing_shard_ends_threads_at_once(source, tmp_path):
     assert done.returncode == -signal.SIGKILL
 
 
-def test_shard_that_killed_is_made_when_its_cause_is_gone(
-    source, quiet, poisoned_build, tmp_path
-):
+def test_shard_that_killed_is_made_when_its_cause_is_gone(source, quiet, poisoned_build, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(poisoned_build("loky")[1], out)
     assert expand(source, out, *on("loky")).returncode == 0
