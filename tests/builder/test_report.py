@@ -275,14 +275,27 @@ def test_the_enlarged_square_lies_where_the_blur_is():
     assert top + side >= 170
 
 
-def test_pictures_decode_to_the_frame_that_they_show(folder, rows):
-    walk = pictures.gather(rows).walks[0]
-    payload = base64.b64decode(walk.points[0].overview.split(",")[1])
-    shown = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    frame = images.read_frame(folder / walk.points[0].file).pixels
-    assert shown.shape == frame.shape
-    # Of the grey values: JPEG halves the colours of this noise.
-    assert np.abs(shown.mean(axis=2) - frame.mean(axis=2)).mean() < 6
+def decoded(uri: str) -> np.ndarray:
+    payload = np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8)
+    return cv2.imdecode(payload, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float64)
+
+
+def test_a_picture_decodes_to_the_photograph_that_went_in():
+    image = photograph()
+    assert np.abs(decoded(pictures.data_uri(image)) - image).mean() < 4
+
+
+def test_a_wide_picture_is_reduced_as_an_area_mean():
+    image = np.ascontiguousarray(photograph()[:296, :448])
+    witness = image.reshape(148, 2, 224, 2, 3).mean(axis=(1, 3))
+    assert np.abs(decoded(pictures.data_uri(image, width=224)) - witness).mean() < 4
+
+
+def test_each_point_was_measured_on_its_own_file(folder, rows):
+    for walk in pictures.gather(rows).walks:
+        for point in walk.points:
+            pixels = images.read_frame(folder / point.file).pixels
+            assert point.sharpness == looks.sharpness(pixels)
 
 
 def test_an_unreadable_image_costs_its_picture_only(tmp_path):
