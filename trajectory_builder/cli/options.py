@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions, BuildReport
-    from trajectory_builder.plan import Plan
+    from trajectory_builder.plan import Corrections, Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
@@ -59,8 +59,8 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
-def plan_of(src: Path, given: dict[str, Any]) -> Plan:
-    """The plan that the options of `source` ask for."""
+def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = None) -> Plan:
+    """The plan that the options of `source` ask for, with what the pixels said against names."""
     from dataclasses import replace
 
     from trajectory_builder import plan, recipe
@@ -68,7 +68,10 @@ def plan_of(src: Path, given: dict[str, Any]) -> Plan:
     chosen = recipe.load(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return plan.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
+    return plan.plan_gopro(
+        src, chosen, frames=given["frames"], expand_test=given["expand_test"],
+        corrections=corrections,
+    )  # fmt: skip
 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
