@@ -16,16 +16,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from fidediff_model import config as model_config
+from fidediff_model.base_folder import unet_config, vae_config
 from fidediff_model.discriminator import discriminator_loss, frozen, generator_loss
 from fidediff_model.losses import ReconstructionLoss
 from fidediff_model.model import build, build_discriminator
-from fidediff_model.pretrained import random_base
+from fidediff_model.pretrained import BaseWeights
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
 from fidediff_model.training.image_stage import checkpoint_gradients
@@ -70,9 +72,12 @@ def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[s
 
 
 def _build(config: Any, stage: str) -> tuple[Any, Any, nn.Module]:
-    weights = random_base(config.base)
-    weights.unet.to(torch.bfloat16)
-    weights.vae.to(torch.bfloat16)
+    torch.set_default_dtype(torch.bfloat16)  # fake weights cannot be cast afterwards
+    unet = diffusers.UNet2DConditionModel(**unet_config(config.base))
+    vae = diffusers.AutoencoderKL(**vae_config(config.base))
+    torch.set_default_dtype(torch.float32)
+    prompt = torch.randn(1, config.base.prompt_tokens, config.base.prompt_width)
+    weights = BaseWeights(unet.eval(), vae.eval(), prompt, "fake", "fake")
     discriminator = build_discriminator(config, weights)
     parts = ("kernel_estimator", "timestep_regressor", "control") if stage == "control" else ()
     model = build(config, weights, parts=parts)

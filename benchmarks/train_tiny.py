@@ -2,7 +2,7 @@
 
     python benchmarks/train_tiny.py [--folder DIR] [--threads 2] [--scale 1.0] [--only-table]
 
-Clips of the sample's scenes (`tiny_data`), a base model trained on them (`fidediff_model.practice`), then
+Clips of the sample's scenes (`tiny_data`), a base model trained on them (`practice`), then
 `fidediff train` for: base with and without consistency, kernel, control with the filter and
 without. Scores on two held-out sets: new motion over known scenes, and new scenes. Run it again to
 go on after an interruption. Writes benchmarks/results/train_tiny.md, .json and .png.
