@@ -93,6 +93,7 @@ def main() -> None:
 def train_all(home: Path, data: Path, scale: float, threads: int) -> None:
     """The base model and the five runs; finished ones are passed over, cut ones go on."""
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
+    (home / "vae.log").touch()
     practice.make(
         data, home / "base-model", _config().base,
         vae_steps=steps["vae"], unet_steps=steps["unet"], say=_sayer(home / "vae.log"),
