@@ -264,7 +264,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
-            f"the build needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
             where=str(out),
             cure="free some space, choose another --out, or save some with --link hardlink",
         )
