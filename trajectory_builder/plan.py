@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Plan:
         problems: what cannot be made, and why.
         skipped: sample_ids of recipe windows that leave their clip (part of the rule, no problem).
         notes: oddities of the source that change nothing.
+        orders: for footage of one's own, shard name -> what its worker needs beyond its rows.
     """
 
     table: pa.Table
@@ -79,6 +80,7 @@ class Plan:
     problems: tuple[Problem, ...] = ()
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def config_sha256(self) -> str:
