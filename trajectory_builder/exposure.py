@@ -244,8 +244,7 @@ class Watch:
 
     def interruption(self, row: dict[str, Any]) -> str | None:
         """A cut or a repeated frame inside a window, or None."""
-        thumbs = [self._small[rank].thumb for rank in self._span(row) if rank in self._small]
-        return motion.interruption(motion.steps(thumbs))
+        return motion.interruption([self._small[rank] for rank in self._span(row)])
 
     def motion(self, row: dict[str, Any]) -> tuple[float, float]:
         """(median, 95th percentile) of the displacement over a window, in pixels."""
