@@ -1,6 +1,7 @@
 """Does a folder hold what its manifest says?
 
-`quick` looks at names and sizes, `full` hashes and decodes every file. Nothing is changed.
+`quick` looks at names and sizes, `full` hashes and decodes every file, `deep` also averages every
+new blur again from its frames (see `rebuild`). Nothing is changed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder import images, manifest, record
+from trajectory_builder import images, manifest, rebuild, record
 from trajectory_builder.errors import ExitCode
 from trajectory_builder.progress import Progress
 from trajectory_builder.sources import pictures
 from trajectory_builder.store import TEMPORARY
 
-LEVELS = ("quick", "full")
+LEVELS = ("quick", "full", "deep")
 FILES_A_TASK = 64
 REBUILD = "run the command that built it again; it restores just what is missing"
 
@@ -83,6 +84,7 @@ def verify(
     level: str = "quick",
     *,
     jobs: int = 1,
+    frames: Path | None = None,
     allow_links: bool = False,
     progress: bool = False,
 ) -> VerifyReport:
@@ -90,13 +92,16 @@ def verify(
 
     Args:
         folder: a data set's folder.
-        level: `quick` (names and sizes) or `full` (hashes, strict decoding, image sizes).
-        jobs: worker processes of `full`.
+        level: `quick` (names and sizes), `full` (hashes, strict decoding, image sizes) or `deep`
+            (averaged blurs are rebuilt from the frames too).
+        jobs: worker processes of `full` and `deep`.
+        frames: where the frames are now, for `deep`; where build.json says when None.
         allow_links: accept symbolic links out of the folder (a build with `--link symlink`).
         progress: show progress on stderr.
 
     Raises:
         ManifestError: there is no manifest at all.
+        RebuildError: `deep` without the frames or the record of the build.
     """
     manifest.files(folder)
     findings = list(_records(folder))
@@ -116,6 +121,10 @@ def verify(
             sound.append(one)
     if level != "quick":
         findings += _full(folder, sound, jobs, progress)
+    if level == "deep":
+        unsound = {finding.file for finding in findings}
+        found = rebuild.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
+        findings += [Finding(*one) for one in found if one.file not in unsound]
     return VerifyReport(folder, level, len(rows), len(expected), tuple(findings))
 
 
