@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fidediff_model.config import ConfigError
 from fidediff_model.errors import FideDiffError, shorten
-from fidediff_model.pretrained import seeded
+from fidediff_model.pretrained import cast, seeded
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PROMPT_FILE = "prompt.safetensors"
@@ -127,10 +127,11 @@ class LoraUNet(nn.Module):
         if self.fused:
             return
         dtype = self.dtype
-        self.unet.float()
+        cast(self.unet, torch.float32)
         self.unet.fuse_lora()
         self.unet.unload_lora()
-        self.unet.requires_grad_(False).to(dtype)
+        self.unet.requires_grad_(False)
+        cast(self.unet, dtype)
         self.fused = True
 
     def save(self, folder: Path) -> None:

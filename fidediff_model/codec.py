@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fidediff_model import strips
 from fidediff_model.config import ConfigError
+from fidediff_model.pretrained import cast
 
 VAE_STRIDE = 8
 COMFORT = 8
@@ -122,7 +123,7 @@ class Codec(nn.Module):
         half = self.vae.dtype == torch.float16
         if half and not torch.is_grad_enabled() and not bool(image.isfinite().all()):
             log.warning("the VAE overflowed in float16; it decodes in float32 from now on")
-            self.vae.float()
+            cast(self.vae, torch.float32)
             image = self._decode_once(z, strip_rows, store)
         return image[..., : size[0], : size[1]]
 

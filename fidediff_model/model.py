@@ -29,7 +29,7 @@ from fidediff_model.config import ModelConfig
 from fidediff_model.control import KernelControl
 from fidediff_model.discriminator import Discriminator
 from fidediff_model.kernels import KernelEstimator, pool_kernels
-from fidediff_model.pretrained import BaseWeights, load_base, seeded
+from fidediff_model.pretrained import BaseWeights, cast, load_base, seeded
 from fidediff_model.restored import ModelError, Restored, check_image, timesteps
 from fidediff_model.timestep import TimestepRegressor
 
@@ -231,7 +231,7 @@ class FideDiff(nn.Module):
         self.base.unet.fuse_qkv_projections()
         large = [self.base.unet, self.codec.vae, *([self.control] if self.control else [])]
         for module in large:
-            module.to(dtype=dtype)
+            cast(module, dtype)
             if channels_last:
                 module.to(memory_format=torch.channels_last)
         return self

@@ -12,13 +12,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from trajectory_builder import attempts
 from trajectory_builder.errors import ExitCode, TrajbuildError
@@ -37,6 +37,8 @@ AHEAD = 2
 _RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
 
 Result = Made | TrajbuildError
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BackendError(TrajbuildError):
@@ -113,6 +115,22 @@ def _round(
         yield attempts.alone(shard)
 
 
+def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Iterator[R]:
+    """`function` of each item on `jobs` processes, as they end; for work that writes nothing."""
+    from joblib import Parallel, delayed, parallel_config
+
+    if jobs == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    initializer = partial(attempts.die_with_parent, os.getpid())
+    with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer):
+        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        with _interrupts_held():
+            results = tasks(delayed(function)(item) for item in items)
+        with closing(results):
+            yield from results
+
+
 def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
     return backend == "loky" and (jobs == 1 or len(shards) == 1)
 
@@ -138,7 +156,9 @@ def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Ite
     with parallel_config(backend=backend, n_jobs=jobs, **options):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         try:
-            with closing(tasks(delayed(attempts.attempt)(s, token) for s in shards)) as results:
+            with _interrupts_held():
+                results = tasks(delayed(attempts.attempt)(shard, token) for shard in shards)
+            with closing(results):
                 yield from results
         except BrokenProcessPool as error:
             raise _WorkersLostError from error
@@ -192,6 +212,8 @@ def _dask_futures(
                 yield future.result()
             except distributed.KilledWorker:
                 yield Made(shard.name, 0, 0, died=True)
+            except (distributed.CancelledError, OSError) as error:  # the scheduler went away
+                raise _WorkersLostError from error
 
 
 def _ray(shards: Sequence[Shard], jobs: int, token: str, address: str | None) -> Iterator[Result]:
@@ -243,6 +265,30 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Iterator[Result
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
                     ray.exceptions.OutOfMemoryError):  # fmt: skip
                 yield Made(shard.name, 0, 0, died=True)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise _WorkersLostError from error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start workers that never see Ctrl-C, which a terminal sends to all: the builder ends them.
+
+    A process inherits the mask of blocked signals; one that came in meanwhile is met afterwards.
+    """
+    from multiprocessing import resource_tracker
+
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+    # The first worker would start these two, and starting them lifts the mask (Python 3.11).
+    resource_tracker.ensure_running()
+    loky_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

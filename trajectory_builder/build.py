@@ -116,7 +116,7 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
     folder.prepare()
     with folder.lock(wait_seconds=options.wait_seconds):
         digest = _claim(folder, plan, options.link)
-        if record.is_finished(folder, digest):
+        if record.is_finished(folder, digest, plan.alignment):
             counts = Counter(manifest.read(out, allow_links=True).table["split"].to_pylist())
             problems = record.problem_count(folder)
             return BuildReport(out, dict(counts), 0, problems, time.monotonic() - started)
@@ -159,6 +159,8 @@ def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
         recipe = config.get("recipe", {}).get("name", "?")
         raise other_config(folder.root, differing, recipe)
     digest = record.table_sha256(plan.table, plan.config_sha256 + link)
+    if plan.alignment is not None:
+        record.write_alignment(folder, plan.alignment)
     if stored.get("plan_sha256") == digest:
         return digest
     record.refuse_other_source(folder, plan.table)
@@ -309,6 +311,7 @@ def _finish(
         "timestep_step": str(plan.config["recipe"]["timestep_step"]),
     }
     try:
+        folder.remove_temporaries()  # of workers that died while others went on
         record.write(folder, plan, table, problems, metadata, digest, link=options.link)
     except OSError as error:
         raise write_error(error, str(folder.root)) from error

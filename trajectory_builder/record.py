@@ -31,6 +31,7 @@ BUILD = "build.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
 CONFIG = ".trajbuild/config.json"
+ALIGNMENT = ".trajbuild/alignment.json"
 PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 _PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", "joblib")
@@ -56,6 +57,12 @@ def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any])
     """Store the plan and the config that this folder now belongs to."""
     write_atomic(folder.root / PLAN, plan_bytes(table))
     write_atomic(folder.root / CONFIG, _json(config))
+
+
+def write_alignment(folder: OutputFolder, report: Mapping[str, Any]) -> None:
+    """Store what the check of the pixels said, so that a killed build need not check again."""
+    if folder.read_json(ALIGNMENT) != report:
+        write_atomic(folder.root / ALIGNMENT, _json(report))
 
 
 def plan_bytes(table: pa.Table) -> bytes:
@@ -101,13 +108,17 @@ def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
         )
 
 
-def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
+def is_finished(
+    folder: OutputFolder, plan_sha256: str, alignment: Mapping[str, Any] | None = None
+) -> bool:
     """Whether build.json tells of this very plan and all its files stand there with their sizes.
 
     A build that met bad input is never finished: the input may have been mended since.
     """
     build = read_build(folder.root)
     if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
+        return False
+    if alignment is not None and build.get("alignment") != alignment:
         return False
     for name, entry in build["manifests"].items():
         path = folder.root / name
@@ -205,6 +216,7 @@ def write(
         "skipped": list(plan.skipped),
         "truncated": plan.truncated(),
         "notes": list(plan.notes),
+        "alignment": plan.alignment,
         "problems": len(problems),
         "bad_inputs": len(problems) - len(plan.problems),
         "manifests": manifests,

@@ -1,4 +1,6 @@
+import copy
 import shutil
+from functools import cache
 
 import pytest
 import torch
@@ -13,10 +15,16 @@ TINY = config.preset("tiny")
 TARGETS = tuple(TINY.lora.targets.split(","))
 
 
-def make(*, alpha: int = 4, seed: int = 0, **settings) -> LoraUNet:
+@cache
+def built(alpha: int, rank: int, targets: tuple, learn_prompt: bool, seed: int) -> LoraUNet:
     weights = pretrained.random_base(TINY.base, seed=1)
-    values = {"rank": 4, "targets": TARGETS} | settings
-    return LoraUNet(weights.unet, weights.prompt, alpha=alpha, seed=seed, **values).eval()
+    settings = {"rank": rank, "alpha": alpha, "targets": targets, "learn_prompt": learn_prompt}
+    return LoraUNet(weights.unet, weights.prompt, **settings, seed=seed).eval()
+
+
+def make(*, alpha=4, rank=4, targets=TARGETS, learn_prompt=True, seed=0) -> LoraUNet:
+    """A base of one's own; a copy, since building 280 updates takes a second."""
+    return copy.deepcopy(built(alpha, rank, targets, learn_prompt, seed))
 
 
 def trained(**settings) -> LoraUNet:

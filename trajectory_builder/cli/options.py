@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions, BuildReport
-    from trajectory_builder.plan import Plan
+    from trajectory_builder.plan import Corrections, Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
@@ -58,8 +59,8 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
-def plan_of(src: Path, given: dict[str, Any]) -> Plan:
-    """The plan that the options of `source` ask for."""
+def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = None) -> Plan:
+    """The plan that the options of `source` ask for, with what the pixels said against names."""
     from dataclasses import replace
 
     from trajectory_builder import plan, recipe
@@ -67,7 +68,10 @@ def plan_of(src: Path, given: dict[str, Any]) -> Plan:
     chosen = recipe.load(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return plan.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
+    return plan.plan_gopro(
+        src, chosen, frames=given["frames"], expand_test=given["expand_test"],
+        corrections=corrections,
+    )  # fmt: skip
 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
@@ -129,7 +133,8 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
     if len(plan.problems) > 5:
         click.echo(f"problem: and {len(plan.problems) - 5:,} more")
     if out is not None:
-        click.echo(f"needs about {data['bytes_needed'] / 1e9:.2f} GB in {out}")
+        need, free = _size(data["bytes_needed"]), _size(data["bytes_free"])
+        click.echo(f"needs about {need} in {out}, {free} are free")
 
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
@@ -146,8 +151,17 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
         "notes": list(plan.notes),
     }
     if out is not None:
-        data |= {"out": str(out), "bytes_needed": build.needed_bytes(plan, out)}
+        folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
+        data |= {
+            "out": str(out),
+            "bytes_needed": build.needed_bytes(plan, out),
+            "bytes_free": shutil.disk_usage(folder).free,
+        }
     return data
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def print_report(report: BuildReport) -> None:
