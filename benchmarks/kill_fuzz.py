@@ -176,7 +176,7 @@ class Fuzz:
             return f"other bytes than the quiet build: {differing[:3]}"
         from trajectory_builder.verify import verify
 
-        if findings := verify(out, "full").findings:
+        if findings := verify(out, "deep").findings:
             return f"verify: {findings[0].what}"
         return ""
 
@@ -212,7 +212,7 @@ def tree(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.startswith(".trajbuild") and "/markers/" not in name:
+        if not path.is_file() or (name.startswith(".trajbuild") and "/markers/" not in name):
             continue
         content = path.read_bytes()
         if name == "build.json":

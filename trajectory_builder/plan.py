@@ -85,6 +85,8 @@ class Plan:
         skipped: sample_ids of recipe windows that leave their clip (part of the rule, no problem).
         notes: oddities of the source that change nothing.
         alignment: what a check of the pixels against the names said; None without one.
+        clip_frames: all frames of a GoPro clip by rank, for that check; None where one is missing.
+        orders: for footage of one's own, shard name -> what its worker needs beyond its rows.
     """
 
     table: pa.Table
@@ -94,6 +96,8 @@ class Plan:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     alignment: dict[str, Any] | None = None
+    clip_frames: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def config_sha256(self) -> str:
@@ -195,6 +199,7 @@ def plan_gopro(
         problems=tuple(problems),
         skipped=tuple(skipped),
         notes=source.notes,
+        clip_frames={sequence.clip.name: sequence.clip.frames for sequence in source.sequences},
     )
 
 

@@ -325,12 +325,12 @@ class OutputFolder:
         return removed
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None where it is absent or torn."""
+        """A JSON file of the folder, or None where it is absent, torn or no table of keys."""
         try:
-            content: dict[str, Any] = json.loads((self.root / name).read_text())
-        except (OSError, ValueError):
+            content = json.loads((self.root / name).read_text())
+        except (OSError, ValueError, RecursionError):
             return None
-        return content
+        return content if isinstance(content, dict) else None
 
 
 def _holder(path: Path) -> str:

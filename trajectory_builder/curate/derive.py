@@ -354,8 +354,11 @@ def refuse_path_clashes(
     Raises:
         CurateError: naming the files.
     """
-    kept = rows.table.filter(pa.array(splits != DROPPED))
     owner = np.repeat(np.arange(len(rows.files)), rows.counts)[splits != DROPPED]
+    homes_of_split = np.unique(splits[splits != DROPPED].astype(np.int64) * len(rows.files) + owner)
+    if len(homes_of_split) == len(np.unique(splits[splits != DROPPED])):
+        return  # every new split takes from one manifest alone, in which a name is one file
+    kept = rows.table.filter(pa.array(splits != DROPPED))
     homes = pa.array([f"{p}/" if p else "" for p in prefixes or [""] * len(rows.files)])
     target = pa.array(manifest.SPLITS).take(pa.array(splits[splits != DROPPED]))
     for kind in ("blur", "sharp"):
