@@ -69,7 +69,7 @@ class VGG16(nn.Module):
         # Left unset: drawing weights that are read next anyway would shift the global generator.
         self.features = nn.ModuleDict(
             {
-                str(at): skip_init(nn.Conv2d, a, b, 3, padding=1)
+                str(at): skip_init(nn.Conv2d, a, b, 3, padding=1)  # type: ignore[no-untyped-call]
                 for block in _BLOCKS
                 for at, a, b in block
             }

@@ -1,1 +1,71 @@
-"""Blur trajectories from frames: expand GoPro, or make a blur set of your own footage."""
+"""Blur trajectories from frames: expand GoPro, or make a blur set of your own footage.
+
+The public API on one screen; each name is imported on first use, so that importing the package
+costs nothing:
+
+    plan_gopro(src, recipe) -> Plan          what a GoPro tree and a recipe give
+    load_recipe(name_or_file) -> Recipe      which windows become pairs
+    build_plan(plan, out, options)           make it, or what is missing of it
+    BuildOptions                             workers, backend, links
+    verify_folder(folder, level)             does the folder hold what its manifest says
+    explain_pair(folder, sample_id)          where a pair comes from
+    read_manifest(folder) -> Manifest        rows and files of a data set
+    timestep(n_frames) -> int                t = (n - 1) x 20
+    nested_means(frames, n_frames)           exact means of windows that share a centre
+    write_report(folder, out)                one offline HTML page
+    write_sample(out)                        a small GOPRO_Large and GOPRO_Large_all
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trajectory_builder.averaging import nested_means
+    from trajectory_builder.build import BuildOptions
+    from trajectory_builder.build import build as build_plan
+    from trajectory_builder.explain import explain as explain_pair
+    from trajectory_builder.manifest import read as read_manifest
+    from trajectory_builder.plan import plan_gopro
+    from trajectory_builder.recipe import load as load_recipe
+    from trajectory_builder.report import write_report
+    from trajectory_builder.sample import write_sample
+    from trajectory_builder.trajectory import timestep
+    from trajectory_builder.verify import verify as verify_folder
+
+__all__ = [
+    "BuildOptions",
+    "build_plan",
+    "explain_pair",
+    "load_recipe",
+    "nested_means",
+    "plan_gopro",
+    "read_manifest",
+    "timestep",
+    "verify_folder",
+    "write_report",
+    "write_sample",
+]
+
+_HOMES = {
+    "BuildOptions": ("build", "BuildOptions"),
+    "build_plan": ("build", "build"),
+    "explain_pair": ("explain", "explain"),
+    "load_recipe": ("recipe", "load"),
+    "nested_means": ("averaging", "nested_means"),
+    "plan_gopro": ("plan", "plan_gopro"),
+    "read_manifest": ("manifest", "read"),
+    "timestep": ("trajectory", "timestep"),
+    "verify_folder": ("verify", "verify"),
+    "write_report": ("report", "write_report"),
+    "write_sample": ("sample", "write_sample"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

@@ -38,7 +38,7 @@ Entries of the Parquet schema's metadata begin with `trajbuild.`.
 | `recipe` | name of the recipe |
 | `config_sha256` | digest of all that decides the pairs |
 | `source` | kind of the source, such as `gopro` |
-| `timestep_map` | `frames`: t follows from n_frames; `exposure`: from the time that the window lasts |
+| `timestep_map` | `frames`: t follows from n_frames; `exposure`: from the window's time |
 | `timestep_step` | timesteps for one more averaged frame |
 
 There is no clock, host or absolute path in it: equal input and recipe give equal bytes under one
@@ -119,10 +119,11 @@ def _published(path: Path) -> str:
     lines = [
         f"## {path.name}",
         "",
-        f"The plan of recipe `{chosen.name}` for the whole GoPro set, made from file names alone by",
-        f"`trajbuild plan --src GOPRO_Large --out {path.name}`: {table.num_rows:,} rows. The recipe",
-        "reproduces the published number of training pairs, not the published list, which does not",
-        "exist. It holds the columns above that need no pixels, and these:",
+        f"The plan of recipe `{chosen.name}` for the whole GoPro set, {table.num_rows:,} rows, made"
+        " from file names",
+        f"alone: `trajbuild plan --src GOPRO_Large --out {path.name}`. The recipe gives the",
+        "paper's number of training pairs; the paper's list is not published. It holds the columns",
+        "above that need no pixels, and these:",
         "",
         *_table(further),
         "",

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,19 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
+class Corrections:
+    """What the pixels say against the names (see `alignment`).
+
+    Attributes:
+        offsets: clip to the frames by which its windows lie later than its name says.
+        distrusted: trajectory_id to why its frames are not trusted; its windows are left out.
+    """
+
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    distrusted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a build will make.
 
@@ -71,6 +84,9 @@ class Plan:
         problems: what cannot be made, and why.
         skipped: sample_ids of recipe windows that leave their clip (part of the rule, no problem).
         notes: oddities of the source that change nothing.
+        alignment: what a check of the pixels against the names said; None without one.
+        clip_frames: all frames of a GoPro clip by rank, for that check; None where one is missing.
+        orders: for footage of one's own, shard name -> what its worker needs beyond its rows.
     """
 
     table: pa.Table
@@ -79,6 +95,9 @@ class Plan:
     problems: tuple[Problem, ...] = ()
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    alignment: dict[str, Any] | None = None
+    clip_frames: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def config_sha256(self) -> str:
@@ -127,7 +146,12 @@ def _distinct(table: pa.Table, split: str) -> int:
 
 
 def plan_gopro(
-    src: Path, recipe: Recipe, *, frames: Path | None = None, expand_test: bool = False
+    src: Path,
+    recipe: Recipe,
+    *,
+    frames: Path | None = None,
+    expand_test: bool = False,
+    corrections: Corrections | None = None,
 ) -> Plan:
     """Plan the expansion of a GoPro tree, from names alone.
 
@@ -136,6 +160,7 @@ def plan_gopro(
         recipe: which windows become pairs of the training split.
         frames: GOPRO_Large_all, where it is neither inside nor beside `src`.
         expand_test: give the test split the recipe's windows too; by default it stays official.
+        corrections: what the pixels said against the names.
 
     Raises:
         SourceError: no GoPro tree, or one without the frames that the recipe needs.
@@ -151,10 +176,12 @@ def plan_gopro(
     rows: list[dict[str, Any]] = []
     problems = list(source.problems)
     skipped: list[str] = []
+    corrections = corrections or Corrections()
     for sequence in source.sequences:
         expand = sequence.clip.split == "train" or expand_test
-        for rank, pair in enumerate(sequence.pairs):
+        for rank, pair in enumerate(_moved(sequence, corrections)):
             made = _trajectory(sequence, pair, rank, recipe, expand, source.trees.pairs is not None)
+            made = _trusted(made, corrections)
             rows += made.rows
             problems += made.problems
             skipped += made.skipped
@@ -167,11 +194,37 @@ def plan_gopro(
             "recipe": recipe.as_data(),
             "expand_test": expand_test,
             "format_version": manifest.FORMAT_VERSION,
+            **({"offsets": dict(corrections.offsets)} if corrections.offsets else {}),
         },
         problems=tuple(problems),
         skipped=tuple(skipped),
         notes=source.notes,
+        clip_frames={sequence.clip.name: sequence.clip.frames for sequence in source.sequences},
     )
+
+
+def _moved(sequence: gopro.Sequence, corrections: Corrections) -> Iterable[gopro.OfficialPair]:
+    """A sequence's pairs, their windows moved to where the pixels were found."""
+    offset = corrections.offsets.get(sequence.clip.name, 0)
+    for pair in sequence.pairs:
+        window = Window(pair.window.first_index + offset, pair.window.n_frames)
+        yield replace(pair, window=window)
+
+
+def _trusted(made: _Made, corrections: Corrections) -> _Made:
+    """Without the averaged rows of a trajectory whose frames the pixels speak against."""
+    why = corrections.distrusted.get(made.rows[0]["trajectory_id"]) if made.rows else None
+    if why is None:
+        return made
+    lost = [row for row in made.rows if not row["blur_source"]]
+    kept = [row | {"backward_n_frames": [1]} for row in made.rows if row["blur_source"]]
+    problems = [
+        Problem("frames-disagree", f"{row['sample_id']} is left out: {why}",
+                "compare the sequence with a fresh copy, or trust its name with --check off",
+                row["split"], row["clip"], row["sample_id"], row["frame_names"][0])
+        for row in lost
+    ]  # fmt: skip
+    return _Made(kept, [*made.problems, *problems], made.skipped)
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,17 @@ def parse(text: str, *, where: str) -> Recipe:
     return recipe
 
 
+def from_data(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.as_data` told of, e.g. in a build.json."""
+    windows = {int(k) if k.isdecimal() else k: w for k, w in data["windows"].items()}
+    draws = {
+        int(k): {int(n): probability for n, probability in choices.items()}
+        for k, choices in data["draws"].items()
+    }
+    step = {"step": data["timestep_step"]}
+    return _recipe({**data, "windows": windows, "draws": draws, "timestep": step})
+
+
 def _recipe(data: dict[str, Any]) -> Recipe:
     if not data.get("name") or "windows" not in data:
         raise ValueError("`name` and `windows` must be there")

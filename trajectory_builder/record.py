@@ -24,13 +24,14 @@ from trajectory_builder import card, images, manifest
 from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.plan import Plan
 from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 
 BUILD = "build.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
 CONFIG = ".trajbuild/config.json"
+ALIGNMENT = ".trajbuild/alignment.json"
 PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 _PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", "joblib")
@@ -56,6 +57,12 @@ def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any])
     """Store the plan and the config that this folder now belongs to."""
     write_atomic(folder.root / PLAN, plan_bytes(table))
     write_atomic(folder.root / CONFIG, _json(config))
+
+
+def write_alignment(folder: OutputFolder, report: Mapping[str, Any]) -> None:
+    """Store what the check of the pixels said, so that a killed build need not check again."""
+    if folder.read_json(ALIGNMENT) != report:
+        write_atomic(folder.root / ALIGNMENT, _json(report))
 
 
 def plan_bytes(table: pa.Table) -> bytes:
@@ -101,13 +108,17 @@ def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
         )
 
 
-def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
+def is_finished(
+    folder: OutputFolder, plan_sha256: str, alignment: Mapping[str, Any] | None = None
+) -> bool:
     """Whether build.json tells of this very plan and all its files stand there with their sizes.
 
     A build that met bad input is never finished: the input may have been mended since.
     """
     build = read_build(folder.root)
     if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
+        return False
+    if alignment is not None and build.get("alignment") != alignment:
         return False
     for name, entry in build["manifests"].items():
         path = folder.root / name
@@ -117,10 +128,7 @@ def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
             return False
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return False
-        rows = pq.read_table(
-            pa.BufferReader(content),
-            columns=["blur_file_name", "blur_bytes", "sharp_file_name", "sharp_bytes"],
-        )
+        rows = pq.read_table(pa.BufferReader(content))
         if not _all_have_sizes(path.parent, rows):
             return False
     return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
@@ -128,9 +136,9 @@ def is_finished(folder: OutputFolder, plan_sha256: str) -> bool:
 
 def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
     sizes: dict[str, int] = {}
-    for kind in ("blur", "sharp"):
-        names = rows[f"{kind}_file_name"].to_pylist()
-        sizes.update(zip(names, rows[f"{kind}_bytes"].to_pylist(), strict=True))
+    for name, size in manifest.FILE_COLUMNS.items():
+        if name in rows.column_names:
+            sizes.update(zip(rows[name].to_pylist(), rows[size].to_pylist(), strict=True))
     root = str(folder)
     try:
         return all(os.stat(f"{root}/{name}").st_size == size for name, size in sizes.items())
@@ -205,8 +213,11 @@ def write(
         "skipped": list(plan.skipped),
         "truncated": plan.truncated(),
         "notes": list(plan.notes),
+        "alignment": plan.alignment,
         "problems": len(problems),
-        "bad_inputs": len(problems) - len(plan.problems),
+        "bad_inputs": sum(
+            problem.reason not in SETTLED for problem in problems[len(plan.problems) :]
+        ),
         "manifests": manifests,
         "files": files,
         "source": {name: str(root) for name, root in sorted(plan.roots.items())},
@@ -226,11 +237,8 @@ def write_build(root: Path, build: Mapping[str, Any]) -> None:
 
 def read_build(root: Path) -> dict[str, Any] | None:
     """build.json, or None where it is absent, torn or altered."""
-    try:
-        build: dict[str, Any] = json.loads((root / BUILD).read_text())
-    except (OSError, ValueError):
-        return None
-    return build if build.get("sha256") == _build_sha256(build) else None
+    build = OutputFolder(root).read_json(BUILD)
+    return build if build and build.get("sha256") == _build_sha256(build) else None
 
 
 def _build_sha256(build: Mapping[str, Any]) -> str:

@@ -111,7 +111,9 @@ class Batch:
             self.discard()
 
     def add(self, path: Path, payload: bytes) -> None:
-        """Write `payload` under a temporary name beside `path`."""
+        """Write `payload` under a temporary name beside `path`; a file that holds it stays."""
+        if _holds(path, payload):
+            return
         temporary = self._temporary(path)
         with open(temporary, "wb") as file:
             file.write(payload)
@@ -119,6 +121,8 @@ class Batch:
 
     def add_copy(self, path: Path, source: Path, payload: bytes, *, link: str) -> None:
         """Take over a file of the user's: as a copy, or as a link where that is asked for.
+
+        What is there already, as it should be, stays untouched.
 
         Args:
             path: final name.
@@ -129,6 +133,8 @@ class Batch:
         Raises:
             StoreError: the file system refuses the link.
         """
+        if _is_taken_over(path, source, payload, link):
+            return
         temporary = self._temporary(path)
         try:
             if link == "hardlink":
@@ -174,6 +180,26 @@ class Batch:
         for temporary in self._written:
             temporary.unlink(missing_ok=True)
         self._written.clear()
+
+
+def _holds(path: Path, payload: bytes) -> bool:
+    """Whether `path` is a file of its own with that content."""
+    try:
+        same_size = os.lstat(path).st_size == len(payload)
+        return same_size and not path.is_symlink() and path.read_bytes() == payload
+    except OSError:
+        return False
+
+
+def _is_taken_over(path: Path, source: Path, payload: bytes, link: str) -> bool:
+    if link == "copy":
+        return _holds(path, payload)
+    try:
+        if link == "symlink":
+            return os.readlink(path) == str(source.resolve())
+        return not path.is_symlink() and path.samefile(source)
+    except OSError:
+        return False
 
 
 def _flush(path: Path) -> None:
@@ -299,12 +325,12 @@ class OutputFolder:
         return removed
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None where it is absent or torn."""
+        """A JSON file of the folder, or None where it is absent, torn or no table of keys."""
         try:
-            content: dict[str, Any] = json.loads((self.root / name).read_text())
-        except (OSError, ValueError):
+            content = json.loads((self.root / name).read_text())
+        except (OSError, ValueError, RecursionError):
             return None
-        return content
+        return content if isinstance(content, dict) else None
 
 
 def _holder(path: Path) -> str:

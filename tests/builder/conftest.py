@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from gopro_tree import trajbuild, write_real_names, write_small
+from gopro_tree import Source, trajbuild, write_real_names, write_small
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +39,12 @@ def small_built(small_source, tmp_path_factory):
 def own_built(small_built, tmp_path):
     """A copy of the small build that a test may spoil."""
     return shutil.copytree(small_built, tmp_path / "own_out", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def sample_source(tmp_path_factory):
+    """The embedded sample as `trajbuild sample` writes it; only read it."""
+    root = tmp_path_factory.mktemp("sample") / "sample"
+    done = trajbuild("sample", "--out", root)
+    assert done.returncode == 0, done.stderr
+    return Source(root / "GOPRO_Large", root / "GOPRO_Large_all")

@@ -93,7 +93,8 @@ def test_file_on_disk_is_what_every_process_would_write(small_built):
     code = (
         "import sys; from trajectory_builder import manifest as m;"
         "r = m.read(sys.argv[1]); r.metadata.pop('format_version');"
-        "sys.stdout.buffer.write(m.to_bytes(r.table, dict(sorted(r.metadata.items(), reverse=True))))"
+        "entries = dict(sorted(r.metadata.items(), reverse=True));"
+        "sys.stdout.buffer.write(m.to_bytes(r.table, entries))"
     )
     path = small_built / "train/metadata.parquet"
     for seed in ("1", "2"):

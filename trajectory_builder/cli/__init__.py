@@ -121,4 +121,6 @@ def main(args: list[str] | None = None) -> None:
         # The reader went away (`trajbuild stats | head`): not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.DONE
+    # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(int(code))

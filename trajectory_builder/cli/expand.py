@@ -15,9 +15,14 @@ from trajectory_builder.cli import options
 @options.source
 @click.option("--out", type=options.FOLDER, help="Output folder. [default: SRC_trajectories]")
 @options.build
+@click.option("--check", type=click.Choice(["quick", "full", "off"]), default="quick",
+              show_default=True,
+              help="Hold a few or all official pairs against the frames.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
-def command(src: Path, out: Path | None, dry_run: bool, as_json: bool, **given: Any) -> int | None:
+def command(
+    src: Path, out: Path | None, check: str, dry_run: bool, as_json: bool, **given: Any
+) -> int | None:
     """Expand GoPro: keep the official pairs, average further windows round
     each sharp frame, write a Parquet manifest.
 
@@ -29,15 +34,20 @@ def command(src: Path, out: Path | None, dry_run: bool, as_json: bool, **given: 
       trajbuild expand --src GOPRO_Large --frames GOPRO_Large_all --jobs 8
     Run the same command again to resume.
     """
-    from trajectory_builder import build
+    from trajectory_builder import alignment, build
 
     plan = options.plan_of(src, given)
     target = out or build.default_out(src)
     if dry_run:
         options.print_plan(plan, target, as_json=as_json)
         return None
+    chosen = options.build_options(given)
+    plan = alignment.settle(
+        plan, target, level=check, jobs=chosen.jobs,
+        plan_again=lambda corrections: options.plan_of(src, given, corrections),
+    )  # fmt: skip
     options.tell_notes(plan)
-    report = build.build(plan, target, options.build_options(given))
+    report = build.build(plan, target, chosen)
     if as_json:
         click.echo(json.dumps(report.as_data()))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,13 +12,15 @@ import click
 
 if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions, BuildReport
-    from trajectory_builder.plan import Plan
+    from trajectory_builder.plan import Corrections, Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 
 
-def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several click decorators as one, in the order in which help shows them."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -26,7 +29,7 @@ def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-source: Callable[[F], F] = _chain(
+source: Callable[[F], F] = chain(
     click.option("--src", type=FOLDER, required=True, help="GOPRO_Large or GOPRO_Large_all."),
     click.option("--frames", type=FOLDER, help="GOPRO_Large_all. [default: beside or in SRC]"),
     click.option("--recipe", default="fidediff-7877", show_default=True, metavar="NAME|FILE",
@@ -37,7 +40,7 @@ source: Callable[[F], F] = _chain(
                  help="Give the test split the recipe's windows too."),
 )  # fmt: skip
 
-build: Callable[[F], F] = _chain(
+workers: Callable[[F], F] = chain(
     click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
     click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
                  default="loky", show_default=True, help="Where shards run."),
@@ -45,12 +48,16 @@ build: Callable[[F], F] = _chain(
                  help="A running Dask scheduler; needs --backend dask."),
     click.option("--ray-address", metavar="ADDRESS",
                  help="A running Ray head; needs --backend ray."),
-    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
-                 show_default=True, help="How the official files are taken over."),
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
     click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
                  metavar="SECONDS", help="Wait so long for another builder in OUT."),
     click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
+)  # fmt: skip
+
+build: Callable[[F], F] = chain(
+    workers,
+    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+                 show_default=True, help="How the official files are taken over."),
 )  # fmt: skip
 
 as_json: Callable[[F], F] = click.option(
@@ -58,8 +65,8 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
-def plan_of(src: Path, given: dict[str, Any]) -> Plan:
-    """The plan that the options of `source` ask for."""
+def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = None) -> Plan:
+    """The plan that the options of `source` ask for, with what the pixels said against names."""
     from dataclasses import replace
 
     from trajectory_builder import plan, recipe
@@ -67,7 +74,10 @@ def plan_of(src: Path, given: dict[str, Any]) -> Plan:
     chosen = recipe.load(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return plan.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
+    return plan.plan_gopro(
+        src, chosen, frames=given["frames"], expand_test=given["expand_test"],
+        corrections=corrections,
+    )  # fmt: skip
 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
@@ -79,7 +89,7 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
         address=_address(given),
-        link=given["link"],
+        link=given.get("link", "copy"),
         strict=given["strict"],
         wait_seconds=given["wait"],
         progress=given["progress"],
@@ -129,7 +139,8 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
     if len(plan.problems) > 5:
         click.echo(f"problem: and {len(plan.problems) - 5:,} more")
     if out is not None:
-        click.echo(f"needs about {data['bytes_needed'] / 1e9:.2f} GB in {out}")
+        need, free = _size(data["bytes_needed"]), _size(data["bytes_free"])
+        click.echo(f"needs about {need} in {out}, {free} are free")
 
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
@@ -146,8 +157,17 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
         "notes": list(plan.notes),
     }
     if out is not None:
-        data |= {"out": str(out), "bytes_needed": build.needed_bytes(plan, out)}
+        folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
+        data |= {
+            "out": str(out),
+            "bytes_needed": build.needed_bytes(plan, out),
+            "bytes_free": shutil.disk_usage(folder).free,
+        }
     return data
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def print_report(report: BuildReport) -> None:

@@ -29,8 +29,10 @@ OVERVIEW_WIDTH = 440
 """Ours: pixels; a whole frame of 720p in about 10 kB."""
 
 DETAIL = 220
-"""Ours: side of the crop at full size that shows what an overview hides: a blur of some pixels."""
+"""Ours: side of the crop at full size that shows what an overview hides: a blur of some pixels;
+half the frame's height where that is less."""
 
+SMALLEST_DETAIL = 48
 THUMBNAIL_WIDTH = 200
 QUALITY = 74
 PICTURE_BYTES = 4_000_000
@@ -53,7 +55,7 @@ class Point:
         origin: official, averaged, ...; "sharp" for the sharp point.
         first_index: rank of the window's first frame, None where unknown.
         motion_px: of the pair.
-        overview, detail: data URIs; detail is "" for images that are small already.
+        overview, detail: data URIs; detail is "" for images too small to crop.
         sharpness: variance of the Laplacian, grey levels squared.
     """
 
@@ -255,16 +257,17 @@ def _detail(pixels: Pixels, box: tuple[int, int, int] | None) -> str:
 def _detail_box(sharp: Pixels, blur: Pixels) -> tuple[int, int, int] | None:
     """The square in which the strongest blur differs most from the sharp image."""
     height, width = sharp.shape[:2]
-    if sharp.shape != blur.shape or width <= OVERVIEW_WIDTH or height < DETAIL:
+    side = min(DETAIL, height // 2, width // 2)
+    if sharp.shape != blur.shape or side < SMALLEST_DETAIL:
         return None
     difference = grey_of(np.asarray(cv2.absdiff(sharp, blur), np.uint8))
-    cell = 10
+    cell = side // 12
     coarse = reduced(difference, width // cell, height // cell).astype(np.float32)
-    taps = DETAIL // cell
+    taps = side // cell
     means = cv2.boxFilter(coarse, -1, (taps, taps), anchor=(0, 0))
-    inside = means[: (height - DETAIL) // cell + 1, : (width - DETAIL) // cell + 1]
+    inside = means[: (height - side) // cell + 1, : (width - side) // cell + 1]
     top, left = np.unravel_index(int(inside.argmax()), inside.shape)
-    return min(int(left) * cell, width - DETAIL), min(int(top) * cell, height - DETAIL), DETAIL
+    return min(int(left) * cell, width - side), min(int(top) * cell, height - side), side
 
 
 def _sharp_look(rows: Manifest, row: int) -> Look | Unread:

@@ -41,6 +41,7 @@
     const at = compare.getAttribute('aria-pressed') === 'true' ? 0 : Number(level.value);
     walks.forEach((walk, i) => walk.classList.toggle('on', i === Number(which.value)));
     all.forEach((point, i) => point.classList.toggle('on', i === at));
+    byId('said').value = all[at].dataset.said;
     level.setAttribute('aria-valuetext', all[Number(level.value)].dataset.said);
     byId('announce').textContent = timer ? '' : all[at].dataset.said;
   }
@@ -95,5 +96,6 @@
 
   document.documentElement.classList.add('js');
   document.querySelector('.controls').hidden = false;
-  choose(0, 99);
+  const sizes = walks.map((walk) => walk.querySelectorAll('.points > li').length);
+  choose(sizes.indexOf(Math.max(...sizes)), 99);
 })();

@@ -1,0 +1,325 @@
+"""Kill real builds at many moments, run them again, and hold the result against a quiet build.
+
+    python benchmarks/kill_fuzz.py --kills 500 --signals 50 --out benchmarks/results/kill_fuzz
+
+Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
+
+- `group`, `parent`, `worker`: SIGKILL to the whole process group, to the builder alone, to one of
+  its workers, at a random moment after the build has begun;
+- `fault`: a process kills itself at a named step of a write (see `store.fault_point`);
+- `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
+
+Then no process of it may be alive after five seconds, and the same command must end with 0, leave
+no temporary file, pass `verify --level deep`, and give the bytes of the quiet build. Of build.json
+the time `finished`, and the digest over it, are left out of the comparison; nothing else is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import small_gopro
+
+SEQUENCES = {
+    "train/GOPR0001_07_00": 17, "train/GOPR0002_11_01": 18, "train/GOPR0003_13_02": 9,
+    "test/GOPR0004_11_01": 9,
+}  # fmt: skip
+FAULT_POINTS = {
+    "shard": 3, "temp-written": 40, "before-rename": 40, "after-rename": 40, "before-marker": 3,
+    "before-manifest": 2,
+}  # fmt: skip
+KILLS = ("group", "parent", "worker", "fault")
+SIGNALS = ("term-group", "term-parent", "int-group", "int-parent")
+TOKEN = "TRAJBUILD_FUZZ_TRIAL"
+GRACE_SECONDS = 5.0
+
+
+@dataclass
+class Trial:
+    """What one disturbed build did, and what was wrong with it (nothing, one hopes)."""
+
+    kind: str
+    detail: str
+    backend: str
+    met: bool = False  # the build was still running when it was disturbed
+    first_exit: int = 0
+    seconds_to_end: float = 0.0  # from the blow until its last process was gone
+    temporaries_met: int = 0  # left by the disturbed run
+    wrong: str = ""
+
+
+class Fuzz:
+    """A source, a quiet build of it, and trials against that."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root = root
+        self.random = random.Random(seed)
+        self.source, _ = small_gopro.make(root, SEQUENCES)
+        started = time.monotonic()
+        self._expand(root / "quiet", jobs=2)
+        self.seconds = time.monotonic() - started
+        self.quiet = tree(root / "quiet")
+
+    def command(self, out: Path, jobs: int, backend: str = "loky") -> list[str]:
+        return [
+            sys.executable, "-m", "trajectory_builder", "expand", "--src", str(self.source),
+            "--out", str(out), "--jobs", str(jobs), "--backend", backend, "--no-progress",
+        ]  # fmt: skip
+
+    def _expand(self, out: Path, jobs: int) -> tuple[int, str]:
+        done = subprocess.run(self.command(out, jobs), capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stderr
+
+    def trials(self, kinds: tuple[str, ...], count: int) -> list[Trial]:
+        """Trial descriptions, kinds in turn, moments and steps at random."""
+        made = []
+        for index in range(count):
+            kind = kinds[index % len(kinds)]
+            backend = "threading" if index % 5 == 4 and kind != "worker" else "loky"
+            if kind == "fault":
+                name = self.random.choice(sorted(FAULT_POINTS))
+                detail = f"{name}:{self.random.randint(1, FAULT_POINTS[name])}"
+            else:
+                # After the build's start; what happens in the imports before it touches no file.
+                detail = f"{self.random.uniform(0, max(0.5, self.seconds - 0.8)):.3f}"
+            made.append(Trial(kind, detail, backend))
+        return made
+
+    def run(self, trial: Trial) -> Trial:
+        """Disturb one build, run it again, and note whatever is not as promised."""
+        out = Path(tempfile.mkdtemp(dir=self.root)) / "out"
+        token = secrets.token_hex(8)
+        environment = os.environ | {TOKEN: token}
+        if trial.kind == "fault":
+            environment["TRAJBUILD_TEST_FAULT"] = trial.detail
+        process = subprocess.Popen(
+            self.command(out, 2, trial.backend), env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        struck = self._strike(trial, process, out)
+        trial.wrong = self._ended(trial, process, token, struck) or self._again(trial, out, token)
+        return trial
+
+    def _strike(self, trial: Trial, process: subprocess.Popen[str], out: Path) -> float:
+        if trial.kind == "fault":
+            process.wait(timeout=120)
+            trial.met = True
+            return time.monotonic()
+        while not (out / ".trajbuild").is_dir() and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(float(trial.detail))
+        trial.met = process.poll() is None
+        target = trial.kind.rsplit("-", 1)[-1]
+        number = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(
+            trial.kind.split("-")[0], signal.SIGKILL
+        )
+        if not trial.met:
+            return time.monotonic()
+        if target == "worker":
+            workers = loky_workers(process.pid)
+            trial.met = bool(workers)
+            if workers:
+                os.kill(self.random.choice(workers), number)
+        elif target == "group":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid, number)
+        return time.monotonic()
+
+    def _ended(
+        self, trial: Trial, process: subprocess.Popen[str], token: str, struck: float
+    ) -> str:
+        _, errors = process.communicate(timeout=120)
+        trial.first_exit = process.returncode
+        if trial.kind in ("worker", "fault"):
+            struck = time.monotonic()  # the build goes on; its end counts
+        while alive(token) and time.monotonic() - struck < GRACE_SECONDS:
+            time.sleep(0.01)
+        trial.seconds_to_end = round(time.monotonic() - struck, 3)
+        if alive(token):
+            return f"{len(alive(token))} processes alive after {GRACE_SECONDS:.0f} s"
+        wanted = {
+            "group": {-9}, "parent": {-9}, "worker": {0}, "fault": {-9, 0, 4},
+            "term": {143}, "int": {130},
+        }[trial.kind.split("-")[0]]  # fmt: skip
+        if trial.met and trial.first_exit not in wanted | ({0} if trial.kind in SIGNALS else set()):
+            return f"the disturbed build ended with {trial.first_exit}: {errors[-300:]}"
+        if "Traceback" in errors:
+            return f"a traceback: {errors[-300:]}"
+        return ""
+
+    def _again(self, trial: Trial, out: Path, token: str) -> str:
+        trial.temporaries_met = len(temporaries(out))
+        code, errors = self._expand(out, jobs=1)
+        if code != 0:
+            return f"the second run ended with {code}: {errors[-300:]}"
+        if left := temporaries(out):
+            return f"temporary files are left: {left[:3]}"
+        if differing := differences(self.quiet, tree(out)):
+            return f"other bytes than the quiet build: {differing[:3]}"
+        from trajectory_builder.verify import verify
+
+        if findings := verify(out, "deep").findings:
+            return f"verify: {findings[0].what}"
+        return ""
+
+
+def loky_workers(pid: int) -> list[int]:
+    """Process ids of a builder's workers."""
+    try:
+        children = psutil.Process(pid).children()
+        return [c.pid for c in children if "popen_loky" in " ".join(c.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def alive(token: str) -> list[int]:
+    """Processes that were started, at any remove, with this token in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(TOKEN) == token and process.status() != "zombie":
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def temporaries(out: Path) -> list[str]:
+    """Temporary files of writers, anywhere in a folder."""
+    return [str(path.relative_to(out)) for path in out.rglob(".tmp-*")]
+
+
+def tree(out: Path) -> dict[str, str]:
+    """Digest of each file outside `.trajbuild`, and of each marker."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if not path.is_file() or (name.startswith(".trajbuild") and "/markers/" not in name):
+            continue
+        content = path.read_bytes()
+        if name == "build.json":
+            build = json.loads(content)
+            content = json.dumps({**build, "finished": "", "sha256": ""}).encode()
+        found[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Names that stand in one tree only or have other bytes in the other."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def fuzz(
+    kills: int, signals: int, *, seed: int = 0, side_by_side: int = 2, only: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Run all trials and summarise them.
+
+    Returns:
+        Plain values: machine, seconds, a row for each kind, and every trial that went wrong.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kill-fuzz-") as folder:
+        bench = Fuzz(Path(folder), seed)
+        trials = bench.trials(KILLS, kills) + bench.trials(SIGNALS, signals)
+        trials = [trial for trial in trials if not only or trial.kind in only]
+        with ThreadPoolExecutor(side_by_side) as pool:
+            done = list(progressing(pool.map(bench.run, trials), len(trials)))
+        files = len(bench.quiet)
+    return {
+        "machine": f"{os.cpu_count()} cores, Linux {os.uname().release}",
+        "seconds": round(time.monotonic() - started, 1),
+        "files_in_quiet_build": files,
+        "kinds": list(summary(done)),
+        "wrong": [asdict(trial) for trial in done if trial.wrong],
+    }
+
+
+def progressing(trials: Iterator[Trial], total: int) -> Iterator[Trial]:
+    """Say on stderr how far it is, each 25 trials."""
+    for index, trial in enumerate(trials, start=1):
+        if index % 25 == 0:
+            print(f"{index} of {total}", file=sys.stderr)
+        yield trial
+
+
+def summary(trials: list[Trial]) -> Iterator[dict[str, Any]]:
+    """One row for each kind of blow."""
+    for kind in (*KILLS, *SIGNALS):
+        same = [trial for trial in trials if trial.kind == kind]
+        met = [trial for trial in same if trial.met]
+        if not same:
+            continue
+        exits = Counter(trial.first_exit for trial in met)
+        yield {
+            "kind": kind,
+            "blows": len(same),
+            "met a running build": len(met),
+            "first exit codes": ", ".join(f"{code}: {n}" for code, n in sorted(exits.items())),
+            "temporary files met": sum(trial.temporaries_met for trial in same),
+            "slowest end, s": max((trial.seconds_to_end for trial in met), default=0.0),
+            "went wrong": sum(bool(trial.wrong) for trial in same),
+        }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The committed table."""
+    heads = list(report["kinds"][0])
+    rows = ["| " + " | ".join(str(row[head]) for head in heads) + " |" for row in report["kinds"]]
+    total = sum(row["blows"] for row in report["kinds"])
+    lines = [
+        "# Kill-fuzz",
+        "",
+        f"{total} builds disturbed once each, {len(report['wrong'])} of them wrong afterwards;"
+        f" {report['machine']}, {report['seconds']} s; {report['files_in_quiet_build']} files a"
+        " build. Made by `benchmarks/kill_fuzz.py`, which says what is demanded.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+        *rows,
+        "",
+    ]
+    lines += [f"- {trial['kind']} {trial['detail']}: {trial['wrong']}" for trial in report["wrong"]]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--signals", type=int, default=8)
+    parser.add_argument("--kinds", help="only these, separated by commas")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side-by-side", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    given = parser.parse_args()
+    report = fuzz(
+        given.kills, given.signals, seed=given.seed, side_by_side=given.side_by_side,
+        only=tuple(given.kinds.split(",")) if given.kinds else (),
+    )  # fmt: skip
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text(markdown(report))
+        given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+    sys.exit(1 if report["wrong"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Is this folder a base model that FideDiff can start from? Looked at before a weight is read.
+
+Shape tells nothing about what a network predicts, and diffusers falls back to pickles without a
+question; so configs, schedule and file kinds are checked here, and each refusal names its cure.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fidediff_model.config import BaseConfig
+from fidediff_model.errors import ExitCode, FideDiffError
+
+USE_BASE = "give --base-model a folder of SD 2.1-base (512 pixels) in diffusers' layout"
+WEIGHTS = "diffusion_pytorch_model"
+PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_HUB_FILES = (
+    "*.json",
+    "*.txt",
+    "unet/*.safetensors",
+    "vae/*.safetensors",
+    "text_encoder/*.safetensors",
+)
+
+
+class BaseModelError(FideDiffError):
+    """Base weights that are absent, broken or of another kind than FideDiff can start from."""
+
+    def __init__(self, what: str, *, where: str = "", cure: str = USE_BASE) -> None:
+        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+
+
+def unet_config(config: BaseConfig) -> dict[str, Any]:
+    """Constructor arguments of diffusers' UNet for this base, as SD 2.1 sets them."""
+    return {
+        "sample_size": 64,
+        "block_out_channels": config.unet_channels,
+        # diffusers keeps this old name for the number of heads of each level.
+        "attention_head_dim": config.unet_heads,
+        "cross_attention_dim": config.prompt_width,
+        "norm_num_groups": config.unet_groups,
+        "use_linear_projection": True,
+    }
+
+
+def vae_config(config: BaseConfig) -> dict[str, Any]:
+    """Constructor arguments of diffusers' VAE for this base; its own defaults are a toy."""
+    levels = len(config.vae_channels)
+    return {
+        "sample_size": 768,
+        "block_out_channels": config.vae_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "layers_per_block": 2,
+        "norm_num_groups": config.vae_groups,
+    }
+
+
+def find_folder(location: str | Path) -> Path:
+    """The local folder of a path or hub id; a hub id is fetched, safetensors and configs only.
+
+    Raises:
+        BaseModelError: there is no such folder and the hub does not give it.
+    """
+    folder = Path(location)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise BaseModelError(
+            f"{folder} is one file, not a diffusers model folder",
+            where=str(folder),
+            cure="convert the checkpoint to a folder with diffusers once, and give the folder",
+        )
+    parts = str(location).split("/")
+    if isinstance(location, Path) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
+        raise BaseModelError(f"there is no folder {location}", where=str(location))
+    return _from_hub(str(location))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"{name} is neither a folder here nor a model that the hub gives",
+            where=str(error).splitlines()[0],
+            cure="check the name and the network, or give a local folder of SD 2.1-base",
+        ) from error
+
+
+def check_folder(folder: Path, config: BaseConfig) -> None:
+    """Refuse a folder that `load_base` could not use, without reading its weights.
+
+    Raises:
+        BaseModelError: as for `load_base`.
+    """
+    present = [p for p in (*PARTS, "scheduler") if (folder / p).is_dir()]
+    if not present:
+        raise BaseModelError(f"{folder} is not a diffusers model folder", where=str(folder))
+    missing = [p for p in (*PARTS, "scheduler") if p not in present]
+    if missing:
+        raise BaseModelError(
+            f"the base model lacks {', '.join(missing)}",
+            where=str(folder),
+            cure="copy the missing folders from where the others came from",
+        )
+    check_schedule(folder / "scheduler")
+    for part, wanted in (("unet", unet_config(config)), ("vae", vae_config(config))):
+        _check_structure(folder / part, wanted)
+        weight_file(folder / part)
+
+
+def check_schedule(folder: Path) -> None:
+    """Refuse a schedule other than SD 2.1-base's: epsilon, scaled linear, 1000 steps.
+
+    A missing `prediction_type` means epsilon, as in old configs.
+
+    Raises:
+        BaseModelError: naming the key that differs.
+    """
+    values = read_json(folder / "scheduler_config.json")
+    predicts = values.get("prediction_type", "epsilon")
+    if predicts != "epsilon":
+        raise BaseModelError(
+            f"the base model predicts {predicts.removesuffix('_prediction')}, not epsilon",
+            where=f"{folder / 'scheduler_config.json'}: prediction_type",
+            cure="use SD 2.1-base (512 pixels); the 768 pixel model is another parametrisation",
+        )
+    wanted = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "rescale_betas_zero_snr": False,
+    }
+    for key, value in wanted.items():
+        found = values.get(key, False if key == "rescale_betas_zero_snr" else None)
+        if found != value:
+            raise BaseModelError(
+                f"the base model was trained with another schedule: {key} is {found}, not {value}",
+                where=f"{folder / 'scheduler_config.json'}: {key}",
+            )
+
+
+def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
+    values = read_json(folder / "config.json")
+    kind = PARTS[folder.name]
+    if values.get("_class_name", kind) != kind:
+        raise BaseModelError(
+            f"{folder.name} is a {values['_class_name']}, not a {kind}",
+            where=str(folder / "config.json"),
+        )
+    wanted = {**wanted, "in_channels": 4 if kind.startswith("UNet") else 3}
+    del wanted["sample_size"]  # a hint of its training, not a part of its structure
+    for key, value in wanted.items():
+        found = values.get(key, _default_of(kind, key))
+        if _as_list(found) != _as_list(value):
+            raise BaseModelError(
+                f"the base model's {folder.name} has another structure: "
+                f"{key} is {found}, this preset needs {_as_list(value)}",
+                where=f"{folder / 'config.json'}: {key}",
+                cure="choose the preset that fits, or " + USE_BASE,
+            )
+
+
+def _default_of(kind: str, key: str) -> Any:
+    """What diffusers takes for a key which a config leaves out."""
+    diffusers: Any = import_module("diffusers")
+    return inspect.signature(getattr(diffusers, kind).__init__).parameters[key].default
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def weight_file(folder: Path) -> tuple[Path, str | None]:
+    """The file that will be loaded and diffusers' name for its variant, None or "fp16".
+
+    Raises:
+        BaseModelError: there is none, or only a pickle or a git-lfs pointer.
+    """
+    for variant in (None, "fp16"):
+        name = f"{WEIGHTS}.{variant}.safetensors" if variant else f"{WEIGHTS}.safetensors"
+        if (folder / name).is_file():
+            _refuse_pointer(folder / name)
+            return folder / name, variant
+    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(
+        p.name for p in folder.glob("*.ckpt")
+    )
+    if pickles:
+        raise BaseModelError(
+            "the weights are a pickle, which can run code; only safetensors are read",
+            where=str(folder / pickles[0]),
+            cure=f"fetch {WEIGHTS}.safetensors of the same model, or convert the file once",
+        )
+    raise BaseModelError(
+        f"{folder.name} has no weights",
+        where=str(folder / f"{WEIGHTS}.safetensors"),
+        cure="copy the file, or its .fp16.safetensors variant, from where the config came from",
+    )
+
+
+def _refuse_pointer(file: Path) -> None:
+    with file.open("rb") as stream:
+        start = stream.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        raise BaseModelError(
+            "the weights are a git-lfs pointer, not the file itself",
+            where=str(file),
+            cure="run git lfs pull in that folder",
+        )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a table of settings. Raises `BaseModelError` where the file is absent or not one."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BaseModelError(
+            f"the base model lacks {file.parent.name}/{file.name}",
+            where=str(file),
+            cure="copy the file from where the weights came from",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{file.name} is not JSON", where=str(file)) from error
+    if not isinstance(values, dict):
+        raise BaseModelError(f"{file.name} holds no settings", where=str(file))
+    return values

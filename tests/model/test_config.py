@@ -1,0 +1,94 @@
+import json
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+
+from fidediff_model import config
+from fidediff_model.config import ConfigError, ModelConfig
+
+
+def leaves(value: object, prefix: str = "") -> list[str]:
+    names = []
+    for f in fields(value):
+        inner = getattr(value, f.name)
+        names += leaves(inner, f"{prefix}{f.name}.") if is_dataclass(inner) else [prefix + f.name]
+    return names
+
+
+@pytest.mark.parametrize("name", ["tiny", "sd21"])
+def test_preset_survives_json(name):
+    assert config.from_json(config.to_json(config.preset(name))) == config.preset(name)
+
+
+def test_every_setting_has_a_source():
+    assert set(config.SOURCES) == set(leaves(config.preset("sd21")))
+
+
+def test_every_source_is_paper_prior_or_ours():
+    assert {mark for mark, _ in config.SOURCES.values()} == {"paper", "prior", "ours"}
+
+
+def test_json_has_one_setting_a_line():
+    assert '  "latent_stride": 4' in config.to_json(config.preset("sd21"))
+
+
+def test_config_cannot_be_changed_in_place():
+    with pytest.raises(AttributeError):
+        config.preset("tiny").preset = "other"  # type: ignore[misc]
+
+
+def test_unknown_preset_names_the_ones_there_are():
+    with pytest.raises(ConfigError) as caught:
+        config.preset("large")
+    assert "sd21, tiny" in caught.value.cure
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("codec", "latent_stride"), 16, "codec.latent_stride"),
+        (("kernel", "kernel_size"), 18, "kernel.kernel_size"),
+        (("control", "variant"), "magic", "control.variant"),
+        (("base", "unet_channels"), [8, 16, 16, 16], "base.unet_channels"),
+        (("base", "vae_channels"), [8, 16, 30, 30], "base.vae_channels"),
+        (("lora", "rank"), 0, "lora.rank"),
+        (("lora", "rank"), "16", "lora.rank"),
+        (("lora", "rank"), True, "lora.rank"),
+    ],
+)
+def test_impossible_value_is_refused_by_name(path, value, named):
+    values = config.to_dict(config.preset("tiny"))
+    values[path[0]][path[1]] = value
+    with pytest.raises(ConfigError) as caught:
+        config.from_dict(values)
+    assert named in caught.value.where
+    assert caught.value.cure
+
+
+def test_unknown_setting_is_refused_by_name():
+    values = config.to_dict(config.preset("tiny"))
+    values["lora"]["dropout"] = 0.1
+    with pytest.raises(ConfigError, match="unknown settings: dropout"):
+        config.from_dict(values)
+
+
+def test_missing_setting_is_refused_by_name():
+    values = config.to_dict(config.preset("tiny"))
+    del values["codec"]
+    with pytest.raises(ConfigError, match="missing settings: codec"):
+        config.from_dict(values)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", json.dumps({"a": 1})])
+def test_other_json_gives_an_error_with_all_three_parts(text):
+    with pytest.raises(ConfigError) as caught:
+        config.from_json(text, where="config.json")
+    assert all((caught.value.what, caught.value.where, caught.value.cure))
+
+
+@pytest.mark.parametrize("variant", ["none", "vanilla", "addition", "align", "filter"])
+def test_every_row_of_the_control_ablation_is_a_setting(variant):
+    tiny = config.preset("tiny")
+    changed = replace(tiny, control=replace(tiny.control, variant=variant))
+    assert isinstance(changed, ModelConfig)
