@@ -114,20 +114,29 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
         raise _strict(plan.problems[0], len(plan.problems))
     folder = OutputFolder(out)
     folder.prepare()
-    with folder.lock(wait_seconds=options.wait_seconds):
-        digest = _claim(folder, plan, options.link)
-        if record.is_finished(folder, digest, plan.alignment):
-            counts = Counter(manifest.read(out, allow_links=True).table["split"].to_pylist())
-            problems = record.problem_count(folder)
-            return BuildReport(out, dict(counts), 0, problems, time.monotonic() - started)
-        folder.remove_temporaries()
-        shards = list(_shards(plan, out, options.link))
-        pending = [shard for shard in shards if not _is_whole(folder, shard)]
-        _check_space(pending, out)
-        made = _run(pending, plan, options)
-        report = _finish(folder, plan, shards, digest, options)
-    seconds = time.monotonic() - started
-    return BuildReport(out, report[0], made, report[1], seconds)
+    try:
+        with folder.lock(wait_seconds=options.wait_seconds):
+            pairs, made, problems = _build_locked(folder, plan, options)
+    except OSError as error:
+        raise write_error(error, str(out)) from error
+    return BuildReport(out, pairs, made, problems, time.monotonic() - started)
+
+
+def _build_locked(
+    folder: OutputFolder, plan: Plan, options: BuildOptions
+) -> tuple[dict[str, int], int, int]:
+    """Pairs a split, pairs made now, and problems."""
+    digest = _claim(folder, plan, options.link)
+    if record.is_finished(folder, digest, plan.alignment):
+        counts = Counter(manifest.read(folder.root, allow_links=True).table["split"].to_pylist())
+        return dict(counts), 0, record.problem_count(folder)
+    folder.remove_temporaries()
+    shards = list(_shards(plan, folder.root, options.link))
+    pending = [shard for shard in shards if not _is_whole(folder, shard)]
+    _check_space(pending, folder.root)
+    made = _run(pending, plan, options)
+    pairs, problems = _finish(folder, plan, shards, digest, options)
+    return pairs, made, problems
 
 
 def _refuse_inside_source(plan: Plan, out: Path) -> None:
