@@ -142,7 +142,7 @@ WRONG_SOURCES = {
     something_else: ("no GoPro tree", "trajbuild generate"),
     link_in_a_circle: ("does not exist", ""),
     pairs_alone: ("needs the 240 fps frames", "--recipe official"),
-    sequences_without_files: ("needs the 240 fps frames", ""),
+    sequences_without_files: ("can be used", ""),
 }
 
 

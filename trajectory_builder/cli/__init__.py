@@ -12,6 +12,7 @@ import sys
 import traceback
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -60,6 +61,15 @@ class LazyGroup(click.Group):
         module = import_module(f"{__name__}.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that went away (`trajbuild stats | head`) is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here and not in `main`: click would make exit code 1 of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return int(ExitCode.DONE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their lines from the table, importing nothing."""
@@ -127,10 +137,6 @@ def main(args: list[str] | None = None) -> None:
             raise
         click.echo("terminated; run the same command again to resume", err=True)
         code = ExitCode.TERMINATED
-    except BrokenPipeError:
-        # The reader went away (`trajbuild stats | head`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.DONE
     except Exception as error:
         traceback.print_exc()
         click.echo(f"error: {_own_fault(error)}", err=True)
