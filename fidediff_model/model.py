@@ -226,9 +226,9 @@ class FideDiff(nn.Module):
             dtype: of UNet, VAE and control; bfloat16 is safe, float16 see `codec`.
             channels_last: faster convolutions on CUDA, slower ones on CPUs.
         """
-        self.eval().requires_grad_(False)
         self.base.fuse()
-        self.base.unet.fuse_qkv_projections()
+        self.base.unet.fuse_qkv_projections()  # makes new parameters, so freeze after it
+        self.eval().requires_grad_(False)
         large = [self.base.unet, self.codec.vae, *([self.control] if self.control else [])]
         for module in large:
             cast(module, dtype)

@@ -27,7 +27,7 @@ from trajectory_builder.plan import Plan
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, write_error
 from trajectory_builder.store import OutputFolder, StoreError, other_config
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SETTLED, Problem
 
 BYTES_A_PIXEL = 1.7
 """Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
@@ -192,15 +192,17 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     salt = f"{plan.config_sha256}/{link}/{images.codecs()}".encode()
     sizes = _Sizes(roots)
     for name, rows in _by_shard(plan.table):
-        text = json.dumps(rows, sort_keys=True).encode()
+        order = plan.orders.get(name)
+        text = json.dumps([rows, order] if order else rows, sort_keys=True).encode()
         yield Shard(
             name=name,
             digest=hashlib.sha256(salt + text).hexdigest(),
             out=str(out),
             roots=roots,
             rows=tuple(rows),
-            size=sizes.of_clip(rows),
+            size=(order["size"][0], order["size"][1]) if order else sizes.of_clip(rows),
             link=link,
+            order=order,
         )
 
 
@@ -238,15 +240,25 @@ class _Sizes:
 def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
     """Whether a shard's marker is of this plan, without problems, and its files have their sizes.
 
-    A shard with problems is made again: its input may have been mended since.
+    A shard with problems is made again, since its input may have been mended; but not for those
+    that lie in the footage itself.
     """
     marker = folder.read_marker(shard.name)
-    if marker is None or marker["digest"] != shard.digest or marker["problems"]:
+    if marker is None or marker["digest"] != shard.digest:
         return False
+    if any(problem["reason"] not in SETTLED for problem in marker["problems"]):
+        return False
+    settled = {problem["sample_id"] for problem in marker["problems"]}
     pairs = {pair["sample_id"]: pair for pair in marker["pairs"]}
     for row in shard.rows:
+        if row["sample_id"] in settled:
+            continue
         pair = pairs.get(row["sample_id"])
         if pair is None:
+            return False
+        if "kernel_path" in pair and not record.has_size(
+            folder.root / row["split"] / pair["kernel_path"], pair["kernel_bytes"]
+        ):
             return False
         for kind in ("blur", "sharp"):
             path = folder.root / row["split"] / row[f"{kind}_file_name"]

@@ -26,14 +26,15 @@ from trajectory_builder.trajectory import Problem
 Pixels = npt.NDArray[Any]
 Stream = Iterator[tuple[int, Pixels | None]]
 
-DAMAGED = "frame-damaged"
+DAMAGED, VIDEO_DAMAGED = "frame-damaged", "video-frame-damaged"
 _WHAT = {
     motion.SCENE_CUT: ("a scene cut lies in it", ""),
     motion.REPEATED: ("a frame of it is stored twice", "film at a fixed rate, without slow motion"
                       " made up by the phone"),
     motion.STATIC: ("nothing moves in it, so blur and sharp are the same", "move the camera, or"
                     " lower --motion-floor"),
-    DAMAGED: ("a frame of it is damaged", "copy the file again from the camera"),
+    DAMAGED: ("a frame of it cannot be read", "copy the frame again from its source"),
+    VIDEO_DAMAGED: ("a frame of it is damaged", "copy the video again from the camera"),
 }  # fmt: skip
 
 
@@ -157,8 +158,9 @@ def _judge(
     """Rows that make a pair with their motion in pixels; the others become problems."""
     kept: list[tuple[dict[str, Any], float]] = []
     fastest = 0.0
+    lost = VIDEO_DAMAGED if work.order["kind"] == "video" else DAMAGED
     for row in rows:
-        reason = None if _has_all(row, frames) else DAMAGED
+        reason = None if _has_all(row, frames) else lost
         reason = reason or watch.interruption(row)
         if reason is not None:
             result.problems.append(_problem(row, reason))
@@ -242,8 +244,7 @@ class Watch:
 
     def interruption(self, row: dict[str, Any]) -> str | None:
         """A cut or a repeated frame inside a window, or None."""
-        thumbs = [self._small[rank].thumb for rank in self._span(row) if rank in self._small]
-        return motion.interruption(motion.steps(thumbs))
+        return motion.interruption([self._small[rank] for rank in self._span(row)])
 
     def motion(self, row: dict[str, Any]) -> tuple[float, float]:
         """(median, 95th percentile) of the displacement over a window, in pixels."""

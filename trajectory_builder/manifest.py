@@ -30,7 +30,13 @@ FORMAT_VERSION = 1
 FILE_NAME = "metadata.parquet"
 SPLITS = ("train", "validation", "test")
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
-DOMAINS = ("srgb", "gamma2.2")
+DOMAINS = ("srgb", "gamma2.2", "camera")
+FILE_COLUMNS = {
+    "blur_file_name": "blur_bytes",
+    "sharp_file_name": "sharp_bytes",
+    "kernel_path": "kernel_bytes",
+}
+"""Columns that name files, with those that tell their sizes; `kernel_path` is an extra one."""
 ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
 DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]
@@ -78,7 +84,8 @@ SCHEMA = pa.schema(
         _field(
             "average_domain",
             pa.string(),
-            "`srgb` (values as stored) or `gamma2.2`; null where unknown or photographed",
+            "`srgb` (values as stored), `gamma2.2`, or `camera` (light, as column `camera`"
+            " tells); null where unknown or photographed",
             null=True,
         ),
         _field(

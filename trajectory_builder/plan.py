@@ -86,6 +86,7 @@ class Plan:
         notes: oddities of the source that change nothing.
         alignment: what a check of the pixels against the names said; None without one.
         clip_frames: all frames of a GoPro clip by rank, for that check; None where one is missing.
+        orders: for footage of one's own, shard name -> what its worker needs beyond its rows.
     """
 
     table: pa.Table
@@ -96,6 +97,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     alignment: dict[str, Any] | None = None
     clip_frames: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def config_sha256(self) -> str:

@@ -24,7 +24,7 @@ from trajectory_builder import card, images, manifest
 from trajectory_builder.errors import ExitCode, printable, shorten
 from trajectory_builder.plan import Plan
 from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 
 BUILD = "build.json"
@@ -139,10 +139,7 @@ def is_finished(
             return False
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return False
-        rows = pq.read_table(
-            pa.BufferReader(content),
-            columns=["blur_file_name", "blur_bytes", "sharp_file_name", "sharp_bytes"],
-        )
+        rows = pq.read_table(pa.BufferReader(content))
         if not _all_have_sizes(path.parent, rows):
             return False
     return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
@@ -150,9 +147,9 @@ def is_finished(
 
 def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
     sizes: dict[str, int] = {}
-    for kind in ("blur", "sharp"):
-        names = rows[f"{kind}_file_name"].to_pylist()
-        sizes.update(zip(names, rows[f"{kind}_bytes"].to_pylist(), strict=True))
+    for name, size in manifest.FILE_COLUMNS.items():
+        if name in rows.column_names:
+            sizes.update(zip(rows[name].to_pylist(), rows[size].to_pylist(), strict=True))
     root = str(folder)
     try:
         return all(os.stat(f"{root}/{name}").st_size == size for name, size in sizes.items())
@@ -229,7 +226,9 @@ def write(
         "notes": list(plan.notes),
         "alignment": plan.alignment,
         "problems": len(problems),
-        "bad_inputs": len(problems) - len(plan.problems),
+        "bad_inputs": sum(
+            problem.reason not in SETTLED for problem in problems[len(plan.problems) :]
+        ),
         "manifests": manifests,
         "files": files,
         "source": {name: printable(str(root)) for name, root in sorted(plan.roots.items())},

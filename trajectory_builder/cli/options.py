@@ -20,7 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 
 
-def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several click decorators as one, in the order in which help shows them."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -29,7 +31,7 @@ def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-source: Callable[[F], F] = _chain(
+source: Callable[[F], F] = chain(
     click.option("--src", type=FOLDER, required=True, help="GOPRO_Large or GOPRO_Large_all."),
     click.option("--frames", type=FOLDER, help="GOPRO_Large_all. [default: beside or in SRC]"),
     click.option("--recipe", default="fidediff-7877", show_default=True, metavar="NAME|FILE",
@@ -40,7 +42,7 @@ source: Callable[[F], F] = _chain(
                  help="Give the test split the recipe's windows too."),
 )  # fmt: skip
 
-build: Callable[[F], F] = _chain(
+workers: Callable[[F], F] = chain(
     click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
     click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
                  default="loky", show_default=True, help="Where shards run."),
@@ -48,12 +50,16 @@ build: Callable[[F], F] = _chain(
                  help="A running Dask scheduler; needs --backend dask."),
     click.option("--ray-address", metavar="ADDRESS",
                  help="A running Ray head; needs --backend ray."),
-    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
-                 show_default=True, help="How the official files are taken over."),
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
     click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
                  metavar="SECONDS", help="Wait so long for another builder in OUT."),
     click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
+)  # fmt: skip
+
+build: Callable[[F], F] = chain(
+    workers,
+    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+                 show_default=True, help="How the official files are taken over."),
 )  # fmt: skip
 
 as_json: Callable[[F], F] = click.option(
@@ -85,7 +91,7 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
         address=_address(given),
-        link=given["link"],
+        link=given.get("link", "copy"),
         strict=given["strict"],
         wait_seconds=given["wait"],
         progress=given["progress"],

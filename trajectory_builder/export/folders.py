@@ -75,7 +75,7 @@ def export_folders(request: Request) -> ExportReport:
         raise ExportError(
             "the data set holds averages of both domains, DeepDeblur reads one folder of blurs",
             where=str(request.source),
-            cure="`trajbuild select --where 'average_domain == \"srgb\"'` first, or --blur-key NAME",
+            cure="take one domain with `trajbuild select --where`, or give --blur-key",
             exit_code=ExitCode.WRONG_USE,
         )
     units = [
