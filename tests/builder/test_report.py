@@ -326,6 +326,20 @@ def test_the_page_names_nothing_outside_itself(folder, tmp_path):
         assert word not in text
 
 
+def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
+    row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
+    many = [
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        for i in range(3000)
+    ]
+    (tmp_path / "train").mkdir()
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
+    text = write_report(tmp_path).read_text()
+    assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
+    assert len(text) < 500_000
+
+
 def test_an_earlier_report_is_replaced(folder, tmp_path):
     out = write_report(folder, tmp_path / "a.html")
     assert write_report(folder, out) == out

@@ -80,8 +80,8 @@ def _alignment(numbers: Numbers) -> Finding | None:
         return None
     text = (
         f"{told.found:,} of {told.checked:,} official sharp images were found among the frames;"
-        f" {told.equal:,} of {told.equal + told.differing:,} official blurs that were compared equal"
-        " the mean of their window"
+        f" {told.equal:,} of {told.equal + told.differing:,} official blurs compared are the mean of"
+        " their window"
     )
     state: State = "good" if told.found == told.checked and not told.differing else "look"
     return Finding("wrong" if told.distrusted else state, text, "alignment")
