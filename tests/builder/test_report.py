@@ -18,7 +18,7 @@ import small_dataset
 
 from trajectory_builder import images, manifest
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.report import choose, collect, looks, page, pictures, write_report
+from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
 from trajectory_builder.report.agreement import agreement
 
 
@@ -95,8 +95,8 @@ def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
 def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
     changed(folder, "train", center_index=3, first_index=-2)
-    points = collect.points(manifest.read(folder / "train").table)
-    assert points.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
+    found = points.points(manifest.read(folder / "train").table)
+    assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
 
 
 def test_rows_without_n_are_counted_as_unknown(tmp_path):
