@@ -235,7 +235,11 @@ class OutputFolder:
         """
         try:
             if self.root.exists() and not self.root.is_dir():
-                raise StoreError(f"--out {self.root} is a file", cure="choose another --out")
+                raise StoreError(
+                    f"--out {self.root} is a file",
+                    where=str(self.root),
+                    cure="choose another --out",
+                )
             if self.root.is_dir() and not self.is_ours():
                 names = sorted(entry.name for entry in os.scandir(self.root))
                 if names:
