@@ -75,7 +75,9 @@ def flops(settings: ModelConfig) -> dict[str, float]:
     z = torch.empty(1, 4, HEIGHT // stride, WIDTH // stride, device="meta")
     taps = settings.kernel.kernel_size**2
     k_in = torch.empty(1, taps, *z.shape[2:], device="meta")
-    k_4 = torch.empty(1, taps, HEIGHT // 4, WIDTH // 4, device="meta")
+    k_4 = torch.full((1, taps, HEIGHT // 4, WIDTH // 4), 1 / taps)
+    # T switches autocast off for its last layers, which the meta device does not know.
+    regressor = part(model, "timestep_regressor").to_empty(device="cpu")
     t = torch.empty(1, device="meta")
     prompt, control = model.base.prompt.detach(), part(model, "control")
     seen = torch.empty(1, 3, HEIGHT * codec.enlargement, WIDTH * codec.enlargement, device="meta")
@@ -89,7 +91,7 @@ def flops(settings: ModelConfig) -> dict[str, float]:
         "VAE decode": count(lambda: codec.vae.decode(latent)),
         "Kernel filter": filtering,
         "Kernel estimator": count(lambda: part(model, "kernel_estimator")(blur)),
-        "Timestep regressor": count(lambda: part(model, "timestep_regressor")(k_4, pooled=True)),
+        "Timestep regressor": count(lambda: regressor(k_4, pooled=True)),
     }
 
 

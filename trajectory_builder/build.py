@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,20 +114,28 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
         raise _strict(plan.problems[0], len(plan.problems))
     folder = OutputFolder(out)
     folder.prepare()
-    with folder.lock(wait_seconds=options.wait_seconds):
-        digest = _claim(folder, plan, options.link)
-        if record.is_finished(folder, digest, plan.alignment):
-            counts = Counter(manifest.read(out, allow_links=True).table["split"].to_pylist())
-            problems = record.problem_count(folder)
-            return BuildReport(out, dict(counts), 0, problems, time.monotonic() - started)
-        folder.remove_temporaries()
-        shards = list(_shards(plan, out, options.link))
-        pending = [shard for shard in shards if not _is_whole(folder, shard)]
-        _check_space(pending, out)
-        made = _run(pending, plan, options)
-        report = _finish(folder, plan, shards, digest, options)
-    seconds = time.monotonic() - started
-    return BuildReport(out, report[0], made, report[1], seconds)
+    try:
+        with folder.lock(wait_seconds=options.wait_seconds):
+            report = _build(plan, folder, options)
+    except OSError as error:  # what is read is guarded where it is read
+        raise write_error(error, str(out)) from error
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
+    """What `build` does while it holds the folder."""
+    digest = _claim(folder, plan, options.link)
+    if record.is_finished(folder, digest, plan.alignment):
+        table = manifest.read(folder.root, allow_links=True).table
+        counts = dict(Counter(table["split"].to_pylist()))
+        return BuildReport(folder.root, counts, 0, record.problem_count(folder), 0.0)
+    folder.remove_temporaries()
+    shards = list(_shards(plan, folder.root, options.link))
+    pending = [shard for shard in shards if not _is_whole(folder, shard)]
+    _check_space(pending, folder.root)
+    made = _run(pending, plan, options)
+    pairs, problems = _finish(folder, plan, shards, digest, options)
+    return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
 def _refuse_inside_source(plan: Plan, out: Path) -> None:
@@ -276,7 +284,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
-            f"the build needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
             where=str(out),
             cure="free some space, choose another --out, or save some with --link hardlink",
         )

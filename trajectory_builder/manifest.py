@@ -375,7 +375,7 @@ def recorded_sha256(path: Path) -> str | None:
     try:
         build = json.loads(record.read_text())
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -425,12 +425,16 @@ def _read_file(path: Path) -> pa.Table:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ManifestError(
-                f"a manifest file is larger than {MAX_FILE_BYTES >> 30} GiB", where=str(path)
+                f"a manifest file is larger than {MAX_FILE_BYTES >> 30} GiB",
+                where=str(path),
+                cure="check that it is a manifest; split it if it truly is one",
             )
         content = path.read_bytes()
     except OSError as error:
         raise ManifestError(
-            f"cannot read the manifest: {error.strerror}", where=str(path)
+            f"cannot read the manifest: {error.strerror}",
+            where=str(path),
+            cure="give yourself the right to read it, or check the disk",
         ) from error
     # Footers carry no checksum of their own, so the whole file's digest is held against the
     # build's record before anything in it is believed.

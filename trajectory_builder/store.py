@@ -235,7 +235,11 @@ class OutputFolder:
         """
         try:
             if self.root.exists() and not self.root.is_dir():
-                raise StoreError(f"--out {self.root} is a file", cure="choose another --out")
+                raise StoreError(
+                    f"--out {self.root} is a file",
+                    where=str(self.root),
+                    cure="choose another --out",
+                )
             if self.root.is_dir() and not self.is_ours():
                 names = sorted(entry.name for entry in os.scandir(self.root))
                 if names:
@@ -325,12 +329,12 @@ class OutputFolder:
         return removed
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None where it is absent or torn."""
+        """A JSON file of the folder, or None where it is absent, torn or no table of keys."""
         try:
-            content: dict[str, Any] = json.loads((self.root / name).read_text())
-        except (OSError, ValueError):
+            content = json.loads((self.root / name).read_text())
+        except (OSError, ValueError, RecursionError):
             return None
-        return content
+        return content if isinstance(content, dict) else None
 
 
 def _holder(path: Path) -> str:

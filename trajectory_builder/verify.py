@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trajectory_builder import images, manifest, rebuild, record
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import ExitCode, printable
 from trajectory_builder.progress import Progress
 from trajectory_builder.sources import pictures
 from trajectory_builder.store import TEMPORARY
@@ -173,10 +173,11 @@ def _strays(folder: Path, expected: set[str]) -> Iterator[Finding]:
         for parent, _, names in os.walk(folder / split):
             for name in sorted(names):
                 path = Path(parent, name).relative_to(folder).as_posix()
+                shown = printable(path)
                 if name.startswith(TEMPORARY):
-                    yield Finding("temporary-left", f"{path} was left by a killed build", path)
+                    yield Finding("temporary-left", f"{shown} was left by a killed build", path)
                 elif path not in expected and name != manifest.FILE_NAME:
-                    yield Finding("file-unknown", f"{path} is in no row of the manifest", path,
+                    yield Finding("file-unknown", f"{shown} is in no row of the manifest", path,
                                   "remove it if you do not need it")  # fmt: skip
 
 

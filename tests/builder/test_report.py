@@ -19,6 +19,7 @@ import small_dataset
 from trajectory_builder import images, manifest
 from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.report import choose, collect, looks, page, pictures, write_report
+from trajectory_builder.report.agreement import agreement
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +373,40 @@ def test_pictures_beyond_the_room_of_the_page_are_left_out(rows, monkeypatch):
     monkeypatch.setattr(pictures, "PICTURE_BYTES", 1)
     gallery = pictures.gather(rows)
     assert (len(gallery.walks), gallery.left_out) == (1, 2)
+
+
+ALIGNMENT = {
+    "level": "full",
+    "corrected": {"clip-b": -2},
+    "clips": [
+        {
+            "split": "train", "clip": name, "sharp_checked": 10, "sharp_found": found,
+            "offsets": [0], "blurs_equal": 7, "blurs_absent": 1, "blurs_differing": 2,
+            "distrusted": distrusted,
+        }
+        for name, found, distrusted in (("clip-a", 10, {}), ("clip-b", 9, {"clip-b/07": "moved"}))
+    ],
+}  # fmt: skip
+
+
+def test_the_alignment_of_all_clips_is_summed():
+    told = agreement({"alignment": ALIGNMENT})
+    sums = (told.checked, told.found, told.equal, told.absent, told.differing)
+    assert sums == (20, 19, 14, 2, 4)
+
+
+def test_pairs_that_the_pixels_contradict_are_named_on_the_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set")
+    record = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(record | {"alignment": ALIGNMENT}))
+    text = write_report(folder).read_text()
+    assert '<span class="name">clip-b/07</span>: moved' in text
+    assert "lies -2 frames from where its name says" in text
+
+
+@pytest.mark.parametrize("odd", [None, [], {"clips": 3}, {"clips": [{}]}, "text", {"level": 1}])
+def test_an_alignment_of_another_form_is_not_summed(odd):
+    assert agreement({"alignment": odd}) is None
 
 
 def test_a_json_value_is_cut_where_it_is_too_deep():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trajectory_builder.errors import printable
+
 if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions, BuildReport
     from trajectory_builder.plan import Corrections, Plan
@@ -108,7 +110,7 @@ def _address(given: dict[str, Any]) -> str | None:
 def tell_notes(plan: Plan) -> None:
     """Say on stderr what is odd or missing in the source before the work starts."""
     for note in plan.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {printable(note)}", err=True)
     for problem in plan.problems[:5]:
         click.echo(f"problem: {problem.what}", err=True)
     if len(plan.problems) > 5:
@@ -172,11 +174,12 @@ def _size(count: int) -> str:
 
 def print_report(report: BuildReport) -> None:
     """Say what a build made, where, in how long, and what to do next."""
+    out = printable(str(report.out))
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     if report.made == 0 and not report.problems:
-        click.echo(f"{report.out} is whole: {pairs} pairs; nothing to do")
+        click.echo(f"{out} is whole: {pairs} pairs; nothing to do")
     else:
-        click.echo(f"{report.out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+        click.echo(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if report.problems:
-        click.echo(f"{report.problems:,} problems: see {report.out}/problems.parquet", err=True)
-    click.echo(f"next: trajbuild verify {report.out}", err=True)
+        click.echo(f"{report.problems:,} problems: see {out}/problems.parquet", err=True)
+    click.echo(f"next: trajbuild verify {out}", err=True)
