@@ -9,8 +9,8 @@ Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 - `fault`: a process kills itself at a named step of a write (see `store.fault_point`);
 - `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
 
-Then no process of it may be alive after five seconds, and the same command must end with 0, leave
-no temporary file, pass `verify --level deep`, and give the bytes of the quiet build. Of build.json
+Then no process of it may be alive after five seconds (and after a signal nothing of it be left in
+shared memory), and the same command must end with 0, leave no temporary file, pass `verify --level deep`, and give the bytes of the quiet build. Of build.json
 the time `finished`, and the digest over it, are left out of the comparison; nothing else is.
 """
 
@@ -161,6 +161,8 @@ class Fuzz:
         }[trial.kind.split("-")[0]]  # fmt: skip
         if trial.met and trial.first_exit not in wanted | ({0} if trial.kind in SIGNALS else set()):
             return f"the disturbed build ended with {trial.first_exit}: {errors[-300:]}"
+        if trial.kind in SIGNALS and (left := shared_memory(process.pid)):
+            return f"left in shared memory: {left[:3]}"
         if "Traceback" in errors:
             return f"a traceback: {errors[-300:]}"
         return ""
@@ -200,6 +202,13 @@ def alive(token: str) -> list[int]:
         except psutil.Error:
             continue
     return found
+
+
+def shared_memory(pid: int) -> list[str]:
+    """Semaphores and folders in shared memory that bear a builder's process id."""
+    folder = Path("/dev/shm")
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [name for name in names if f"-{pid}-" in name or f"_{pid}_" in name]
 
 
 def temporaries(out: Path) -> list[str]:
