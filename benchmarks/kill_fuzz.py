@@ -10,8 +10,9 @@ Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 - `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
 
 Then no process of it may be alive after five seconds (and after a signal nothing of it be left in
-shared memory), and the same command must end with 0, leave no temporary file, pass `verify --level deep`, and give the bytes of the quiet build. Of build.json
-the time `finished`, and the digest over it, are left out of the comparison; nothing else is.
+shared memory), and the same command must end with 0, leave no temporary file, pass
+`verify --level deep`, and give the bytes of the quiet build. Of build.json the time `finished`, and
+the digest over it, are left out of the comparison; nothing else is.
 """
 
 from __future__ import annotations
