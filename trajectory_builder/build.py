@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,27 +116,26 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
     folder.prepare()
     try:
         with folder.lock(wait_seconds=options.wait_seconds):
-            pairs, made, problems = _build_locked(folder, plan, options)
-    except OSError as error:
+            report = _build(plan, folder, options)
+    except OSError as error:  # what is read is guarded where it is read
         raise write_error(error, str(out)) from error
-    return BuildReport(out, pairs, made, problems, time.monotonic() - started)
+    return replace(report, seconds=time.monotonic() - started)
 
 
-def _build_locked(
-    folder: OutputFolder, plan: Plan, options: BuildOptions
-) -> tuple[dict[str, int], int, int]:
-    """Pairs a split, pairs made now, and problems."""
+def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
+    """What `build` does while it holds the folder."""
     digest = _claim(folder, plan, options.link)
     if record.is_finished(folder, digest, plan.alignment):
-        counts = Counter(manifest.read(folder.root, allow_links=True).table["split"].to_pylist())
-        return dict(counts), 0, record.problem_count(folder)
+        table = manifest.read(folder.root, allow_links=True).table
+        counts = dict(Counter(table["split"].to_pylist()))
+        return BuildReport(folder.root, counts, 0, record.problem_count(folder), 0.0)
     folder.remove_temporaries()
     shards = list(_shards(plan, folder.root, options.link))
     pending = [shard for shard in shards if not _is_whole(folder, shard)]
     _check_space(pending, folder.root)
     made = _run(pending, plan, options)
     pairs, problems = _finish(folder, plan, shards, digest, options)
-    return pairs, made, problems
+    return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
 def _refuse_inside_source(plan: Plan, out: Path) -> None:
@@ -285,7 +284,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
-            f"the build needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
             where=str(out),
             cure="free some space, choose another --out, or save some with --link hardlink",
         )

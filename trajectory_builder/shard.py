@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from trajectory_builder import averaging, exposure, images
 from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.footage_shard import Work
 from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
@@ -99,7 +100,7 @@ def make(shard: Shard) -> Made:
             if shard.order is None:
                 records, problems, frames = _expand(shard, batch)
             else:
-                work = exposure.Work(out.root, shard.roots, shard.rows, shard.order)
+                work = Work(out.root, shard.roots, shard.rows, shard.order)
                 made = exposure.make(work, batch)
                 records, problems, frames = made.records, made.problems, made.frames
         done = [record for record in records if "blur_sha256" in record]

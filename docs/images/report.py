@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, sync_playwright
 from trajectory_builder import build, plan, recipe, report, sample
 
 HERE = Path(__file__).parent
-SIZE = {"width": 1160, "height": 1120}
-CLIP_SHOWN = "GOPR9004_13_00"
+SIZE = {"width": 1160, "height": 870}
+CLIP_SHOWN = "GOPR9002_11_00"
 BYTES_AT_MOST = 200_000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -33,12 +33,13 @@ def make_report(folder: Path) -> Path:
 
 def take(browser: Browser, page_file: Path, scheme: str) -> None:
     """One screenshot, in as many colours as fit into the size allowed."""
-    context = browser.new_context(viewport=SIZE, color_scheme=scheme, offline=True)
+    context = browser.new_context(viewport=SIZE, color_scheme=scheme, reduced_motion="reduce")
     page = context.new_page()
     page.goto(page_file.as_uri())
     options = page.get_by_label("Trajectory", exact=True).locator("option").all_inner_texts()
     shown = next(text for text in options if CLIP_SHOWN in text)
     page.get_by_label("Trajectory", exact=True).select_option(label=shown)
+    page.locator("#walk").evaluate("section => section.scrollIntoView()")
     out = HERE / f"report-{scheme}.png"
     page.screenshot(path=out)
     context.close()

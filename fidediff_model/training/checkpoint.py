@@ -164,9 +164,7 @@ def set_generator_states(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
         torch.cuda.set_rng_state(tensors["cuda"])
 
 
-def _write_files(
-    folder: Path, resumable: Resumable, generators: list[dict[str, Any]]
-) -> None:
+def _write_files(folder: Path, resumable: Resumable, generators: list[dict[str, Any]]) -> None:
     for name, live in resumable.tensors.items():
         _save_tensors(folder / f"{name}.safetensors", live)
     for name, optimizer in resumable.optimizers.items():

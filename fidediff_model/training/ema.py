@@ -24,6 +24,7 @@ class Ema:
         self.parameters = dict(parameters)
         self.decay = decay
         self.averages = {k: p.detach().float().clone() for k, p in parameters.items()}
+        self._is_in = False
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -34,13 +35,21 @@ class Ema:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside, the parameters hold the averages; after it, the same bits as before."""
+        """Inside, the parameters hold the averages; after it, the same bits as before.
+
+        May be nested: only the outermost swaps.
+        """
+        if self._is_in:
+            yield
+            return
+        self._is_in = True
         kept: dict[str, Tensor] = {k: p.detach().clone() for k, p in self.parameters.items()}
         self._set(self.averages)
         try:
             yield
         finally:
             self._set(kept)
+            self._is_in = False
 
     @torch.no_grad()
     def _set(self, values: Mapping[str, Tensor]) -> None:

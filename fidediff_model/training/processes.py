@@ -90,12 +90,12 @@ def telling_lost_ones(processes: int) -> Iterator[None]:
         ) from error
 
 
-def any_of(accelerator: Any, flag: bool) -> bool:
-    """Whether the flag is set in any process; all of them must ask."""
+def any_of(accelerator: Any, *flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process; all of them must ask."""
     if accelerator.num_processes == 1:
-        return flag
-    told = torch.tensor([float(flag)], device=accelerator.device)
-    return bool(accelerator.reduce(told, reduction="sum").item() > 0)
+        return list(flags)
+    told = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
+    return [bool(count > 0) for count in accelerator.reduce(told, reduction="sum").tolist()]
 
 
 def from_all(accelerator: Any, value: Any) -> list[Any]:

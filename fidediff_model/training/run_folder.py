@@ -1,10 +1,10 @@
 """A run folder's config.yaml: what is trained on what, from what; kept, compared, refused.
 
-    RUN/config.yaml   written before the first step
-    RUN/log.jsonl  RUN/speed.jsonl  RUN/tensorboard/  RUN/panels/
-    RUN/checkpoints/step-000000/   the newest few
-    RUN/model/        the best by validation, or the last; what the next stage starts from
-    RUN/model-last/   the last
+RUN/config.yaml   written before the first step
+RUN/log.jsonl  RUN/speed.jsonl  RUN/tensorboard/  RUN/panels/
+RUN/checkpoints/step-000000/   the newest few
+RUN/model/        the best by validation, or the last; what the next stage starts from
+RUN/model-last/   the last
 """
 
 from __future__ import annotations

@@ -18,8 +18,6 @@ Stage = Literal["base", "kernel", "control"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 Source = Literal["paper", "prior", "ours"]
 Precision = Literal["auto", "bf16", "fp32", "fp16"]
-Schedule = Literal["constant", "cosine", "linear"]
-Optimizer = Literal["adamw", "adamw8bit"]
 _IMAGES: tuple[Stage, ...] = ("base", "control")
 
 
@@ -60,14 +58,20 @@ class TrainSettings:
     # Optimisation.
     steps: int = _setting(100_000, "Training steps.", "prior", safe=True)
     learning_rate: float = _setting(5e-5, "Of the trained part.", "prior")
-    optimizer: Optimizer = _setting("adamw", "adamw8bit needs bitsandbytes and a GPU.", "prior")
+    optimizer: Literal["adamw", "adamw8bit"] = _setting(
+        "adamw", "adamw8bit needs bitsandbytes and a GPU.", "prior"
+    )
     weight_decay: float = _setting(0.01, "Of AdamW.")
-    schedule: Schedule = _setting("constant", "Of the learning rate after the warm-up.")
+    schedule: Literal["constant", "cosine", "linear"] = _setting(
+        "constant", "Of the learning rate after the warm-up."
+    )
     warmup_steps: int = _setting(500, "Steps over which the learning rate rises.")
     accumulate: int = _setting(1, "Batches added up for one step.", safe=True)
     clip: float = _setting(1.0, "Greatest norm of the gradient.")
     ema: float = _setting(0.999, "Decay of the weights' moving average; 0 switches it off.")
-    precision: Precision = _setting("auto", "auto: bf16 on a GPU that has it, else fp32.")
+    precision: Literal["auto", "bf16", "fp32", "fp16"] = _setting(
+        "auto", "auto: bf16 on a GPU that has it, else fp32."
+    )
     gradient_checkpointing: bool = _setting(False, "Less memory, a third more time.", safe=True)
     # Losses.
     l1_weight: float = _setting(1.0, "Of L1 in pixels.", "paper", stages=_IMAGES)

@@ -327,7 +327,7 @@ def test_lost_shard_is_made_again_and_nothing_else(dataset, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["webdataset", "hf", "lmdb", "folders"])
 def test_killed_export_goes_on_to_the_same_files(tmp_path, target):
-    big = small_dataset.make(tmp_path / "set", trajectories=30, size=(16, 16))
+    big = small_dataset.make(tmp_path / "set", trajectories=12, size=(16, 16))
     command = [
         sys.executable, "-m", "trajectory_builder", "export", str(big), "--to", target,
         "--jobs", "1", "--crop", "8", "--overlap", "4", "--shard-mb", "1", "--out",

@@ -11,7 +11,7 @@ import click
 from trajectory_builder.cli import options
 
 if TYPE_CHECKING:
-    from trajectory_builder.generate import FootageRequest
+    from trajectory_builder.footage_request import FootageRequest
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -114,7 +114,7 @@ def _request(given: dict[str, Any]) -> FootageRequest:
     from dataclasses import fields, replace
 
     from trajectory_builder import recipe, windows
-    from trajectory_builder.generate import FootageRequest
+    from trajectory_builder.footage_request import FootageRequest
 
     if given["recipe"] and given["n_frames"]:
         raise click.UsageError("--recipe and --n-frames exclude one another")
