@@ -167,9 +167,7 @@ _Read = tuple[Job, Future[Picture]]
 _Ready = tuple[Job, Picture]
 
 
-def _read_ahead(
-    jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int
-) -> Iterator[_Read]:
+def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_Read]:
     """Jobs with their pictures being read, `depth` of them ahead of the consumer."""
     rest = iter(jobs)
     ahead: deque[_Read] = deque((job, readers.submit(_read, job)) for job in islice(rest, depth))
@@ -203,9 +201,7 @@ def _same_size(pictures: Iterator[_Ready], batch: int) -> Iterator[list[_Ready]]
     """Runs of neighbours of one size, at most `batch` long."""
     group: list[_Ready] = []
     for job, picture in pictures:
-        if group and (
-            len(group) == batch or group[0][1].pixels.shape != picture.pixels.shape
-        ):
+        if group and (len(group) == batch or group[0][1].pixels.shape != picture.pixels.shape):
             yield group
             group = []
         group.append((job, picture))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--strength", type=float, default=1.0, show_default=True, help="0: the input, 1: all of it."
 )
-@model_options
+@model_options()
 @click.option("--side-by-side", is_flag=True, help="Also write input and output in one picture.")
 @click.option("--show-kernels", is_flag=True, help="Also write a picture of the blur kernels.")
 @click.option("--skip-existing", is_flag=True, help="Leave whatever exists alone.")
