@@ -86,11 +86,12 @@ def align(restored: Image, sharp: Image) -> Aligned:
     Raises:
         AlignError: ECC does not converge, as on images without structure.
     """
-    x = sharp.astype(np.float32) / 255
-    z = restored.astype(np.float32) / 255
+    x: _Floats = sharp.astype(np.float32) / np.float32(255)
+    z: _Floats = restored.astype(np.float32) / np.float32(255)
     energy = float((z * z).sum())
     z = z * np.float32((x * z).sum() / energy) if energy else z
-    warp = np.eye(3, dtype=np.float32)
+    warp: Any = np.eye(3, dtype=np.float32)
+    no_mask: Any = None
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
     try:
         _, warp = cv2.findTransformECC(
@@ -99,7 +100,7 @@ def align(restored: Image, sharp: Image) -> Aligned:
             warp,
             cv2.MOTION_HOMOGRAPHY,
             criteria,
-            inputMask=None,
+            inputMask=no_mask,
             gaussFiltSize=GAUSSIAN,
         )
     except cv2.error as error:
@@ -115,10 +116,9 @@ def align(restored: Image, sharp: Image) -> Aligned:
 def _warp(image: _Floats, warp: _Floats, interpolation: int, border: int) -> _Floats:
     height, width = image.shape[:2]
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    moved: _Floats = cv2.warpPerspective(
-        image, warp, (width, height), flags=flags, borderMode=border
-    )
-    return moved
+    moved: Any = cv2.warpPerspective(image, warp, (width, height), flags=flags, borderMode=border)
+    values: _Floats = moved
+    return values
 
 
 def _to_bytes(image: _Floats) -> Image:

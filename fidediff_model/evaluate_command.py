@@ -14,6 +14,7 @@ from fidediff_model.evaluate_sets import Pair, choose_pairs
 from fidediff_model.model_folder import read_config
 from fidediff_model.restore import Settings, choose_device, open_model
 from fidediff_model.restore_command import model_digest
+from fidediff_model.restore_run import write_atomic
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def run(
     if not values["model"] and not values["baseline"]:
         out.mkdir(parents=True, exist_ok=True)
         markdown = tables.to_markdown(others, paper)
-        tables.write_atomic(out / tables.MARKDOWN_FILE, markdown.encode())
+        write_atomic(out / tables.MARKDOWN_FILE, markdown.encode())
         tables.plot(others, paper, out / tables.PLOT_FILE)
         return EvaluateResult({"compared": [s["name"] for s in others]}, markdown, [], len(others))
     result, about = _score(values, settings, report)

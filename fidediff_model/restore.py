@@ -7,6 +7,8 @@ restores a batch and falls back to less memory by itself. `restore_any` takes wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fidediff_model.codec import Codec
 from fidediff_model.diffusion import LAST_TIMESTEP
@@ -235,12 +237,36 @@ def make_ready(
     """Prepare a loaded model in place; it can no longer be trained or saved."""
     device = device or choose_device(settings.device)
     _apply(model, settings)
-    dtype = choose_dtype(settings.dtype, device)
-    model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda")
-    model.to(device)
+    prepare(model, choose_dtype(settings.dtype, device), device)
     if settings.compile:
         compile_regions(model)
     return ReadyModel(model, settings, device)
+
+
+def prepare(model: FideDiff, dtype: torch.dtype, device: torch.device) -> None:
+    """Fuse, cast and move a model; channels-last on CUDA only, where it is faster."""
+    with _quiet_casts():
+        model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda")
+    model.to(device)
+
+
+def cast(module: nn.Module | None, dtype: torch.dtype) -> None:
+    """Cast a large part of a model, if it is there."""
+    if module is not None:
+        with _quiet_casts():
+            module.to(dtype=dtype)
+
+
+@contextmanager
+def _quiet_casts() -> Iterator[None]:
+    """diffusers 0.42 warns at each cast that an empty list of modules should stay float32."""
+    noisy = logging.getLogger("diffusers.models.modeling_utils")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        noisy.setLevel(level)
 
 
 def _apply(model: FideDiff, settings: Settings) -> None:

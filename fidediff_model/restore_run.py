@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -231,10 +232,8 @@ def _run_group(
     result.notes.update(answer.notes)
     seconds = (time.monotonic() - started) / len(group)
     for index, (job, picture) in enumerate(group):
-        yield (
-            job,
-            lambda i=index, j=job, p=picture: _write(j, p, answer, i, kernels[i], options, seconds),
-        )
+        shown_kernels = kernels[index]
+        yield job, partial(_write, job, picture, answer, index, shown_kernels, options, seconds)
 
 
 def _write(

@@ -93,7 +93,8 @@ def run(values: Mapping[str, Any], settings: Settings, report: Callable[[int], A
     gaps = _trajectories(ready, pairs, values, result)
     markdown = to_markdown(result, scorer.names, gaps)
     write_atomic(out / MARKDOWN_FILE, markdown.encode())
-    best = {metric: best_timesteps(result.rows, metric) for metric in scorer.names}
+    best: dict[str, dict[str, float]] = {}
+    best |= {str(metric): best_timesteps(result.rows, metric) for metric in scorer.names}
     return ScanResult(markdown, best, result.failures, len(result.rows))
 
 
