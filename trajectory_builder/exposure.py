@@ -123,23 +123,21 @@ def _judge(
     result: Result,
 ) -> list[tuple[dict[str, Any], float]]:
     """Rows that make a pair with their motion in pixels; the others become problems."""
-    kept: list[tuple[dict[str, Any], float]] = []
-    fastest = 0.0
+    kept: list[dict[str, Any]] = []
     lost = VIDEO_DAMAGED if work.order["kind"] == "video" else DAMAGED
     for row in rows:
         reason = None if _has_all(row, frames) else lost
         reason = reason or watch.interruption(row)
-        if reason is not None:
+        if reason is None:
+            kept.append(row)
+        else:
             result.problems.append(_problem(row, reason))
-            continue
-        median, most = watch.motion(row)
-        fastest = max(fastest, most)
-        kept.append((row, median))
+    motions = watch.motions(kept) if kept else []
     # Short windows move little in any clip: what counts is whether the trajectory gets anywhere.
-    if kept and fastest < work.order["motion_floor"]:
-        result.problems += [_problem(row, motion.STATIC) for row, _ in kept]
+    if motions and motions[-1][1] < work.order["motion_floor"]:
+        result.problems += [_problem(row, motion.STATIC) for row in kept]
         return []
-    return kept
+    return [(row, median) for row, (median, _) in zip(kept, motions, strict=True)]
 
 
 def _problem(row: dict[str, Any], reason: str) -> Problem:
@@ -198,13 +196,18 @@ class Watch:
         """A cut or a repeated frame inside a window, or None."""
         return motion.interruption([self._small[rank] for rank in self._span(row)])
 
-    def motion(self, row: dict[str, Any]) -> tuple[float, float]:
-        """(median, 95th percentile) of the displacement over a window, in pixels."""
-        span = self._span(row)
-        median, most = motion.displacement(self._small[span[0]], self._small[span[-1]])
+    def motions(self, rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+        """(median, 95th percentile) of the displacement over nested windows, in pixels."""
+        spans = [self._span(row) for row in rows]
+        frames = [self._small[rank] for rank in spans[-1]]
+        reaches = [len(span) // 2 for span in spans]
+        found = motion.growing_displacement(frames, reaches)
         # A window that ends between two frames as shot spans a part of what was measured.
-        share = (row["n_frames"] - 1) / (self._factor * (len(span) - 1))
-        return median * share, most * share
+        shares = [
+            (row["n_frames"] - 1) / (self._factor * (len(span) - 1))
+            for row, span in zip(rows, spans, strict=True)
+        ]
+        return [(share * a, share * b) for share, (a, b) in zip(shares, found, strict=True)]
 
 
 def _stream(work: Work, watch: Watch, result: Result) -> Stream:

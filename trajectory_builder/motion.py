@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Gray = npt.NDArray[np.uint8]
+Flow = npt.NDArray[np.float32]
 
 SMALL_SIDE = 400
 """Ours: frames are halved until their longer side is at most this; 1280 x 720 becomes 320 x 180."""
@@ -74,19 +75,62 @@ def small(pixels: npt.NDArray[Any]) -> Small:
 
 
 def displacement(first: Small, last: Small) -> tuple[float, float]:
-    """How far the picture moves from one frame to another, in full-size pixels.
+    """How far the picture moves from one frame to its neighbour, in full-size pixels.
 
     Returns:
-        (median, 95th percentile) of the flow's length over pixels that have something to follow;
-        over all pixels where the picture is flat.
+        (median, 95th percentile) over the pixels that have something to follow.
     """
+    return _lengths(_flow(first.gray, last.gray), first)
+
+
+def growing_displacement(
+    frames: Sequence[Small], reaches: Sequence[int]
+) -> list[tuple[float, float]]:
+    """How far the picture moves over windows that are nested round the middle frame.
+
+    Flow is followed from the middle to both ends, and each window starts from what the smaller
+    one found, so that long ways are found too.
+
+    Args:
+        frames: the longest window, an odd number of frames.
+        reaches: frames on each side of the middle one, ascending, from 1.
+
+    Returns:
+        For each reach (median, 95th percentile) of the way from the window's first frame to its
+        last, in full-size pixels.
+    """
+    middle = len(frames) // 2
+    center = frames[middle]
+    found: list[tuple[float, float]] = []
+    forth: Flow | None = None
+    back: Flow | None = None
+    before = 1
+    for reach in reaches:
+        growth = np.float32(reach / before)
+        forth = _flow(center.gray, frames[middle + reach].gray, forth, growth)
+        back = _flow(center.gray, frames[middle - reach].gray, back, growth)
+        found.append(_lengths(forth - back, center))
+        before = reach
+    return found
+
+
+def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -> Flow:
+    """Displacement (h, w, 2) in pixels of the small copies; `start` x `growth` is a first guess."""
     import cv2
 
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    field = flow.calc(first.gray, last.gray, None)  # type: ignore[call-overload]  # may be None
-    length = np.hypot(field[..., 0], field[..., 1]) * first.scale
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    guess = None if start is None else start * growth
+    field = method.calc(first, last, guess)  # type: ignore[arg-type]  # may be None
+    return np.asarray(field, dtype=np.float32)
+
+
+def _lengths(field: Flow, of: Small) -> tuple[float, float]:
+    """(median, 95th percentile) of a flow's length, in full-size pixels."""
+    import cv2
+
+    length = np.hypot(field[..., 0], field[..., 1]) * of.scale
     # Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
-    texture = cv2.GaussianBlur(np.abs(cv2.Laplacian(first.gray, cv2.CV_32F)), (0, 0), 2)
+    texture = cv2.GaussianBlur(np.abs(cv2.Laplacian(of.gray, cv2.CV_32F)), (0, 0), 2)
     followed = length[texture > max(float(np.median(texture)), 1.0)]
     counted = followed if followed.size else length
     return float(np.median(counted)), float(np.percentile(counted, 95))
@@ -124,8 +168,7 @@ def _unexplained(first: Small, last: Small) -> float:
     """Share of the difference between two frames that optical flow does not take away."""
     import cv2
 
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    field = flow.calc(first.gray, last.gray, None)  # type: ignore[call-overload]  # may be None
+    field = _flow(first.gray, last.gray)
     height, width = first.gray.shape
     x = field[..., 0] + np.arange(width, dtype=np.float32)[None, :]
     y = field[..., 1] + np.arange(height, dtype=np.float32)[:, None]

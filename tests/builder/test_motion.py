@@ -29,6 +29,18 @@ def test_displacement_is_in_pixels_of_the_full_frame():
     assert motion.displacement(first, last)[0] == pytest.approx(12, abs=1)
 
 
+def test_way_over_nested_windows_grows_by_their_steps():
+    frames = smalls(pan(13, 2, width=320, height=240))
+    found = [median for median, _ in motion.growing_displacement(frames, [2, 3, 4, 5, 6])]
+    assert found == pytest.approx([8, 12, 16, 20, 24], abs=1)
+
+
+def test_way_there_and_back_is_none():
+    there = pan(7, 2, width=320, height=240)
+    frames = smalls([*there[3::-1], *there[1:4]])
+    assert motion.growing_displacement(frames, [3])[0][0] < 0.3
+
+
 def test_still_picture_does_not_move():
     first, last = smalls([pan(1)[0]] * 2)
     assert max(motion.displacement(first, last)) < 0.05
