@@ -23,6 +23,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +116,11 @@ class Fuzz:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         struck = self._strike(trial, process, out)
-        trial.wrong = self._ended(trial, process, token, struck) or self._again(trial, out, token)
+        trial.wrong = self._ended(trial, process, token, struck) or self._again(trial, out)
+        for name in shared_memory(process.pid):  # a killed group cannot tidy up after itself
+            path = Path("/dev/shm", name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(out.parent)
         return trial
 
     def _strike(self, trial: Trial, process: subprocess.Popen[str], out: Path) -> float:
@@ -168,7 +173,7 @@ class Fuzz:
             return f"a traceback: {errors[-300:]}"
         return ""
 
-    def _again(self, trial: Trial, out: Path, token: str) -> str:
+    def _again(self, trial: Trial, out: Path) -> str:
         trial.temporaries_met = len(temporaries(out))
         code, errors = self._expand(out, jobs=1)
         if code != 0:
