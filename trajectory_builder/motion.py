@@ -118,7 +118,7 @@ def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -
     """Displacement (h, w, 2) in pixels of the small copies; `start` x `growth` is a first guess."""
     import cv2
 
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     guess = None if start is None else start * growth
     field = method.calc(first, last, guess)  # type: ignore[arg-type]  # may be None
     return np.asarray(field, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a build does when the machine fails it: what the user is told, what stays, how it goes on."""
+"""What a build does when the machine fails it: what is told, what stays, how it goes on."""
 
 import json
 import os
