@@ -219,3 +219,20 @@ def test_counts_in_the_data_dictionary_are_the_plans(published):
     rows = re.findall(r"^\| (train|validation|test) \| (\d+) \| \d+ \| ([\d,]+) \|$", page, re.M)
     told = {(split, int(n)): int(count.replace(",", "")) for split, n, count in rows}
     assert told == published.groupby(["split", "n_frames"]).size().to_dict()
+
+
+BENCHMARKS = sorted(path for path in (ROOT / "benchmarks").glob("*.py")
+                    if "__main__" in path.read_text())  # fmt: skip
+
+
+@pytest.mark.parametrize("script", BENCHMARKS, ids=lambda path: path.name)
+def test_benchmark_stands_in_the_page_on_reproducing(script):
+    assert f"benchmarks/{script.name}" in (ROOT / "docs/reproducing.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "result", sorted((ROOT / "benchmarks/results").glob("*.md")), ids=lambda path: path.stem
+)
+def test_result_has_the_script_that_made_it(result):
+    page = (ROOT / "docs/reproducing.md").read_text()
+    assert (ROOT / "benchmarks" / f"{result.stem}.py").exists() or result.stem in page
