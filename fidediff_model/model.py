@@ -139,6 +139,15 @@ class FideDiff(nn.Module):
             residuals = self.control(z_t, t, self.base.prompt, k_in=k_in, image=image)
         return diffusion.z0_hat(z_t, self.base(z_t, t, residuals), t)
 
+    def restore(self, image: Any, t: float | None = None) -> Any:
+        """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.
+
+        Thread-safe, any size, alpha kept; `restore_any.restore_image` tells the rest.
+        """
+        from fidediff_model.restore_any import restore_image
+
+        return restore_image(self, image, t)
+
     def timestep(self, blur: Tensor) -> Tensor:
         """t_hat (B,) of whole images (B, 3, H, W), without restoring them; for tiles to share.
 

@@ -258,6 +258,9 @@ def _check_task(task: _Task) -> tuple[str, list[PairCheck]]:
         sharp = _read(task.roots, row["sharp_source"])
         if sharp is None or row["center_index"] not in task.clip.names:
             continue  # plan and shard tell of what is missing
+        center = frames.get(row["center_index"])
+        if center is None or center.shape != sharp.shape:
+            continue  # a bad frame says nothing of its place; the shard names what is wrong with it
         offset = frames.offset_of(sharp, row["center_index"])
         wanted = row["sample_id"] in task.with_blur
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"

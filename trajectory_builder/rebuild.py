@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trajectory_builder import backends, images, manifest, plan, recipe, record
+from trajectory_builder import backends, images, manifest, plan, recipe, record, reshoot
 from trajectory_builder.errors import TrajbuildError, shorten
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, render_windows
@@ -53,19 +53,24 @@ def differences(
     """Blurs that the frames do not give again, or no longer.
 
     Args:
-        folder: a finished GoPro build.
+        folder: a finished build of GoPro or of one's own footage.
         rows: its manifest.
         jobs: worker processes.
-        frames: the root of the frames; where build.json says when None.
+        frames: where the frames or the footage are; where build.json says when None.
         progress: show progress on stderr.
 
     Raises:
-        RebuildError: no record of the build, a source other than GoPro, or no frames.
+        RebuildError: no record of the build, another source, or no frames.
     """
+    build = record.read_build(folder)
+    if build is not None and build["config"]["source"] == "footage":
+        again = reshoot.differences(
+            folder, rows, build, jobs=jobs, sources=frames, progress=progress
+        )
+        return [Difference(*one) for one in again]
     wanted = {row["sample_id"]: row for row in rows.rows() if row["origin"] == "averaged"}
     if not wanted:
         return []
-    build = record.read_build(folder)
     if build is None:
         raise RebuildError(
             "build.json is missing or damaged, so nothing tells where the frames are",
@@ -85,7 +90,7 @@ def differences(
 def _frames_root(build: Mapping[str, Any], frames: Path | None) -> Path:
     if build["config"]["source"] != "gopro":
         raise RebuildError(
-            f"level deep rebuilds GoPro builds; this one is of {build['config']['source']}",
+            f"level deep rebuilds GoPro and one's own footage; this is {build['config']['source']}",
             cure="use --level full, or generate it again and compare with `trajbuild diff`",
         )
     root = frames or Path(build["source"].get("frames", ""))

@@ -146,7 +146,8 @@ def parse(text: str, *, where: str) -> Recipe:
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"the recipe is not sound YAML: {error}", where=where) from error
+        said = " ".join(str(error).split())
+        raise RecipeError(f"the recipe is not sound YAML: {said}", where=where) from error
     if not isinstance(data, dict):
         raise RecipeError("the recipe is not a table of keys and values", where=where)
     unknown = sorted(str(key) for key in set(data) - KEYS)

@@ -140,7 +140,7 @@ WRONG_SOURCES = {
     flat_input_target: ("flattened re-hosted copy", "--layout pairs"),
     flat_blur_sharp: ("flattened re-hosted copy", "--layout pairs"),
     something_else: ("no GoPro tree", "trajbuild generate"),
-    link_in_a_circle: ("cannot be read", ""),
+    link_in_a_circle: ("does not exist", ""),
     pairs_alone: ("needs the 240 fps frames", "--recipe official"),
     sequences_without_files: ("can be used", ""),
 }
@@ -158,6 +158,13 @@ def test_wrong_source_is_one_clear_error_of_wrong_use(tmp_path, make):
     assert advised in cure
     assert all([what, where, cure]), done.stderr
     assert (done.stdout, names_in(tmp_path)) == ("", before)
+
+
+def test_sequences_without_any_pair_are_an_error_even_as_they_are(tmp_path):
+    done = expand(sequences_without_files(tmp_path), "--recipe", "official")
+    assert done.returncode == 2
+    assert "no sequence" in three_parts(done.stderr)[0]
+    assert all(three_parts(done.stderr))
 
 
 def test_pairs_alone_tell_where_the_frames_were_looked_for(tmp_path):
@@ -548,14 +555,16 @@ def test_file_name_that_is_not_utf8_is_left_aside(own_source, small_built, tmp_p
 
 
 def test_name_with_control_characters_cannot_write_to_the_terminal(own_source):
-    touch(own_source.frames / CLIP / "\x1b[31mred.png", b"x")
-    assert "\x1b" not in trajbuild("plan", "--src", own_source.pairs).stderr
+    touch(own_source.frames / CLIP / "\x07bell.png", b"x")
+    done = expand(own_source.pairs, "--dry-run")
+    assert "\x07" not in done.stderr + done.stdout
 
 
 def test_source_that_does_not_exist_is_told_without_control_characters(tmp_path):
-    done = expand(tmp_path / "a\x1b[31mb\nc")
+    done = expand(tmp_path / "a\x07b\nc")
     assert done.returncode == 2
-    assert "\x1b" not in done.stderr
+    assert "\x07" not in done.stderr
+    assert all(three_parts(done.stderr))
 
 
 # Space.

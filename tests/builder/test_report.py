@@ -18,7 +18,8 @@ import small_dataset
 
 from trajectory_builder import images, manifest
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.report import choose, collect, looks, page, pictures, write_report
+from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
+from trajectory_builder.report.agreement import agreement
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,8 @@ def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
 def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
     changed(folder, "train", center_index=3, first_index=-2)
-    points = collect.points(manifest.read(folder / "train").table)
-    assert points.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
+    found = points.points(manifest.read(folder / "train").table)
+    assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
 
 
 def test_rows_without_n_are_counted_as_unknown(tmp_path):
@@ -325,6 +326,20 @@ def test_the_page_names_nothing_outside_itself(folder, tmp_path):
         assert word not in text
 
 
+def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
+    row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
+    many = [
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        for i in range(3000)
+    ]
+    (tmp_path / "train").mkdir()
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
+    text = write_report(tmp_path).read_text()
+    assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
+    assert len(text) < 500_000
+
+
 def test_an_earlier_report_is_replaced(folder, tmp_path):
     out = write_report(folder, tmp_path / "a.html")
     assert write_report(folder, out) == out
@@ -372,6 +387,40 @@ def test_pictures_beyond_the_room_of_the_page_are_left_out(rows, monkeypatch):
     monkeypatch.setattr(pictures, "PICTURE_BYTES", 1)
     gallery = pictures.gather(rows)
     assert (len(gallery.walks), gallery.left_out) == (1, 2)
+
+
+ALIGNMENT = {
+    "level": "full",
+    "corrected": {"clip-b": -2},
+    "clips": [
+        {
+            "split": "train", "clip": name, "sharp_checked": 10, "sharp_found": found,
+            "offsets": [0], "blurs_equal": 7, "blurs_absent": 1, "blurs_differing": 2,
+            "distrusted": distrusted,
+        }
+        for name, found, distrusted in (("clip-a", 10, {}), ("clip-b", 9, {"clip-b/07": "moved"}))
+    ],
+}  # fmt: skip
+
+
+def test_the_alignment_of_all_clips_is_summed():
+    told = agreement({"alignment": ALIGNMENT})
+    sums = (told.checked, told.found, told.equal, told.absent, told.differing)
+    assert sums == (20, 19, 14, 2, 4)
+
+
+def test_pairs_that_the_pixels_contradict_are_named_on_the_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set")
+    record = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(record | {"alignment": ALIGNMENT}))
+    text = write_report(folder).read_text()
+    assert '<span class="name">clip-b/07</span>: moved' in text
+    assert "lies -2 frames from where its name says" in text
+
+
+@pytest.mark.parametrize("odd", [None, [], {"clips": 3}, {"clips": [{}]}, "text", {"level": 1}])
+def test_an_alignment_of_another_form_is_not_summed(odd):
+    assert agreement({"alignment": odd}) is None
 
 
 def test_a_json_value_is_cut_where_it_is_too_deep():

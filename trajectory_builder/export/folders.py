@@ -23,7 +23,7 @@ from trajectory_builder.export.request import (
 )  # fmt: skip
 from trajectory_builder.export.work import Unit
 from trajectory_builder.placing import Placing
-from trajectory_builder.store import Batch
+from trajectory_builder.store import write_atomic
 
 TARGET = "folders"
 ROWS_A_UNIT = 128
@@ -75,7 +75,7 @@ def export_folders(request: Request) -> ExportReport:
         raise ExportError(
             "the data set holds averages of both domains, DeepDeblur reads one folder of blurs",
             where=str(request.source),
-            cure="`trajbuild select --where 'average_domain == \"srgb\"'` first, or --blur-key NAME",
+            cure="take one domain with `trajbuild select --where`, or give --blur-key",
             exit_code=ExitCode.WRONG_USE,
         )
     units = [
@@ -112,19 +112,30 @@ def write_pairs(unit: Unit) -> dict[str, Any]:
     pairs = 0
     out = Path(unit.out)
     placing = Placing(request.files, allow_links=request.allow_links)
-    with Batch() as batch:
-        for row in unit.rows:
-            if request.crop is None:
-                names = place(row, row["key"], request)
-                for name, kind in zip(names, ("blur", "sharp"), strict=True):
-                    placing.add_file(Path(row[f"{kind}_path"]), out / name)
-                    files[name] = {"bytes": row[f"{kind}_bytes"]}
-                pairs += 1
-                continue
-            for patch in patches(row, request.crop, request.overlap):
-                names = place(row, patch.key, request)
-                for name, payload in zip(names, (patch.blur, patch.sharp), strict=True):
-                    batch.add(out / name, payload)
-                    files[name] = {"bytes": len(payload)}
-                pairs += 1
+    made: set[Path] = set()
+    for row in unit.rows:
+        if request.crop is None:
+            names = place(row, row["key"], request)
+            for name, kind in zip(names, ("blur", "sharp"), strict=True):
+                placing.add_file(Path(row[f"{kind}_path"]), out / name)
+                files[name] = {"bytes": row[f"{kind}_bytes"]}
+            pairs += 1
+            continue
+        for patch in patches(row, request.crop, request.overlap):
+            names = place(row, patch.key, request)
+            for name, payload in zip(names, (patch.blur, patch.sharp), strict=True):
+                _write(out / name, payload, made)
+                files[name] = {"bytes": len(payload)}
+            pairs += 1
     return {"files": files, "split": unit.rows[0]["split"], "pairs": pairs}
+
+
+def _write(path: Path, payload: bytes, made: set[Path]) -> None:
+    """Write one crop. It is not flushed: a hundred thousand flushes would take an hour.
+
+    After a power cut a file may be short; resuming sees that by the sizes in the markers.
+    """
+    if path.parent not in made:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.add(path.parent)
+    write_atomic(path, payload, sync=False)

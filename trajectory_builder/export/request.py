@@ -106,11 +106,18 @@ class Patch:
 
 
 def check(request: Request) -> None:
-    """Refuse crops that cannot be cut.
+    """Refuse what cannot be.
 
     Raises:
-        ExportError: the overlap is not smaller than the crop.
+        ExportError: the overlap is not smaller than the crop, or `out` lies in the source.
     """
+    if request.out.resolve().is_relative_to(request.source.resolve()):
+        raise ExportError(
+            f"--out {request.out} lies inside the data set",
+            where=str(request.source),
+            cure="choose a folder outside it",
+            exit_code=ExitCode.WRONG_USE,
+        )
     if request.crop is not None and not 0 <= request.overlap < request.crop:
         raise ExportError(
             f"crops of {request.crop} pixels cannot overlap by {request.overlap}",
@@ -227,8 +234,9 @@ def expected_bytes(row: dict[str, Any], request: Request) -> int:
     size = int(row["blur_bytes"] + row["sharp_bytes"])
     if request.crop is None:
         return size
-    share = patch_count(row, request) * min(request.crop**2, row["width"] * row["height"])
-    return size * share // (row["width"] * row["height"])
+    pixels = int(row["width"] * row["height"])
+    share = patch_count(row, request) * min(request.crop**2, pixels)
+    return size * share // pixels
 
 
 def shards(

@@ -1,6 +1,6 @@
 """Doing an export in units that are whole or absent, so that the same command again goes on.
 
-The output folder's state (lock, config, one marker a unit) is that of a build: `store.OutputFolder`.
+The output folder's state (lock, config, one marker a unit) is that of a build's folder.
 """
 
 from __future__ import annotations

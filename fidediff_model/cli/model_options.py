@@ -1,0 +1,106 @@
+"""Options of all commands that run a trained model, and the `Settings` they make."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fidediff_model.restore import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path)
+_OPTIONS = [
+    click.option("--base-model", help="Folder or hub id of the base weights, if they moved."),
+    click.option(
+        "--latent-stride", type=click.Choice(["4", "8"]), help="Default: as it was trained."
+    ),
+    click.option(
+        "--control",
+        type=click.Choice(["none", "filter"]),
+        help="Leave the kernel control out, or insist on it. Default: as it was trained.",
+    ),
+    click.option(
+        "--tile",
+        type=click.IntRange(min=0),
+        help="Pixels of a UNet tile; 0: whole images. Default: by the image's size.",
+    ),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        default=128,
+        show_default=True,
+        help="Pixels that tiles share.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bf16 on CUDA, fp32 elsewhere.",
+    ),
+    click.option("--device", help="cuda, cuda:1, mps or cpu. Default: the best there is."),
+    click.option("--compile", is_flag=True, help="Compile; pays after some hundred images."),
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Images of one size at once.",
+    ),
+]
+
+
+def model_options(*, required: bool = True) -> Callable[[Command], Command]:
+    """Add `--model` and the options of the table to a command, in this order."""
+    help_text = "Model folder, such as RUN/model."
+    model = click.option("--model", required=required, type=FOLDER, help=help_text)
+
+    def add(command: Command) -> Command:
+        for option in reversed([model, *_OPTIONS]):
+            command = option(command)
+        return command
+
+    return add
+
+
+def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """`auto` as None, anything else as a number."""
+    if value == "auto":
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value} is neither auto nor a number from 0 to 999") from None
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """The settings that the options and, where there are any, timestep and strength make."""
+    from fidediff_model.restore import Settings
+
+    stride = values["latent_stride"]
+    return Settings(
+        timestep=values.get("timestep"),
+        strength=values.get("strength", 1.0),
+        latent_stride=int(stride) if stride else None,
+        control=values["control"],
+        tile=values["tile"],
+        overlap=values["overlap"],
+        dtype=values["dtype"],
+        device=values["device"],
+        compile=values["compile"],
+    )
+
+
+def progress_bar(total: int, unit: str) -> Any:
+    """A bar on stderr: on a terminal one line, elsewhere a line each half minute."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    interval = 0.1 if terminal else 30.0
+    return tqdm(total=total, unit=unit, mininterval=interval, file=sys.stderr, delay=2.0)
