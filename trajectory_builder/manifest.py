@@ -122,6 +122,22 @@ SCHEMA = pa.schema(
 )
 """Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
 
+FURTHER = pa.schema(
+    [
+        _field("camera", pa.string(), "JSON: what the camera did to the blur", null=True),
+        _field(
+            "kernel_path",
+            pa.string(),
+            "the true blur kernels of a synthetic trajectory (.npz), relative to the manifest's"
+            " folder",
+            null=True,
+        ),
+        _field("kernel_sha256", pa.string(), "SHA-256 of that file", null=True),
+        _field("kernel_bytes", pa.int64(), "size of that file", null=True),
+    ]
+)
+"""Columns that `trajbuild generate` adds where they apply."""
+
 # Names of which nothing bad can be said; the few others are looked at closely.
 _PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
 # What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
@@ -501,7 +517,10 @@ def _contradictions(
     for name in SCHEMA.names:
         if not SCHEMA.field(name).nullable and table.column(name).null_count:
             yield f"column {name} has rows without a value", _where(ids, table[name].is_null())
-    yield "hostile path", hostile_paths(table, ["blur_file_name", "sharp_file_name"])
+    yield (
+        "hostile path",
+        hostile_paths(table, [name for name in FILE_COLUMNS if name in table.column_names]),
+    )
     counts = ids.value_counts()
     if len(counts) != len(ids):
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
