@@ -142,9 +142,9 @@ class FideDiff(nn.Module):
     def restore(self, image: Any, t: float | None = None) -> Any:
         """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.
 
-        Thread-safe, any size, alpha kept; `fidediff_model.restore.restore_image` tells the rest.
+        Thread-safe, any size, alpha kept; `restore_any.restore_image` tells the rest.
         """
-        from fidediff_model.restore import restore_image
+        from fidediff_model.restore_any import restore_image
 
         return restore_image(self, image, t)
 

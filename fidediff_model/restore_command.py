@@ -67,9 +67,7 @@ def make_plan(
     left = left_to_do(
         jobs, out, recorded, overwrite=values["overwrite"], skip=values["skip_existing"]
     )
-    options = RunOptions(
-        values["batch"], values["side_by_side"], values["show_kernels"], recorded
-    )
+    options = RunOptions(values["batch"], values["side_by_side"], values["show_kernels"], recorded)
     return RestorePlan(
         left, len(jobs) - len(left), out, values["model"], values["base_model"], settings, options
     )
@@ -113,5 +111,3 @@ def _need_estimator(model: Any) -> None:
             where="--show-kernels",
             cure="train it (fidediff train kernel), or leave the option out",
         )
-
-

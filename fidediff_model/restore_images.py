@@ -8,6 +8,7 @@ to 8, so those pixels go through OpenCV and tifffile.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,12 @@ FORMATS = {
     ".webp": "WEBP",
 }
 """File ending -> format; what `restore` reads and writes."""
-JPEG_QUALITY = 95
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "TIFF": {"compression": "tiff_deflate"},
+    "WEBP": {"lossless": True, "exact": True},
+}
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _PNG_HEAD = 8 + 12 + 13  # signature, then the IHDR chunk
@@ -41,6 +47,8 @@ _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)
 _TURNS |= {7: (1, True), 8: (1, False)}
 # Pillow raises all of these for files that are not what they claim to be.
 _DAMAGED = (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError, KeyError)
+
+log = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -86,7 +94,7 @@ class Picture:
         values = to_unit(image)
         if self.gray:
             values = np.repeat(values.mean(axis=2, keepdims=True), 3, axis=2)
-        pixels = np.rint(values * self.white).astype(self.pixels.dtype)
+        pixels: Any = np.rint(values * self.white).astype(self.pixels.dtype)
         return replace(self, pixels=pixels)
 
 
@@ -158,9 +166,9 @@ def _check_kind(opened: Any, name: str) -> None:
 
 def _bits(opened: Any, content: bytes) -> int:
     if opened.format == "PNG":
-        return content[24]  # IHDR: bit depth
+        return int(content[24])  # IHDR: bit depth
     if opened.format == "TIFF":
-        return max(opened.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+        return int(max(opened.tag_v2.get(_BITS_PER_SAMPLE, (8,))))
     return 8
 
 
@@ -212,10 +220,11 @@ def _upright_exif(opened: Any) -> bytes | None:
 def _read_deep(opened: Any, content: bytes, name: str) -> Picture:
     """16 bits a channel."""
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    values: Any = None
     try:
         values = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        values = None
+    except cv2.error as error:
+        log.debug("OpenCV refuses %s: %s", name, error)
     if values is None or values.dtype != np.uint16:
         raise ImageError(
             "the file has 16 bits in a layout that cannot be read",
@@ -256,13 +265,7 @@ def encode_picture(picture: Picture, *, file_format: str | None = None) -> bytes
         return deep(values, picture)
     if values.dtype == np.uint16:
         values = np.rint(values / 257).astype(np.uint8)
-    options: dict[str, Any] = {"icc_profile": picture.icc, "exif": picture.exif}
-    options |= {
-        "PNG": {},
-        "JPEG": {"quality": JPEG_QUALITY, "subsampling": 0},
-        "TIFF": {"compression": "tiff_deflate"},
-        "WEBP": {"lossless": True, "exact": True},
-    }[file_format]
+    options = {"icc_profile": picture.icc, "exif": picture.exif} | _OPTIONS[file_format]
     sink = io.BytesIO()
     image = Image.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
     image.save(sink, file_format, **{k: v for k, v in options.items() if v is not None})

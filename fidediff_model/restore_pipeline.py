@@ -10,7 +10,8 @@ from typing import Any, Literal, Self
 import torch
 
 from fidediff_model.model import FideDiff
-from fidediff_model.restore import ReadyModel, Settings, make_ready, restore_image
+from fidediff_model.restore import ReadyModel, Settings, make_ready
+from fidediff_model.restore_any import restore_image
 
 
 @dataclass(frozen=True)

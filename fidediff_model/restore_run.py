@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -167,9 +168,7 @@ _Read = tuple[Job, Future[Picture]]
 _Ready = tuple[Job, Picture]
 
 
-def _read_ahead(
-    jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int
-) -> Iterator[_Read]:
+def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_Read]:
     """Jobs with their pictures being read, `depth` of them ahead of the consumer."""
     rest = iter(jobs)
     ahead: deque[_Read] = deque((job, readers.submit(_read, job)) for job in islice(rest, depth))
@@ -203,9 +202,7 @@ def _same_size(pictures: Iterator[_Ready], batch: int) -> Iterator[list[_Ready]]
     """Runs of neighbours of one size, at most `batch` long."""
     group: list[_Ready] = []
     for job, picture in pictures:
-        if group and (
-            len(group) == batch or group[0][1].pixels.shape != picture.pixels.shape
-        ):
+        if group and (len(group) == batch or group[0][1].pixels.shape != picture.pixels.shape):
             yield group
             group = []
         group.append((job, picture))
@@ -235,10 +232,8 @@ def _run_group(
     result.notes.update(answer.notes)
     seconds = (time.monotonic() - started) / len(group)
     for index, (job, picture) in enumerate(group):
-        yield (
-            job,
-            lambda i=index, j=job, p=picture: _write(j, p, answer, i, kernels[i], options, seconds),
-        )
+        shown_kernels = kernels[index]
+        yield job, partial(_write, job, picture, answer, index, shown_kernels, options, seconds)
 
 
 def _write(

@@ -187,7 +187,7 @@ def reach(estimator: KernelEstimator) -> int:
     """Pixels from which a pixel's kernel can be influenced, rounded up to 64."""
     levels = len(estimator.down)
     blocks = len(estimator.middle)
-    radius = 1 + sum((4 * blocks + 2) * 2**level for level in range(levels))
+    radius: int = 1 + sum((4 * blocks + 2) * 2**level for level in range(levels))
     radius += (2 * blocks + 1) * 2**levels
     return -(-radius // 64) * 64
 

@@ -8,8 +8,7 @@ of images.
 from __future__ import annotations
 
 import errno
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -31,7 +30,6 @@ _ENCODERS = {
     ".avi": ("mpeg4", {"qscale": "2", "flags": "+qscale", "global_quality": "236"}),
 }
 _AHEAD = 4
-_END = object()
 
 
 class VideoError(FideDiffError):
@@ -104,9 +102,7 @@ class _Passage:
             )
         self.stream = pictures[0]
         self.stream.thread_type = "AUTO"
-        self.sounds = {
-            s.index: written.add_stream_from_template(s) for s in opened.streams.audio
-        }
+        self.sounds = {s.index: written.add_stream_from_template(s) for s in opened.streams.audio}
         # The header is written with the first packet, so sound waits for the video's stream.
         self.waiting: list[Any] = []
         self.out: Any = None
@@ -159,7 +155,9 @@ class _Passage:
         self.t_hats += [float(t) for t in answer.t_hat]
         self.notes |= dict.fromkeys(answer.notes)
         self.report("frame", len(frames))
-        scaled = [np.rint(to_unit(image) * white).astype(pixels[0].dtype) for image in answer.images]
+        scaled = [
+            np.rint(to_unit(image) * white).astype(pixels[0].dtype) for image in answer.images
+        ]
         return frames, scaled
 
     def _write(self, frames: list[Any], restored: list[npt.NDArray[Any]]) -> None:
@@ -248,37 +246,8 @@ def _range(frame: Any) -> int:
 
 def _ahead(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Run an iterator in a thread, a few items ahead; its error is raised here."""
-    passed: queue.Queue[Any] = queue.Queue(_AHEAD)
-    stopped = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                passed.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((_END, None))
-        except Exception as error:
-            put((_END, error))
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = passed.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(next, items, None) for _ in range(_AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(next, items, None))
             yield item
-    finally:
-        stopped.set()
-        thread.join()

@@ -167,12 +167,13 @@ def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
         recipe = config.get("recipe", {}).get("name", "?")
         raise other_config(folder.root, differing, recipe)
     digest = record.table_sha256(plan.table, plan.config_sha256 + link)
+    known = stored.get("plan_sha256") == digest
+    if not known:
+        record.refuse_other_source(folder, plan.table)
     if plan.alignment is not None:
         record.write_alignment(folder, plan.alignment)
-    if stored.get("plan_sha256") == digest:
-        return digest
-    record.refuse_other_source(folder, plan.table)
-    record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
+    if not known:
+        record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
     return digest
 
 

@@ -379,7 +379,7 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
 def _metadata_of(schema: pa.Schema) -> dict[str, str]:
     entries = schema.metadata or {}
     return {
-        key[len(_PREFIX) :].decode(): value.decode()
+        key[len(_PREFIX) :].decode(errors="replace"): value.decode(errors="replace")
         for key, value in entries.items()
         if key.startswith(_PREFIX)
     }

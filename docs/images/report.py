@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, sync_playwright
 from trajectory_builder import build, plan, recipe, report, sample
 
 HERE = Path(__file__).parent
-SIZE = {"width": 1160, "height": 1040}
+SIZE = {"width": 1160, "height": 870}
 CLIP_SHOWN = "GOPR9002_11_00"
 BYTES_AT_MOST = 200_000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

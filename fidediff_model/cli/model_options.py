@@ -16,7 +16,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 FOLDER = click.Path(path_type=Path)
 _OPTIONS = [
-    click.option("--model", required=True, type=FOLDER, help="Model folder, such as RUN/model."),
     click.option("--base-model", help="Folder or hub id of the base weights, if they moved."),
     click.option(
         "--latent-stride", type=click.Choice(["4", "8"]), help="Default: as it was trained."
@@ -57,11 +56,17 @@ _OPTIONS = [
 ]
 
 
-def model_options(command: Command) -> Command:
-    """Add the options to a command, in the order of the table."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def model_options(*, required: bool = True) -> Callable[[Command], Command]:
+    """Add `--model` and the options of the table to a command, in this order."""
+    help_text = "Model folder, such as RUN/model."
+    model = click.option("--model", required=required, type=FOLDER, help=help_text)
+
+    def add(command: Command) -> Command:
+        for option in reversed([model, *_OPTIONS]):
+            command = option(command)
+        return command
+
+    return add
 
 
 def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) -> float | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--strength", type=float, default=1.0, show_default=True, help="0: the input, 1: all of it."
 )
-@model_options
+@model_options()
 @click.option("--side-by-side", is_flag=True, help="Also write input and output in one picture.")
 @click.option("--show-kernels", is_flag=True, help="Also write a picture of the blur kernels.")
 @click.option("--skip-existing", is_flag=True, help="Leave whatever exists alone.")
@@ -75,9 +75,9 @@ def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> in
         raise click.UsageError("one image goes from - to -: fidediff restore - --out -")
     from fidediff_model import restore_command
 
-    content = click.get_binary_stream("stdin").read()
+    content = sys.stdin.buffer.read()
     restored, t_hat = restore_command.restore_bytes(content, settings_of(values), values)
-    click.get_binary_stream("stdout").write(restored)
+    sys.stdout.buffer.write(restored)
     click.echo(f"timestep {t_hat:.1f}", err=True)
     return 0
 
@@ -87,7 +87,10 @@ def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
     from fidediff_model.errors import LISTED_AT_MOST
     from fidediff_model.restore_jobs import RECORD_FILE, shown
 
-    failures = [{"file": shown(f), "what": e.what, "cure": e.cure} for f, e in report.failures]
+    failures = [
+        {"file": shown(file), "what": error.what, "cure": error.cure}
+        for file, error in report.failures
+    ]
     for failure in failures[:LISTED_AT_MOST]:
         click.echo(f"failed: {failure['file']}: {failure['what']}", err=True)
         if failure["cure"]:

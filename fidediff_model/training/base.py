@@ -34,7 +34,6 @@ def train(request: Request) -> Outcome:
         FideDiffError: what cannot be trained, or a loss that is no number.
     """
     run = start.open_run("base", request)
-    loss = start.open_loss(run.settings)
     start.seed_process(run)
     weights = start.open_base(run)
     # D copies the encoder of the clean UNet, so it comes before LoRA goes in.
@@ -42,4 +41,4 @@ def train(request: Request) -> Outcome:
     model = build(run.config.model, weights, seed=run.settings.seed)
     image_stage.cast_frozen(model, run)
     model.train_only("base")
-    return image_stage.fit(run, BaseStep(model), loss, discriminator)
+    return image_stage.fit(run, BaseStep(model), discriminator)

@@ -64,7 +64,6 @@ def train(request: Request) -> Outcome:
         FideDiffError: what cannot be trained, or a loss that is no number.
     """
     run = start.open_run("control", request)
-    loss = start.open_loss(run.settings)
     start.seed_process(run)
     weights = start.open_base(run)
     discriminator = image_stage.make_discriminator(run, weights)
@@ -72,7 +71,7 @@ def train(request: Request) -> Outcome:
     image_stage.cast_frozen(model, run)
     model.train_only("control")
     stepper = ControlStep(model, estimated=run.settings.control_timestep == "estimated")
-    return image_stage.fit(run, stepper, loss, discriminator)
+    return image_stage.fit(run, stepper, discriminator)
 
 
 def _build(run: Run, weights: start.BaseWeights) -> FideDiff:

@@ -38,17 +38,17 @@ class Stepped(NamedTuple):
     time_loss: Tensor | None = None
 
 
-def fit(
-    run: Run, stepper: nn.Module, loss: ReconstructionLoss, discriminator: Discriminator | None
-) -> Outcome:
+def fit(run: Run, stepper: nn.Module, discriminator: Discriminator | None) -> Outcome:
     """Train what of `stepper` is trainable, to the run's last step.
 
     Args:
         run: opened.
         stepper: (blur, t) -> `Stepped`, with the whole model as its attribute `model`.
-        loss: on images.
         discriminator: D, or None.
     """
+    if run.loss is None:
+        raise TypeError("a stage that restores images has a loss")
+    loss = run.loss
     model: FideDiff = stepper.model  # type: ignore[assignment]  # a module's attributes are Any
     settings, accelerator = run.settings, run.accelerator
     if settings.gradient_checkpointing:
@@ -171,8 +171,9 @@ def make_discriminator(run: Run, weights: BaseWeights) -> Discriminator | None:
 def cast_frozen(model: FideDiff, run: Run) -> None:
     """Bring the frozen UNet and VAE to the run's precision; what trains stays float32."""
     dtype = processes.frozen_dtype(run.settings.precision)
-    model.base.unet.to(dtype)
-    model.codec.vae.to(dtype)
+    for part in (model.base.unet, model.codec.vae):
+        if dtype != torch.float32:
+            part.to(dtype)
     model.base.widen_trained()
 
 

@@ -14,11 +14,12 @@ import torch
 
 from fidediff_model import config as model_config
 from fidediff_model import model_folder
+from fidediff_model.base_folder import check_folder, find_folder
 from fidediff_model.config import ModelConfig
 from fidediff_model.data import DrawRules, TrajectoryDataset
 from fidediff_model.losses import ReconstructionLoss
 from fidediff_model.model import ModelError
-from fidediff_model.pretrained import BaseWeights, load_base
+from fidediff_model.pretrained import RANDOM, BaseWeights, load_base
 from fidediff_model.training import checkpoint, processes, run_folder
 from fidediff_model.training.run_folder import RunConfig
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings, to_dict
@@ -64,6 +65,7 @@ class Run:
         train: what is learnt from.
         validation: what is scored; None without a held-out split.
         checkpoint: what is resumed; None at the beginning.
+        loss: on images; None in the stage kernel.
     """
 
     config: RunConfig
@@ -71,7 +73,8 @@ class Run:
     accelerator: Any
     train: TrajectoryDataset
     validation: TrajectoryDataset | None
-    checkpoint: Path | None
+    checkpoint: Path | None = None
+    loss: ReconstructionLoss | None = None
 
     @property
     def settings(self) -> TrainSettings:
@@ -116,8 +119,11 @@ def open_run(stage: Stage, request: Request) -> Run:
         settings=settings,
     )
     run_folder.refuse_other(request.run_dir, config, resume=request.resume)
+    loss = _open_loss(settings) if stage != "kernel" else None
+    if config.base_model.partition(":")[0] != RANDOM:
+        check_folder(find_folder(config.base_model), config.model.base)
     accelerator = processes.start(settings.precision)
-    run = Run(config, request.run_dir, accelerator, train, validation, None)
+    run = Run(config, request.run_dir, accelerator, train, validation, loss=loss)
     if run.is_main:
         run_folder.write(request.run_dir, config)
     accelerator.wait_for_everyone()
@@ -171,7 +177,7 @@ def datasets(
     return train, TrajectoryDataset(found, held_out, split=wanted)
 
 
-def open_loss(settings: TrainSettings) -> ReconstructionLoss:
+def _open_loss(settings: TrainSettings) -> ReconstructionLoss:
     """L1 and the perceptual distance; its backbone is read before anything else starts."""
     vgg: VGG16 | None = None
     if settings.perceptual != "none":
@@ -201,7 +207,7 @@ def open_base(run: Run) -> BaseWeights:
     )
     if config.start:
         wanted = model_folder.read_config(Path(config.start))["base_fingerprint"]
-        if weights.fingerprint() != wanted:
+        if weights.fingerprint != wanted:
             raise ModelError(
                 "the stage before was trained over other base weights",
                 where=f"{config.base_model}, {config.start}",

@@ -18,7 +18,7 @@ import small_dataset
 
 from trajectory_builder import images, manifest
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.report import choose, collect, looks, page, pictures, write_report
+from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
 from trajectory_builder.report.agreement import agreement
 
 
@@ -95,8 +95,8 @@ def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
 def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
     changed(folder, "train", center_index=3, first_index=-2)
-    points = collect.points(manifest.read(folder / "train").table)
-    assert points.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
+    found = points.points(manifest.read(folder / "train").table)
+    assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
 
 
 def test_rows_without_n_are_counted_as_unknown(tmp_path):
@@ -324,6 +324,20 @@ def test_the_page_names_nothing_outside_itself(folder, tmp_path):
     text = write_report(folder, tmp_path / "a.html").read_text()
     for word in ("http:", "https:", "src=//", "@import", "url(http"):
         assert word not in text
+
+
+def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
+    row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
+    many = [
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        for i in range(3000)
+    ]
+    (tmp_path / "train").mkdir()
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
+    text = write_report(tmp_path).read_text()
+    assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
+    assert len(text) < 500_000
 
 
 def test_an_earlier_report_is_replaced(folder, tmp_path):

@@ -8,9 +8,10 @@ from typing import Literal
 
 from trajectory_builder.manifest import Manifest
 from trajectory_builder.report.agreement import agreement
-from trajectory_builder.report.collect import POINTS_WANTED, Numbers, Points
+from trajectory_builder.report.collect import Numbers
 from trajectory_builder.report.looks import Near, Outlier
 from trajectory_builder.report.pictures import Gallery
+from trajectory_builder.report.points import POINTS_WANTED, Points
 
 State = Literal["good", "look", "wrong"]
 
@@ -78,10 +79,10 @@ def _alignment(numbers: Numbers) -> Finding | None:
     told = agreement(numbers.build)
     if told is None:
         return None
+    compared = told.equal + told.differing
     text = (
         f"{told.found:,} of {told.checked:,} official sharp images were found among the frames;"
-        f" {told.equal:,} of {told.equal + told.differing:,} official blurs that were compared equal"
-        " the mean of their window"
+        f" {told.equal:,} of {compared:,} official blurs compared are the mean of their window"
     )
     state: State = "good" if told.found == told.checked and not told.differing else "look"
     return Finding("wrong" if told.distrusted else state, text, "alignment")

@@ -21,9 +21,10 @@ from trajectory_builder.manifest import Manifest
 from trajectory_builder.report import charts, looks
 from trajectory_builder.report.agreement import agreement
 from trajectory_builder.report.choose import MAX_POINTS
-from trajectory_builder.report.collect import POINTS_WANTED, Numbers
+from trajectory_builder.report.collect import Numbers
 from trajectory_builder.report.glance import glance
 from trajectory_builder.report.pictures import Gallery
+from trajectory_builder.report.points import POINTS_WANTED
 from trajectory_builder.version import __version__
 
 HERE = Path(__file__).parent

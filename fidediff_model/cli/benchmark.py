@@ -1,0 +1,62 @@
+"""`fidediff benchmark`: seconds an image, part by part."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from fidediff_model.cli.model_options import FOLDER, progress_bar
+
+
+def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT as (height, width)."""
+    width, _, height = value.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise click.BadParameter(f"give WIDTHxHEIGHT such as 1280x720, not {value!r}")
+    return int(height), int(width)
+
+
+@click.command("benchmark")
+@click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True)
+@click.option("--base-model", help="Folder or hub id of base weights.  [default: random ones]")
+@click.option("--random-base", is_flag=True, help="Random base weights: the default, said aloud.")
+@click.option("--size", default="1280x720", show_default=True, callback=read_size)
+@click.option("--latent-stride", type=click.Choice(["4", "8"]), help="Only this one.")
+@click.option("--control", type=click.Choice(["none", "filter"]), help="Only this one.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Only these.  [default: bf16 and fp32 on CUDA, fp32 elsewhere]",
+)
+@click.option("--compile/--no-compile", default=False, help="Also compiled.")
+@click.option("--device", help="cuda, cuda:1, mps or cpu. Default: the best there is.")
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(as_json: bool, **values: Any) -> None:
+    """Measure seconds per image, part by part.
+
+    Latent strides x control x types (x compiled), warm, with p50 and p95, peak
+    memory, TFLOP and the share of the device's peak; the paper's seconds are
+    printed beside. Speed does not depend on weights, so random ones will do.
+
+    \b
+    fidediff benchmark --preset tiny --size 640x360
+    fidediff benchmark --preset sd21 --random-base --compile --device cuda
+    """
+    if values["random_base"] and values["base_model"]:
+        raise click.UsageError("--random-base and --base-model exclude one another")
+    from fidediff_model import speed_command
+    from fidediff_model.speed_table import to_markdown
+
+    plan = speed_command.make_plan(values)
+    with progress_bar(len(plan.variants), "variant") as bar:
+        result = plan.run(lambda variant: bar.update())
+    if values["out"]:
+        speed_command.write(result, values["out"])
+    click.echo(json.dumps(result) if as_json else to_markdown(result))
