@@ -173,7 +173,7 @@ def scheduler(tmp_path_factory):
     processes = [
         subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands
     ]
-    yield address
+    yield address, processes[1:]
     for process in reversed(processes):
         process.terminate()
     for process in processes:
@@ -182,10 +182,23 @@ def scheduler(tmp_path_factory):
 
 @pytest.mark.slow
 def test_running_dask_scheduler_builds_the_same_bytes(scheduler, source, quiet, tmp_path):
-    options = ("--backend", "dask", "--dask-scheduler", scheduler)
+    options = ("--backend", "dask", "--dask-scheduler", scheduler[0])
     done = expand(source, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
     assert kill_fuzz.differences(quiet, kill_fuzz.tree(tmp_path / "out")) == []
+
+
+@pytest.mark.slow
+def test_running_dask_scheduler_outlives_a_killed_worker(scheduler, source, quiet, tmp_path):
+    address, workers = scheduler
+    out = tmp_path / "out"
+    process = start(source, out, "--backend", "dask", "--dask-scheduler", address)
+    wait_for(lambda: list(out.glob(".trajbuild/begun/*/*/*")) or process.poll() is not None)
+    for worker in workers_of(psutil.Process(workers[0].pid)):
+        worker.kill()
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    assert kill_fuzz.differences(quiet, kill_fuzz.tree(out)) == []
 
 
 def test_dask_scheduler_that_does_not_answer_is_named(source, tmp_path):
