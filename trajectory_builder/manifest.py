@@ -36,9 +36,9 @@ from trajectory_builder.schema import (
 )
 
 __all__ = [
-    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP", "SCHEMA",
-    "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform", "content_sha256",
-    "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
+    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
+    "SCHEMA", "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform",
+    "content_sha256", "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
     "recorded_sha256", "resolve", "schema_metadata", "to_bytes", "write",
 ]  # fmt: skip
 

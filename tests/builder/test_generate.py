@@ -389,6 +389,13 @@ def test_missing_kernel_file_is_found_and_restored(photos, stills_made, tmp_path
     assert tree(own) == tree(stills_made)
 
 
+def test_selection_takes_the_kernels_along(stills_made, tmp_path):
+    done = trajbuild("select", stills_made, "--where", "n_frames >= 7", "--out", tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+    assert verify.verify(tmp_path / "s", "full").findings == ()
+    assert len(list((tmp_path / "s/train/kernels").rglob("*.npz"))) == 4
+
+
 def test_datasets_reads_the_set_offline(stills_made, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
