@@ -459,6 +459,20 @@ def test_requests_that_cannot_be_are_refused(clip, options, what):
         generate.plan_footage(FootageRequest((clip,), **options))
 
 
+@pytest.mark.parametrize("kind", ["still", "deep"])
+def test_gamma_averages_of_other_sources_are_refused(tmp_path, kind):
+    folder = save_frames(tmp_path / "f", deep(9) if kind == "deep" else pan(9))
+    request = FootageRequest((folder,), average="gamma2.2", stills=kind == "still", n_frames=(5,))
+    with pytest.raises(WindowError) as caught:
+        generate.plan_footage(request)
+    assert "--camera response=gamma2.2" in caught.value.cure
+
+
+def test_gamma_averages_of_a_video_are_told(clip, tmp_path):
+    make(tmp_path / "out", clip, average="gamma2.2", n_frames=(5,), max_per_clip=1)
+    assert [row["average_domain"] for row in rows_of(tmp_path / "out")] == ["gamma2.2"]
+
+
 def test_fewer_frames_than_n_are_told(tmp_path):
     path = write_video(tmp_path / "short.mp4", pan(8))
     with pytest.raises(WindowError, match="no window of 13 frames"):
