@@ -99,7 +99,8 @@ class Fuzz:
                 detail = f"{name}:{self.random.randint(1, FAULT_POINTS[name])}"
             else:
                 # A count of files, not a time: on a busy machine a time would miss the build.
-                detail = str(self.random.randint(0, len(self.quiet)))
+                first = 20 if kind == "worker" else 0  # workers are there when files are
+                detail = str(self.random.randint(first, len(self.quiet)))
             made.append(Trial(kind, detail, backend))
         return made
 
