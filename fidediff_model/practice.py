@@ -1,8 +1,9 @@
-"""A base model for `train_tiny.py`, in place of SD 2.1: a small VAE and UNet, trained on its clips.
+"""A practice base: a small VAE and UNet trained on one's own sharp images, in place of SD 2.1.
 
-FideDiff starts from a pre-trained latent diffusion model. The tiny preset has none, so one is made
-here: the VAE learns to give back sharp and blurry crops, then the UNet learns to denoise latents of
-sharp crops, both from the training clips alone. Saved as a diffusers folder for `--base-model`.
+FideDiff starts from a pre-trained latent diffusion model, and there is none of the tiny preset's
+size. Over random weights every restored image is noise; so for the demo and for trials on a CPU one
+is made here: the VAE learns to give back sharp and blurry crops, then the UNet learns to denoise
+latents of sharp crops. It is saved as a diffusers folder, which `--base-model` takes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,34 +22,60 @@ from torch import Tensor, nn
 
 from fidediff_model import diffusion
 from fidediff_model.config import BaseConfig
+from fidediff_model.image_files import read_image
 from fidediff_model.pretrained import BaseWeights, random_base
+from trajectory_builder import manifest
 
 CROP = 64
 STRIDE = 4
 Say = Callable[[str], None]
 
 
-def read_images(data: Path, pattern: str) -> Tensor:
-    """All images of a data set that match, as (N, 3, H, W) float32 in [-1, 1]."""
-    files = sorted(data.glob(pattern))
-    pixels = np.stack([cv2.cvtColor(cv2.imread(str(f)), cv2.COLOR_BGR2RGB) for f in files])
+def _images(data: Path) -> tuple[Tensor, Tensor]:
+    """Sharp images and the longest blurs of the training split, (N, 3, H, W) in [-1, 1]."""
+    found = manifest.read(data)
+    longest: dict[str, tuple[int, int]] = {}
+    for number, row in enumerate(found.rows()):
+        if row["split"] == "train":
+            n_frames = row["n_frames"] or 0
+            best = longest.get(row["trajectory_id"], (-1, 0))
+            longest[row["trajectory_id"]] = max(best, (n_frames, number))
+    rows = [number for _, number in longest.values()]
+    names = ("sharp_file_name", "blur_file_name")
+    sharp, blur = (np.stack([read_image(found.file(r, name)) for r in rows]) for name in names)
+    return _to_range(sharp), _to_range(blur)
+
+
+def _to_range(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def make(
     data: Path, folder: Path, config: BaseConfig, *, vae_steps: int, unet_steps: int, say: Say
 ) -> None:
-    """Pre-train VAE and UNet on the training clips of `data` and save them; twice is once."""
+    """Train VAE and UNet on the training split of `data` and save them; twice is once.
+
+    Args:
+        data: folder of a data set whose images have one size, 64 pixels a side at least.
+        folder: becomes `unet/`, `vae/`, `scheduler/`; the last of them is the sign of a whole one.
+        config: structure of the base.
+        vae_steps: each of 4 crops of 64 pixels.
+        unet_steps: each of 8 crops of latents.
+        say: told a line now and then.
+    """
     if (folder / "scheduler" / "scheduler_config.json").is_file():
         return
     weights = random_base(config, seed=0)
-    sharp = read_images(data, "train/sharp/*/*.png")
-    blur = read_images(data, "train/blur/*/*_n13.png")
+    sharp, blur = _images(data)
     train_vae(weights.vae, torch.cat([sharp, blur]), steps=vae_steps, say=say)
     train_unet(weights, sharp, steps=unet_steps, say=say)
     weights.vae.save_pretrained(folder / "vae")
     weights.unet.save_pretrained(folder / "unet")
-    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    _write_schedule(folder / "scheduler")
+
+
+def _write_schedule(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     schedule = {
         "beta_schedule": "scaled_linear",
         "beta_start": diffusion.BETA_START,
@@ -58,7 +84,7 @@ def make(
         "prediction_type": "epsilon",
     }
     text = json.dumps({"_class_name": "DDPMScheduler"} | schedule, indent=2)
-    (folder / "scheduler" / "scheduler_config.json").write_text(text)
+    (folder / "scheduler_config.json").write_text(text)
 
 
 def train_vae(vae: Any, images: Tensor, *, steps: int, say: Say) -> None:
