@@ -1,0 +1,60 @@
+"""A tiny model with all parts on disk, whose trained parts have moved, and the CLI in-process."""
+
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fidediff_model import config, pretrained
+from fidediff_model.cli import main
+from fidediff_model.model import PARTS, FideDiff, build
+
+TINY = config.preset("tiny")
+SMALL = replace(TINY, kernel=replace(TINY.kernel, kernel_size=5))
+
+
+@cache
+def folder_of(parts: tuple = PARTS) -> Path:
+    """A model folder that all tests of a process share; nobody writes into it."""
+    torch.set_num_threads(1)
+    weights = pretrained.load_base("random:1", SMALL.base)
+    model = build(SMALL, weights, parts=parts, seed=1)
+    generator = torch.Generator().manual_seed(4)
+    moved = [*model.base.lora_parameters(), *(model.control.parameters() if model.control else [])]
+    for parameter in moved:
+        parameter.data += 0.03 * torch.randn(parameter.shape, generator=generator)
+    folder = Path(tempfile.mkdtemp(prefix="small_model_")) / "model"
+    model.save(folder)
+    return folder
+
+
+@cache
+def loaded() -> FideDiff:
+    """The same model in memory; nobody changes it."""
+    return FideDiff.load(folder_of())
+
+
+def cli(*args) -> int:
+    """Run `fidediff` as a user does, in this process; the exit code."""
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as end:
+        return int(end.code or 0)
+    raise AssertionError("main always exits")
+
+
+def scene(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Soft blobs and edges (H, W, 3) uint8, as little like noise as a photograph."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (-(-height // 12), -(-width // 12), 3))
+    big = np.kron(coarse, np.ones((12, 12, 1)))[:height, :width]
+    ramp = np.linspace(0, 60, width)[None, :, None]
+    return np.clip(0.75 * big + ramp, 0, 255).astype(np.uint8)
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 as (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(image / 127.5 - 1).float().permute(2, 0, 1)[None].contiguous()
