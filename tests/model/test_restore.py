@@ -2,6 +2,8 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_tiles_cover_every_cell_on_the_grid_of_eight():
 
 def test_neighbouring_tiles_overlap_as_asked():
     found = spans(400, 64, 16)
-    assert all(b - c >= 16 for (_, b), (c, _) in zip(found, found[1:], strict=False))
+    assert all(b - c >= 16 for (_, b), (c, _) in pairwise(found))
 
 
 def test_kernels_in_bands_equal_kernels_of_the_whole():
@@ -320,7 +322,8 @@ from small_model import scene, tensor
 from fidediff_model.model import FideDiff
 from fidediff_model.restore import ReadyModel, Settings
 model = FideDiff.load(sys.argv[1])
-ready = ReadyModel(model, Settings(device="cpu", timestep=200.0, control="none"), torch.device("cpu"))
+settings = Settings(device="cpu", timestep=200.0)
+ready = ReadyModel(model, settings, torch.device("cpu"))
 model.control = None
 ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -332,8 +335,6 @@ print(answer.notes, tuple(answer.images.shape))
 
 
 def test_out_of_memory_falls_back_to_less_and_says_so(tmp_path):
-    from pathlib import Path
-
     script = tmp_path / "limited.py"
     script.write_text(OUT_OF_MEMORY)
     ended = subprocess.run(

@@ -195,7 +195,7 @@ def refused(capsys, *arguments) -> str:
     code = cli("restore", *arguments)
     error = capsys.readouterr().err
     assert code == 2
-    assert error.startswith("error:") or error.startswith("Usage:")
+    assert error.startswith(("error:", "Usage:"))
     assert "Traceback" not in error
     return error
 

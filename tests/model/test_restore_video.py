@@ -5,8 +5,8 @@ import torch
 from small_model import cli, folder_of, loaded, scene
 
 from fidediff_model.restore import ReadyModel, Settings
-from fidediff_model.restore_run import RunOptions, restore_files
 from fidediff_model.restore_jobs import Job
+from fidediff_model.restore_run import RunOptions, restore_files
 from fidediff_model.restore_video import VideoError, restore_video
 
 CPU = torch.device("cpu")
