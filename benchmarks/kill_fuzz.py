@@ -9,9 +9,10 @@ Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 - `fault`: a process kills itself at a named step of a write (see `store.fault_point`);
 - `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
 
-Then no process of it may be alive after five seconds, and the same command must end with 0, leave
-no temporary file, pass `verify --level deep`, and give the bytes of the quiet build. Of build.json
-the time `finished`, and the digest over it, are left out of the comparison; nothing else is.
+Then no process of it may be alive after five seconds (and after a signal nothing of it be left in
+shared memory), and the same command must end with 0, leave no temporary file, pass
+`verify --level deep`, and give the bytes of the quiet build. Of build.json the time `finished`, and
+the digest over it, are left out of the comparison; nothing else is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,7 +116,11 @@ class Fuzz:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         struck = self._strike(trial, process, out)
-        trial.wrong = self._ended(trial, process, token, struck) or self._again(trial, out, token)
+        trial.wrong = self._ended(trial, process, token, struck) or self._again(trial, out)
+        for name in shared_memory(process.pid):  # a killed group cannot tidy up after itself
+            path = Path("/dev/shm", name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(out.parent)
         return trial
 
     def _strike(self, trial: Trial, process: subprocess.Popen[str], out: Path) -> float:
@@ -161,11 +167,13 @@ class Fuzz:
         }[trial.kind.split("-")[0]]  # fmt: skip
         if trial.met and trial.first_exit not in wanted | ({0} if trial.kind in SIGNALS else set()):
             return f"the disturbed build ended with {trial.first_exit}: {errors[-300:]}"
+        if trial.kind in SIGNALS and (left := shared_memory(process.pid)):
+            return f"left in shared memory: {left[:3]}"
         if "Traceback" in errors:
             return f"a traceback: {errors[-300:]}"
         return ""
 
-    def _again(self, trial: Trial, out: Path, token: str) -> str:
+    def _again(self, trial: Trial, out: Path) -> str:
         trial.temporaries_met = len(temporaries(out))
         code, errors = self._expand(out, jobs=1)
         if code != 0:
@@ -176,7 +184,7 @@ class Fuzz:
             return f"other bytes than the quiet build: {differing[:3]}"
         from trajectory_builder.verify import verify
 
-        if findings := verify(out, "full").findings:
+        if findings := verify(out, "deep").findings:
             return f"verify: {findings[0].what}"
         return ""
 
@@ -202,6 +210,13 @@ def alive(token: str) -> list[int]:
     return found
 
 
+def shared_memory(pid: int) -> list[str]:
+    """Semaphores and folders in shared memory that bear a builder's process id."""
+    folder = Path("/dev/shm")
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [name for name in names if f"-{pid}-" in name or f"_{pid}_" in name]
+
+
 def temporaries(out: Path) -> list[str]:
     """Temporary files of writers, anywhere in a folder."""
     return [str(path.relative_to(out)) for path in out.rglob(".tmp-*")]
@@ -212,7 +227,7 @@ def tree(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.startswith(".trajbuild") and "/markers/" not in name:
+        if not path.is_file() or (name.startswith(".trajbuild") and "/markers/" not in name):
             continue
         content = path.read_bytes()
         if name == "build.json":

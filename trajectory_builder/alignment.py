@@ -30,7 +30,8 @@ QUICK_PAIRS = 3
 """Ours: first, middle and last pair of a clip; a shift or a doubled frame moves the last."""
 GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 PAIRS_A_TASK = 8
-NO_OFFSETS = Corrections()
+NO_CORRECTIONS = Corrections()
+_COUNTS = ("sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def settle(
     corrections = Corrections(
         report["corrected"], {k: v for c in report["clips"] for k, v in c["distrusted"].items()}
     )
-    settled = plan_again(corrections) if corrections != NO_OFFSETS else plan
+    settled = plan_again(corrections) if corrections != NO_CORRECTIONS else plan
     return replace(settled, alignment=report, notes=(*settled.notes, *sentences(report)))
 
 
@@ -205,14 +206,15 @@ class _Task:
 
 def _clips(plan: Plan) -> list[_Clip]:
     columns = ["sample_id", "trajectory_id", "split", "clip", "n_frames", "first_index",
-               "center_index", "frame_names", "blur_source", "sharp_source",
-               "average_domain"]  # fmt: skip
+               "center_index", "blur_source", "sharp_source", "average_domain"]  # fmt: skip
     clips: dict[str, _Clip] = {}
     for row in plan.table.select(columns).to_pylist():
-        clip = clips.setdefault(row["clip"], _Clip(row["split"], row["clip"], [], {}))
-        clip.names.update(enumerate(row["frame_names"], start=row["first_index"]))
         if row["blur_source"]:
-            clip.rows.append(row)
+            frames = enumerate(plan.clip_frames.get(row["clip"], ()))
+            if row["clip"] not in clips:
+                names = {rank: name for rank, name in frames if name is not None}
+                clips[row["clip"]] = _Clip(row["split"], row["clip"], [], names)
+            clips[row["clip"]].rows.append(row)
     return [clip for clip in clips.values() if clip.rows and clip.names]
 
 
@@ -256,6 +258,9 @@ def _check_task(task: _Task) -> tuple[str, list[PairCheck]]:
         sharp = _read(task.roots, row["sharp_source"])
         if sharp is None or row["center_index"] not in task.clip.names:
             continue  # plan and shard tell of what is missing
+        center = frames.get(row["center_index"])
+        if center is None or center.shape != sharp.shape:
+            continue  # a bad frame says nothing of its place; the shard names what is wrong with it
         offset = frames.offset_of(sharp, row["center_index"])
         wanted = row["sample_id"] in task.with_blur
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
@@ -320,8 +325,7 @@ def sentences(report: dict[str, Any]) -> list[str]:
     lines = []
     for split in dict.fromkeys(clip["split"] for clip in report["clips"]):
         clips = [clip for clip in report["clips"] if clip["split"] == split]
-        total = {key: sum(clip[key] for clip in clips) for key in (
-            "sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")}  # fmt: skip
+        total = {key: sum(clip[key] for clip in clips) for key in _COUNTS}
         lines.append(
             f"pixels ({report['level']}), {split}: {total['sharp_found']:,} of"
             f" {total['sharp_checked']:,} sharp images found among the frames; blurs:"

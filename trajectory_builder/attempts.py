@@ -110,7 +110,7 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
             cure="install the same version everywhere",
         )
     for root in shard.roots.values():
-        if not os.path.isdir(root):
+        if not os.path.exists(root):
             raise AttemptError(
                 "a worker does not see the source",
                 where=f"{root} on {host}",

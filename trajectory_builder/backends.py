@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib import import_module
@@ -51,7 +51,7 @@ class _WorkersLostError(Exception):
 
 def run(
     shards: Sequence[Shard], *, backend: str = "loky", jobs: int = 1, address: str | None = None
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Make each shard and yield what is told of it, in the order in which they end.
 
     Args:
@@ -90,7 +90,7 @@ def run(
 
 def _round(
     waiting: dict[str, Shard], backend: str, jobs: int, token: str, address: str | None
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """Run what is `waiting`, removing what has ended; what no worker could begin stays in it."""
     suspects: list[Shard] = []
     try:
@@ -115,7 +115,7 @@ def _round(
         yield attempts.alone(shard)
 
 
-def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Iterator[R]:
+def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Generator[R, None, None]:
     """`function` of each item on `jobs` processes, as they end; for work that writes nothing."""
     from joblib import Parallel, delayed, parallel_config
 
@@ -137,7 +137,7 @@ def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
 
 def _results(
     shards: Sequence[Shard], backend: str, jobs: int, token: str, address: str | None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     if backend == "dask":
         return _dask(shards, jobs, token, address)
     if backend == "ray":
@@ -147,7 +147,9 @@ def _results(
     return _joblib(shards, backend, jobs, token)
 
 
-def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Iterator[Result]:
+def _joblib(
+    shards: Sequence[Shard], backend: str, jobs: int, token: str
+) -> Generator[Result, None, None]:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -166,7 +168,7 @@ def _joblib(shards: Sequence[Shard], backend: str, jobs: int, token: str) -> Ite
 
 def _dask(
     shards: Sequence[Shard], jobs: int, token: str, address: str | None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     distributed = _need("distributed", "dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
@@ -179,19 +181,21 @@ def _dask(
         try:
             client = stack.enter_context(distributed.Client(address or cluster, timeout=10))
         except (OSError, ValueError) as error:
-            raise _no_answer("Dask scheduler", address, "dask scheduler", "--dask-scheduler") from error
+            start = "dask scheduler"
+            raise _no_answer("Dask scheduler", address, start, "--dask-scheduler") from error
         yield from _dask_futures(distributed, client, shards, token)
 
 
 def _dask_futures(
     distributed: Any, client: Any, shards: Sequence[Shard], token: str
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Keep some shards for each worker in flight; a death costs only the shard that met it."""
     rest = iter(shards)
     flying: dict[Any, Shard] = {}
     silent = 0.0
     while True:
-        threads = sum(worker["nthreads"] for worker in client.scheduler_info(-1)["workers"].values())
+        workers = client.scheduler_info(-1)["workers"].values()
+        threads = sum(worker["nthreads"] for worker in workers)
         for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
             future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
             flying[future] = shard
@@ -216,7 +220,9 @@ def _dask_futures(
                 raise _WorkersLostError from error
 
 
-def _ray(shards: Sequence[Shard], jobs: int, token: str, address: str | None) -> Iterator[Result]:
+def _ray(
+    shards: Sequence[Shard], jobs: int, token: str, address: str | None
+) -> Generator[Result, None, None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _need("ray", "ray")
     started = not ray.is_initialized()
@@ -233,8 +239,10 @@ def _ray(shards: Sequence[Shard], jobs: int, token: str, address: str | None) ->
 def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        ray.init(address="local", num_cpus=jobs, include_dashboard=False,
-                 object_store_memory=_RAY_MEMORY, _node_ip_address="127.0.0.1", **quiet)  # fmt: skip
+        ray.init(
+            address="local", num_cpus=jobs, include_dashboard=False, _node_ip_address="127.0.0.1",
+            object_store_memory=_RAY_MEMORY, **quiet,
+        )  # fmt: skip
         return
     try:
         ray.init(address=address, **quiet)
@@ -242,7 +250,7 @@ def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
         raise _no_answer("Ray head", address, "ray start --head", "--ray-address") from error
 
 
-def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Iterator[Result]:
+def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Result, None, None]:
     # The second of these tries finds the note of the first and leaves the shard alone.
     task = ray.remote(max_retries=2, num_cpus=1)(attempts.attempt)
     rest = iter(shards)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from trajectory_builder.plan import Plan
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, write_error
 from trajectory_builder.store import OutputFolder, StoreError, other_config
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SETTLED, Problem
 
 BYTES_A_PIXEL = 1.7
 """Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
@@ -114,20 +114,28 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
         raise _strict(plan.problems[0], len(plan.problems))
     folder = OutputFolder(out)
     folder.prepare()
-    with folder.lock(wait_seconds=options.wait_seconds):
-        digest = _claim(folder, plan, options.link)
-        if record.is_finished(folder, digest, plan.alignment):
-            counts = Counter(manifest.read(out, allow_links=True).table["split"].to_pylist())
-            problems = record.problem_count(folder)
-            return BuildReport(out, dict(counts), 0, problems, time.monotonic() - started)
-        folder.remove_temporaries()
-        shards = list(_shards(plan, out, options.link))
-        pending = [shard for shard in shards if not _is_whole(folder, shard)]
-        _check_space(pending, out)
-        made = _run(pending, plan, options)
-        report = _finish(folder, plan, shards, digest, options)
-    seconds = time.monotonic() - started
-    return BuildReport(out, report[0], made, report[1], seconds)
+    try:
+        with folder.lock(wait_seconds=options.wait_seconds):
+            report = _build(plan, folder, options)
+    except OSError as error:  # what is read is guarded where it is read
+        raise write_error(error, str(out)) from error
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
+    """What `build` does while it holds the folder."""
+    digest = _claim(folder, plan, options.link)
+    if record.is_finished(folder, digest, plan.alignment):
+        table = manifest.read(folder.root, allow_links=True).table
+        counts = dict(Counter(table["split"].to_pylist()))
+        return BuildReport(folder.root, counts, 0, record.problem_count(folder), 0.0)
+    folder.remove_temporaries()
+    shards = list(_shards(plan, folder.root, options.link))
+    pending = [shard for shard in shards if not _is_whole(folder, shard)]
+    _check_space(pending, folder.root)
+    made = _run(pending, plan, options)
+    pairs, problems = _finish(folder, plan, shards, digest, options)
+    return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
 def _refuse_inside_source(plan: Plan, out: Path) -> None:
@@ -159,12 +167,13 @@ def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
         recipe = config.get("recipe", {}).get("name", "?")
         raise other_config(folder.root, differing, recipe)
     digest = record.table_sha256(plan.table, plan.config_sha256 + link)
+    known = stored.get("plan_sha256") == digest
+    if not known:
+        record.refuse_other_source(folder, plan.table)
     if plan.alignment is not None:
         record.write_alignment(folder, plan.alignment)
-    if stored.get("plan_sha256") == digest:
-        return digest
-    record.refuse_other_source(folder, plan.table)
-    record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
+    if not known:
+        record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
     return digest
 
 
@@ -183,15 +192,17 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     salt = f"{plan.config_sha256}/{link}/{images.codecs()}".encode()
     sizes = _Sizes(roots)
     for name, rows in _by_shard(plan.table):
-        text = json.dumps(rows, sort_keys=True).encode()
+        order = plan.orders.get(name)
+        text = json.dumps([rows, order] if order else rows, sort_keys=True).encode()
         yield Shard(
             name=name,
             digest=hashlib.sha256(salt + text).hexdigest(),
             out=str(out),
             roots=roots,
             rows=tuple(rows),
-            size=sizes.of_clip(rows),
+            size=(order["size"][0], order["size"][1]) if order else sizes.of_clip(rows),
             link=link,
+            order=order,
         )
 
 
@@ -229,15 +240,25 @@ class _Sizes:
 def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
     """Whether a shard's marker is of this plan, without problems, and its files have their sizes.
 
-    A shard with problems is made again: its input may have been mended since.
+    A shard with problems is made again, since its input may have been mended; but not for those
+    that lie in the footage itself.
     """
     marker = folder.read_marker(shard.name)
-    if marker is None or marker["digest"] != shard.digest or marker["problems"]:
+    if marker is None or marker["digest"] != shard.digest:
         return False
+    if any(problem["reason"] not in SETTLED for problem in marker["problems"]):
+        return False
+    settled = {problem["sample_id"] for problem in marker["problems"]}
     pairs = {pair["sample_id"]: pair for pair in marker["pairs"]}
     for row in shard.rows:
+        if row["sample_id"] in settled:
+            continue
         pair = pairs.get(row["sample_id"])
         if pair is None:
+            return False
+        if "kernel_path" in pair and not record.has_size(
+            folder.root / row["split"] / pair["kernel_path"], pair["kernel_bytes"]
+        ):
             return False
         for kind in ("blur", "sharp"):
             path = folder.root / row["split"] / row[f"{kind}_file_name"]
@@ -264,7 +285,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
-            f"the build needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
             where=str(out),
             cure="free some space, choose another --out, or save some with --link hardlink",
         )

@@ -80,11 +80,11 @@ class CameraSettings:
     jpeg: Span | None = None
     h264: Span | None = None
 
-    def as_data(self) -> dict[str, str]:
-        """Plain values for the config; `parse` reads them back."""
+    def as_text(self) -> str:
+        """The settings in one form, whatever the user's order; `parse` reads it back."""
         spans = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "response"}
-        told = {name: span.text() for name, span in spans.items() if span is not None}
-        return {"response": self.response} | told
+        told = [f"{name}={span.text()}" for name, span in spans.items() if span is not None]
+        return ",".join([f"response={self.response}", *told])
 
 
 _BOUNDS = {

@@ -45,11 +45,12 @@ class TrajbuildError(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        lines = [self.what]
+        # Names of files come from strangers and may hold what a terminal would obey.
+        lines = [printable(self.what)]
         if self.where:
-            lines.append(f"  where: {self.where}")
+            lines.append(f"  where: {printable(self.where)}")
         if self.cure:
-            lines.append(f"  cure:  {self.cure}")
+            lines.append(f"  cure:  {printable(self.cure)}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:

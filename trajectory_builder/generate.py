@@ -6,78 +6,22 @@ shard. Here only headers, frame times and, to warn of ghosts, two frames at a fe
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from trajectory_builder import camera, manifest, motion, windows
+from trajectory_builder import camera, ghosting, manifest, recipe, windows
+from trajectory_builder.clip_plan import ClipPlan
 from trajectory_builder.errors import shorten
-from trajectory_builder.plan import SCHEMA, TRAJECTORIES_A_SHARD, Plan, sample_name
-from trajectory_builder.recipe import Recipe
-from trajectory_builder.sources import containers, footage, frames, pictures, video
+from trajectory_builder.footage_request import FootageRequest
+from trajectory_builder.plan import SCHEMA, Plan
+from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
-from trajectory_builder.trajectory import Problem, Window, centred_window
-from trajectory_builder.windows import TimestepMap, WindowChoice, WindowError
-
-FRAMES_A_SHARD = 240
-"""Ours: a video's shard begins at a keyframe and spans at least so many frames, so that the few
-which two shards both decode, a window's length, weigh little."""
-
-LOOKED_AT = (0.1, 0.5, 0.9)
-"""Ours: places of a clip at which two neighbouring frames are looked at before the build."""
-
-_REASONS = {
-    "time-gap": "a frame is missing in time",
-    "time-duplicate": "two frames have the same time, or nearly",
-}
-
-
-@dataclass(frozen=True)
-class FootageRequest:
-    """What `trajbuild generate` is asked for.
-
-    Attributes:
-        sources: videos, folders of videos, folders of frames, photographs.
-        recipe: which n; None for `n_frames`.
-        n_frames: odd numbers of frames.
-        average: domain of the averages; `camera` settings replace it.
-        every, max_per_clip, timestep_map: as in `windows.WindowChoice`.
-        split: split name to share; by shot.
-        seed: of the split, of camera paths and of noise.
-        fps: frames a second at which all was shot; None takes each file's own.
-        join_chapters: chapter files of a shot become one clip.
-        interpolate: frames drawn between two neighbours.
-        camera: settings as text, see `camera.parse`; "" for a plain mean.
-        stills: pictures are photographs on their own.
-        paths_per_still: camera paths for each photograph.
-        max_side: photographs are reduced to at most so many pixels a side; 0 leaves them.
-        bits: of the written files, 8 or 16.
-        motion_floor: windows that move less, in pixels, make no pair.
-    """
-
-    sources: tuple[Path, ...]
-    recipe: Recipe | None = None
-    n_frames: tuple[int, ...] = windows.DEFAULT_N_FRAMES
-    average: str = "srgb"
-    every: int | None = None
-    max_per_clip: int | None = None
-    timestep_map: TimestepMap = "frames"
-    split: str = "train=1"
-    seed: int = 0
-    fps: float | None = None
-    join_chapters: bool = False
-    interpolate: int = 0
-    camera: str = ""
-    stills: bool = False
-    paths_per_still: int = 1
-    max_side: int = 1920
-    bits: int = 8
-    motion_floor: float = motion.STATIC_PX
+from trajectory_builder.trajectory import Problem
+from trajectory_builder.windows import WindowChoice, WindowError
 
 
 def plan_footage(request: FootageRequest) -> Plan:
@@ -105,12 +49,12 @@ def plan_footage(request: FootageRequest) -> Plan:
     orders: dict[str, dict[str, Any]] = {}
     problems, notes = list(found.problems), list(found.notes)
     for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
-        planned = _ClipPlan(clip, splits[clip.shot], choice, request)
+        planned = ClipPlan(clip, splits[clip.shot], choice, request)
         rows.append(pa.Table.from_pylist(list(planned.rows()), schema=SCHEMA))
         orders |= planned.orders()
         problems += planned.problems
         if not request.stills:
-            notes += ghosting(clip, request.interpolate)
+            notes += ghosting.warnings(clip, request.interpolate)
     table = pa.concat_tables(rows)
     if table.num_rows == 0:
         raise _no_window(found.clips, problems, choice)
@@ -153,268 +97,25 @@ def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
     parts = asdict(request)
     for name in ("sources", "recipe", "n_frames", "average"):
         del parts[name]
-    parsed = camera.parse(request.camera).as_data() if request.camera else None
-    recipe = choice.recipe.as_data() | ({"average": "camera"} if request.camera else {})
+    told = choice.recipe.as_data()
+    if request.camera:
+        told["average"] = "camera"
+        parts["camera"] = camera.parse(request.camera).as_text()
     return parts | {
         "source": "footage",
-        "recipe": recipe,
-        "camera": parsed,
+        "recipe": told,
         "format_version": manifest.FORMAT_VERSION,
     }
 
 
-class _ClipPlan:
-    """Rows, shards and problems of one clip."""
-
-    def __init__(
-        self, clip: Footage, split: str, choice: WindowChoice, request: FootageRequest
-    ) -> None:
-        self.clip = clip
-        self.split = split
-        self.choice = choice
-        self.request = request
-        self.factor = 1 if clip.kind == "still" else request.interpolate + 1
-        self.fps = clip.fps * self.factor
-        self.problems: list[Problem] = []
-        self._spans: dict[str, tuple[int, int]] = {}
-        self._shards = _shard_starts(clip.starts)
-        windows.check_timesteps(choice, self.fps, clip.name)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Plan rows of all trajectories; fills `problems` and the shards' spans."""
-        if self.clip.kind == "still":
-            yield from self._still_rows()
-            return
-        found = windows.centers(self.choice, self.clip.length, factor=self.factor)
-        if not found:
-            self._too_short()
-        for place, center in enumerate(found):
-            pair = f"{center:06d}"
-            wanted = self._wanted(pair)
-            sound = [n for n in wanted if self._is_sound(center, n, f"{self.clip.name}/{pair}")]
-            if sound:
-                yield from self._trajectory(pair, center, sound, place)
-
-    def orders(self) -> dict[str, dict[str, Any]]:
-        """What a worker needs for each shard, beyond its rows."""
-        return {name: self._order(first, end) for name, (first, end) in self._spans.items()}
-
-    def _wanted(self, pair: str) -> tuple[int, ...]:
-        name = f"{self.clip.name}/{pair}"
-        return self.choice.recipe.n_frames(self.choice.native_n_frames, name)
-
-    def _native(self, center: int, n: int) -> tuple[int, int]:
-        """First and last rank, as shot, of the frames that a window is made of."""
-        reach = -(-(n // 2) // self.factor)
-        return center - reach, center + reach
-
-    def _is_sound(self, center: int, n: int, trajectory_id: str) -> bool:
-        first, last = self._native(center, n)
-        reason = ""
-        if first < 0 or last >= self.clip.length:
-            reason, what = "window-leaves-clip", "it leaves the clip"
-        elif any(rank in self.clip.missing for rank in range(first, last + 1)):
-            reason, what = "frame-missing", "a frame of it is not there"
-        else:
-            stop = next((r for r in range(first, last) if r in self.clip.stops), None)
-            if stop is not None:
-                reason = self.clip.stops[stop]
-                what = f"{_REASONS[reason]} after {self.clip.label(stop)} s"
-        if reason:
-            sample_id = sample_name(trajectory_id, n)
-            self.problems.append(
-                Problem(reason, f"{sample_id} is left out: {what}", "", self.split,
-                        self.clip.name, sample_id)
-            )  # fmt: skip
-        return not reason
-
-    def _trajectory(
-        self, pair: str, center: int, sizes: Sequence[int], place: int
-    ) -> Iterator[dict[str, Any]]:
-        first, last = self._native(center, max(sizes))
-        shard = self._shard_of(first, place)
-        before = self._spans.get(shard, (first, last + 1))
-        self._spans[shard] = min(before[0], first), max(before[1], last + 1)
-        for position, n in enumerate(sizes):
-            window = centred_window(center * self.factor, n)
-            yield self._row(pair, n, window, shard) | {
-                "native_n_frames": max(sizes),
-                "backward_n_frames": [1, *sizes[:position]],
-                "center_frame": self.clip.label(center),
-                "frame_names": self._frame_names(center, n),
-            }
-
-    def _still_rows(self) -> Iterator[dict[str, Any]]:
-        for path in range(self.request.paths_per_still):
-            pair = f"path{path:03d}"
-            sizes = self._wanted(pair)
-            shard = f"{self.split}/{self.clip.name}/0000"
-            self._spans[shard] = (0, 1)
-            for position, n in enumerate(sizes):
-                window = centred_window(max(sizes) // 2, n)
-                yield self._row(pair, n, window, shard) | {
-                    "native_n_frames": max(sizes),
-                    "backward_n_frames": [1, *sizes[:position]],
-                    "center_frame": self.clip.label(0),
-                    "frame_names": [self.clip.parts[0].name],
-                }
-
-    def _row(self, pair: str, n: int, window: Window, shard: str) -> dict[str, Any]:
-        clip, recipe = self.clip, self.choice.recipe
-        origin = "interpolated" if self.factor > 1 else "averaged"
-        return {
-            "sample_id": sample_name(f"{clip.name}/{pair}", n),
-            "trajectory_id": f"{clip.name}/{pair}",
-            "split": self.split,
-            "clip": clip.name,
-            "n_frames": n,
-            "timestep": windows.timestep_of(
-                n, self.fps, self.choice.timestep_map, step=recipe.timestep_step
-            ),
-            "blur_file_name": f"blur/{clip.name}/{pair}_n{n:02d}.png",
-            "sharp_file_name": f"sharp/{clip.name}/{pair}.png",
-            "origin": "synthetic" if clip.kind == "still" else origin,
-            "average_domain": "camera" if self.request.camera else recipe.average,
-            "first_index": window.first_index,
-            "center_index": window.center_index,
-            "fps": self.fps or None,
-            "exposure_ms": 1000.0 * n / self.fps if self.fps else None,
-            "shard": shard,
-            "blur_source": "",
-            "sharp_source": f"footage:{_identity(clip)}",
-        }
-
-    def _frame_names(self, center: int, n: int) -> list[str]:
-        first, last = self._native(center, n)
-        return [self.clip.label(rank) for rank in range(first, last + 1)]
-
-    def _shard_of(self, first: int, place: int) -> str:
-        if self.clip.kind == "video":
-            number = bisect_right(self._shards, first) - 1
-        else:
-            number = place // TRAJECTORIES_A_SHARD
-        return f"{self.split}/{self.clip.name}/{number:04d}"
-
-    def _order(self, first: int, end: int) -> dict[str, Any]:
-        request, clip = self.request, self.clip
-        return {
-            "kind": clip.kind,
-            "first": first,
-            "size": [clip.width, clip.height],
-            "parts": _parts(clip, first, end),
-            "interpolate": self.factor - 1,
-            "camera": request.camera,
-            "seed": request.seed,
-            "bits": request.bits,
-            "max_side": request.max_side,
-            "motion_floor": request.motion_floor,
-            "decoder": containers.versions() if clip.kind == "video" else "",
-        }
-
-    def _too_short(self) -> None:
-        longest = windows.longest_n(self.choice, "")
-        self.problems.append(
-            Problem(
-                "clip-too-short",
-                f"{self.clip.name} has {self.clip.length} frames, too few for a window of"
-                f" {longest}" + (f" with {self.factor - 1} between each" * (self.factor > 1)),
-                "film longer, or ask for shorter windows with --n-frames",
-                self.split,
-                self.clip.name,
-            )
-        )
-
-
-def _identity(clip: Footage) -> str:
-    """What the clip's pictures are told by: digests of coded videos, names of files."""
-    told = [
-        part.content.sha256[:16] if isinstance(part.content, video.Video) else part.name
-        for part in clip.parts
-    ]
-    return ",".join(told)
-
-
-def _shard_starts(starts: Sequence[int]) -> list[int]:
-    """Those keyframes at which shards begin, at least `FRAMES_A_SHARD` apart."""
-    chosen = [0]
-    for start in starts:
-        if start - chosen[-1] >= FRAMES_A_SHARD:
-            chosen.append(start)
-    return chosen
-
-
-def _parts(clip: Footage, first: int, end: int) -> list[dict[str, Any]]:
-    """Stretches of the clip's files that hold ranks `first` to `end` - 1, as plain values."""
-    if clip.kind == "still":
-        return [{"root": clip.parts[0].root, "name": clip.parts[0].name}]
-    parts: list[dict[str, Any]] = []
-    offset = 0
-    for part in clip.parts:
-        content = part.content
-        if content is None:
-            continue
-        low, high = max(first - offset, 0), min(end - offset, len(content))
-        offset += len(content)
-        if low >= high:
-            continue
-        entry: dict[str, Any] = {"root": part.root, "name": part.name}
-        if isinstance(content, video.Video):
-            wanted = asdict(video.stretch(content, low, high))
-            del wanted["path"]
-            entry |= wanted
-        else:
-            entry["names"] = list(content.names[low:high])
-        parts.append(entry)
-    return parts
-
-
-def neighbour_motion(clip: Footage) -> float | None:
-    """Largest displacement between neighbouring frames at a few places, in pixels.
-
-    The 95th percentile over each picture, so that what moves fastest in it counts; None where no
-    two neighbours can be read.
-    """
-    found = []
-    for place in LOOKED_AT:
-        rank = int(place * (clip.length - 1))
-        # At a keyframe two frames cost two decodes.
-        rank = clip.starts[bisect_right(clip.starts, rank) - 1] if clip.kind == "video" else rank
-        try:
-            pair = [pixels for pixels in _read(clip, rank, rank + 2) if pixels is not None]
-        except (containers.VideoError, pictures.PictureError):
-            continue
-        if len(pair) == 2:
-            found.append(motion.displacement(*(motion.small(pixels) for pixels in pair))[1])
-    return max(found, default=None)
-
-
-def _read(clip: Footage, first: int, end: int) -> Iterator[Any]:
-    offset = 0
-    for part in clip.parts:
-        content = part.content
-        if content is None:
-            continue
-        low, high = max(first - offset, 0), min(end - offset, len(content))
-        if low < high and isinstance(content, video.Video):
-            yield from video.decode(video.stretch(content, low, high))
-        elif low < high and isinstance(content, frames.FrameFolder):
-            for name in itertools.islice(content.names, low, high):
-                yield pictures.read(content.path / name).pixels if name else None
-        offset += len(content)
-
-
-def ghosting(clip: Footage, interpolate: int) -> list[str]:
-    """A warning where neighbouring frames lie so far apart that an average shows copies."""
-    found = neighbour_motion(clip)
-    if found is None or found / (interpolate + 1) <= motion.GHOSTING_PX:
-        return []
-    between = int(found / (motion.GHOSTING_PX - 1))
-    return [
-        f"{clip.name}: neighbouring frames lie up to {found:.1f} px apart"
-        + (f", {found / (interpolate + 1):.1f} px after interpolation" if interpolate else "")
-        + "; above 2 to 3 px an average shows ghosts instead of blur. Film at more frames a second,"
-        f" move more slowly, or draw frames in between: --interpolate {between}"
-    ]
+def request_of(config: Mapping[str, Any], sources: Sequence[Path]) -> FootageRequest:
+    """The request that a build's config tells of, for footage that may have moved."""
+    told = dict(config["recipe"])
+    if told["average"] == "camera":
+        told["average"] = "srgb"
+    names = {field.name for field in fields(FootageRequest)}
+    kept = {name: value for name, value in config.items() if name in names}
+    return FootageRequest(**kept | {"sources": tuple(sources), "recipe": recipe.from_data(told)})
 
 
 def _no_window(

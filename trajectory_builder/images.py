@@ -249,7 +249,7 @@ def _encode_isal(pixels: Pixels) -> bytes:
             struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)),
             struct.pack(">I", len(data)) + b"IDAT",
             data,
-            struct.pack(">I", zlib.crc32(data, zlib.crc32(b"IDAT"))),
+            struct.pack(">I", isal_zlib.crc32(data, zlib.crc32(b"IDAT"))),
             END_CHUNK,
         )
     )

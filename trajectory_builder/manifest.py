@@ -10,27 +10,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trajectory_builder import store
-from trajectory_builder.errors import TrajbuildError, shorten
-from trajectory_builder.trajectory import TIMESTEP_STEP
+from trajectory_builder.consistency import check
+from trajectory_builder.errors import shorten
+from trajectory_builder.paths import hostile_paths, is_hostile, resolve
+from trajectory_builder.schema import (
+    DOMAINS,
+    FILE_NAME,
+    FORMAT_VERSION,
+    ORIGINS,
+    SCHEMA,
+    SPLITS,
+    ManifestError,
+)
 
-FORMAT_VERSION = 1
-FILE_NAME = "metadata.parquet"
-SPLITS = ("train", "validation", "test")
-ORIGINS = ("official", "averaged", "interpolated", "synthetic")
-DOMAINS = ("srgb", "gamma2.2")
+__all__ = [
+    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "ORIGINS", "ROWS_A_GROUP", "SCHEMA",
+    "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform", "content_sha256",
+    "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
+    "recorded_sha256", "resolve", "schema_metadata", "to_bytes", "write",
+]  # fmt: skip
+
+FILE_COLUMNS = {
+    "blur_file_name": "blur_bytes",
+    "sharp_file_name": "sharp_bytes",
+    "kernel_path": "kernel_bytes",
+}
+"""Columns that name files, with those that tell their sizes; `kernel_path` is an extra one."""
 ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
 DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]
@@ -47,84 +62,6 @@ WRITER_OPTIONS: dict[str, Any] = {
     "store_schema": True,
 }
 """How Parquet is written; any change changes the bytes of every manifest."""
-
-
-def _field(name: str, kind: pa.DataType, meaning: str, *, null: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=null, metadata={b"meaning": meaning.encode()})
-
-
-SCHEMA = pa.schema(
-    [
-        _field("sample_id", pa.string(), "name of the pair, unique: `CLIP/PAIR/nNN`"),
-        _field("trajectory_id", pa.string(), "name of its trajectory: `CLIP/PAIR`"),
-        _field("split", pa.string(), "`train`, `validation` or `test`"),
-        _field("clip", pa.string(), "source clip; for GoPro the sequence"),
-        _field("n_frames", pa.int16(), "n: frames averaged, odd; null where unknown", null=True),
-        _field("timestep", pa.int16(), "t = (n - 1) x 20; null where unknown", null=True),
-        _field(
-            "native_n_frames",
-            pa.int16(),
-            "n of the trajectory's official pair, or its largest n",
-            null=True,
-        ),
-        _field(
-            "backward_n_frames",
-            pa.list_(pa.field("element", pa.int16(), nullable=False)),
-            "smaller n on this trajectory in this manifest, the sharp point 1 included, ascending",
-        ),
-        _field("blur_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
-        _field("sharp_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
-        _field("origin", pa.string(), "`official`, `averaged`, `interpolated` or `synthetic`"),
-        _field(
-            "average_domain",
-            pa.string(),
-            "`srgb` (values as stored) or `gamma2.2`; null where unknown or photographed",
-            null=True,
-        ),
-        _field(
-            "first_index",
-            pa.int32(),
-            "0-based rank of the window's first frame in its clip; below 0 for the 14 official"
-            " GoPro windows that begin before the first published frame",
-            null=True,
-        ),
-        _field("center_index", pa.int32(), "0-based rank of the centre frame", null=True),
-        _field("center_frame", pa.string(), "file name or time of the centre frame", null=True),
-        _field("width", pa.int32(), "pixels"),
-        _field("height", pa.int32(), "pixels"),
-        _field("fps", pa.float32(), "frames a second of the clip", null=True),
-        _field("exposure_ms", pa.float32(), "n / fps in milliseconds", null=True),
-        _field(
-            "motion_px",
-            pa.float32(),
-            "median displacement from the window's first to its last frame, pixels",
-            null=True,
-        ),
-        _field("blur_sha256", pa.string(), "SHA-256 of the blur's file"),
-        _field("sharp_sha256", pa.string(), "SHA-256 of the sharp's file"),
-        _field(
-            "blur_pixel_sha256",
-            pa.string(),
-            "SHA-256 of the blur's RGB bytes (H, W, 3), whatever the encoder; null for files"
-            " that were taken over as they are",
-            null=True,
-        ),
-        _field("blur_bytes", pa.int64(), "size of the blur's file"),
-        _field("sharp_bytes", pa.int64(), "size of the sharp's file"),
-    ]
-)
-"""Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
-
-# What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
-# characters, empty or dotted parts.
-_PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
-_HOSTILE_PATH = r"^$|^/|^[A-Za-z]:|^~|\\|[\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)|//|/$"
-# No file system takes a longer name for one folder or file.
-_LONG_PART = r"[^/]{256,}"
-
-
-class ManifestError(TrajbuildError):
-    """A manifest that cannot be read or must not be trusted."""
 
 
 @dataclass(frozen=True)
@@ -168,59 +105,6 @@ class Manifest:
         """The rows as dictionaries, batch by batch."""
         for batch in self.table.to_batches(max_chunksize=ROWS_A_GROUP):
             yield from batch.to_pylist()
-
-
-def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
-    """The file `name` below `folder`, refused when it is hostile, absent or a link out of it."""
-    if is_hostile(name):
-        raise ManifestError(
-            "a manifest names a path that leaves its folder",
-            where=f"{folder}: {name!r}",
-            cure="do not use this manifest; rebuild it from a source you trust",
-        )
-    path = folder / name
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ManifestError(
-            f"a file of the manifest is not there: {name}",
-            where=str(path),
-            cure=f"run `trajbuild verify {folder.parent}` to see all that is missing",
-        ) from error
-    if not allow_links and not real.is_relative_to(folder.resolve()):
-        raise ManifestError(
-            f"a file of the manifest is a link out of its folder: {name}",
-            where=f"{path} -> {real}",
-            cure="allow links only for a data set that you made yourself with --link symlink",
-        )
-    return path
-
-
-def is_hostile(path: str) -> bool:
-    """Whether `hostile_paths` would refuse this one path; a table of one costs a millisecond."""
-    return (
-        re.search(_HOSTILE_PATH, path) is not None
-        or re.search(_LONG_PART, path) is not None
-        or not unicodedata.is_normalized("NFC", path)
-    )
-
-
-def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
-    """The values of path columns that a manifest must not hold; empty when all are sound."""
-    hostile: set[str] = set()
-    for column in columns:
-        # Nearly all names are plain; one pass over them spares the other checks and their copies.
-        plain = pc.match_substring_regex(table.column(column), _PLAIN_PATH)
-        short = pc.less(pc.binary_length(table.column(column)), 256)
-        doubtful = pc.invert(pc.and_(plain, short))
-        values = pc.unique(table.column(column).filter(doubtful)).drop_null()
-        bad = values.filter(pc.match_substring_regex(values, _HOSTILE_PATH))
-        hostile.update(bad.to_pylist())
-        odd = values.filter(pc.invert(pc.string_is_ascii(values)))
-        hostile.update(v for v in odd.to_pylist() if not unicodedata.is_normalized("NFC", v))
-        long = values.filter(pc.match_substring_regex(values, _LONG_PART))
-        hostile.update(long.to_pylist())
-    return sorted(hostile)
 
 
 def to_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
@@ -355,7 +239,7 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
 def _metadata_of(schema: pa.Schema) -> dict[str, str]:
     entries = schema.metadata or {}
     return {
-        key[len(_PREFIX) :].decode(): value.decode()
+        key[len(_PREFIX) :].decode(errors="replace"): value.decode(errors="replace")
         for key, value in entries.items()
         if key.startswith(_PREFIX)
     }
@@ -367,7 +251,7 @@ def recorded_sha256(path: Path) -> str | None:
     try:
         build = json.loads(record.read_text())
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -417,12 +301,16 @@ def _read_file(path: Path) -> pa.Table:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ManifestError(
-                f"a manifest file is larger than {MAX_FILE_BYTES >> 30} GiB", where=str(path)
+                f"a manifest file is larger than {MAX_FILE_BYTES >> 30} GiB",
+                where=str(path),
+                cure="check that it is a manifest; split it if it truly is one",
             )
         content = path.read_bytes()
     except OSError as error:
         raise ManifestError(
-            f"cannot read the manifest: {error.strerror}", where=str(path)
+            f"cannot read the manifest: {error.strerror}",
+            where=str(path),
+            cure="give yourself the right to read it, or check the disk",
         ) from error
     # Footers carry no checksum of their own, so the whole file's digest is held against the
     # build's record before anything in it is believed.
@@ -460,79 +348,3 @@ def _check_version(schema: pa.Schema, path: Path) -> None:
             where=str(path),
             cure="install the version of fidediff that wrote it, or build it again",
         )
-
-
-def check(table: pa.Table, *, where: str, metadata: Mapping[str, str] | None = None) -> None:
-    """Refuse a table whose rows contradict each other or the schema's meaning.
-
-    Args:
-        table: rows with the columns of `SCHEMA`.
-        where: what to name in the error.
-        metadata: the file's metadata; t is held against n only for the `frames` timestep map.
-
-    Raises:
-        ManifestError: naming the first rows that are wrong.
-    """
-    for problem, rows in _contradictions(table, metadata or {}):
-        if rows:
-            raise ManifestError(
-                f"{problem}: {shorten(rows)}",
-                where=where,
-                cure="do not use this manifest; build or export it again",
-            )
-
-
-def _contradictions(
-    table: pa.Table, metadata: Mapping[str, str]
-) -> Iterator[tuple[str, list[str]]]:
-    ids = table.column("sample_id")
-    for name in SCHEMA.names:
-        if not SCHEMA.field(name).nullable and table.column(name).null_count:
-            yield f"column {name} has rows without a value", _where(ids, table[name].is_null())
-    yield "hostile path", hostile_paths(table, ["blur_file_name", "sharp_file_name"])
-    counts = ids.value_counts()
-    if len(counts) != len(ids):
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        yield "sample_id more than once", twice.to_pylist()
-    for name, allowed in (("split", SPLITS), ("origin", ORIGINS), ("average_domain", DOMAINS)):
-        known = pc.is_in(table.column(name), value_set=pa.array(allowed))
-        unknown = pc.and_(pc.invert(known), pc.is_valid(table.column(name)))
-        yield f"unknown {name}", _where(ids, unknown)
-    n = table.column("n_frames").cast(pa.int32())
-    even = pc.equal(pc.bit_wise_and(n, 1), 0)
-    yield "n_frames is even or below 1", _where(ids, pc.or_(even, pc.less(n, 1)))
-    if metadata.get("timestep_map", "frames") == "frames":
-        given = metadata.get("timestep_step", str(TIMESTEP_STEP))
-        if not given.isdecimal():
-            yield f"timestep_step in the metadata is no number but {given!r}", ["all rows"]
-        step = int(given)
-        expected = pc.multiply(pc.subtract(n, 1), step)
-        differs = pc.not_equal(table.column("timestep").cast(pa.int32()), expected)
-        yield f"timestep is not (n_frames - 1) x {step}", _where(ids, differs)
-    yield "a backward point is not in the manifest", _lost_backward_points(table)
-
-
-def _where(ids: pa.ChunkedArray, mask: pa.ChunkedArray) -> list[str]:
-    found: list[str] = ids.filter(pc.fill_null(mask, False)).slice(0, 1000).to_pylist()
-    return found
-
-
-def _lost_backward_points(table: pa.Table) -> list[str]:
-    """Rows that name a backward point which is neither 1 nor a row of the same trajectory."""
-    lists = table.column("backward_n_frames").combine_chunks()
-    parents = pc.list_parent_indices(lists)
-    points = pc.list_flatten(lists)
-    keys = _points(table.column("trajectory_id"), table.column("n_frames"))
-    owners = pc.take(table.column("trajectory_id"), parents)
-    named = _points(owners, points)
-    there = pc.or_(pc.is_in(named, value_set=keys), pc.equal(points, 1))
-    n_of_owner = pc.take(table.column("n_frames"), parents)
-    smaller = pc.fill_null(pc.less(points, n_of_owner), True)
-    bad = parents.filter(pc.invert(pc.and_(there, smaller)))
-    found: list[str] = pc.take(table.column("sample_id"), pc.unique(bad)).to_pylist()
-    return found
-
-
-def _points(trajectories: pa.ChunkedArray, n_frames: pa.ChunkedArray) -> pa.Array:
-    joined = pc.binary_join_element_wise(trajectories, pc.cast(n_frames, pa.string()), "/n")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined

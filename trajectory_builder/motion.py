@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Gray = npt.NDArray[np.uint8]
+Flow = npt.NDArray[np.float32]
 
 SMALL_SIDE = 400
 """Ours: frames are halved until their longer side is at most this; 1280 x 720 becomes 320 x 180."""
@@ -25,9 +26,12 @@ GHOSTING_PX = 3.0
 STATIC_PX = 0.5
 """Ours: a window that moves less than this is as sharp as its centre frame, and t means nothing."""
 
-CUT_DIFFERENCE = 12.0
-CUT_RATIO = 4.0
-"""Ours: a cut changes the thumbnail by 12 grey levels and four times the window's median step."""
+CUT_DIFFERENCE = 10.0
+CUT_RATIO = 2.5
+"""Ours: a step of 10 grey levels, 2.5 times the window's median one, may be a cut ..."""
+
+CUT_UNEXPLAINED = 0.5
+"""Ours: ... and is one if optical flow leaves half of the difference, which motion does not."""
 
 REPEATED_RATIO = 0.02
 """Ours: a frame stored twice differs by less than 2 % of the window's median step."""
@@ -71,43 +75,103 @@ def small(pixels: npt.NDArray[Any]) -> Small:
 
 
 def displacement(first: Small, last: Small) -> tuple[float, float]:
-    """How far the picture moves from one frame to another, in full-size pixels.
+    """How far the picture moves from one frame to its neighbour, in full-size pixels.
 
     Returns:
-        (median, 95th percentile) of the flow's length over pixels that have something to follow;
-        over all pixels where the picture is flat.
+        (median, 95th percentile) over the pixels that have something to follow.
     """
+    return _lengths(_flow(first.gray, last.gray), first)
+
+
+def growing_displacement(
+    frames: Sequence[Small], reaches: Sequence[int]
+) -> list[tuple[float, float]]:
+    """How far the picture moves over windows that are nested round the middle frame.
+
+    Flow is followed from the middle to both ends, and each window starts from what the smaller
+    one found, so that long ways are found too.
+
+    Args:
+        frames: the longest window, an odd number of frames.
+        reaches: frames on each side of the middle one, ascending, from 1.
+
+    Returns:
+        For each reach (median, 95th percentile) of the way from the window's first frame to its
+        last, in full-size pixels.
+    """
+    middle = len(frames) // 2
+    center = frames[middle]
+    found: list[tuple[float, float]] = []
+    forth: Flow | None = None
+    back: Flow | None = None
+    before = 1
+    for reach in reaches:
+        growth = np.float32(reach / before)
+        forth = _flow(center.gray, frames[middle + reach].gray, forth, growth)
+        back = _flow(center.gray, frames[middle - reach].gray, back, growth)
+        found.append(_lengths(forth - back, center))
+        before = reach
+    return found
+
+
+def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -> Flow:
+    """Displacement (h, w, 2) in pixels of the small copies; `start` x `growth` is a first guess."""
     import cv2
 
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    field = flow.calc(first.gray, last.gray, None)  # type: ignore[call-overload]  # may be None
-    length = np.hypot(field[..., 0], field[..., 1]) * first.scale
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    guess = None if start is None else start * growth
+    field = method.calc(first, last, guess)  # type: ignore[arg-type]  # may be None
+    return np.asarray(field, dtype=np.float32)
+
+
+def _lengths(field: Flow, of: Small) -> tuple[float, float]:
+    """(median, 95th percentile) of a flow's length, in full-size pixels."""
+    import cv2
+
+    length = np.hypot(field[..., 0], field[..., 1]) * of.scale
     # Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
-    texture = cv2.GaussianBlur(np.abs(cv2.Laplacian(first.gray, cv2.CV_32F)), (0, 0), 2)
+    texture = cv2.GaussianBlur(np.abs(cv2.Laplacian(of.gray, cv2.CV_32F)), (0, 0), 2)
     followed = length[texture > max(float(np.median(texture)), 1.0)]
     counted = followed if followed.size else length
     return float(np.median(counted)), float(np.percentile(counted, 95))
 
 
-def steps(thumbs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
+def steps(frames: Sequence[Small]) -> npt.NDArray[np.float64]:
     """Mean absolute difference of each thumbnail to the one before, in grey levels: (N - 1,)."""
-    return np.array([np.abs(b - a).mean() for a, b in pairwise(thumbs)])
+    return np.array([np.abs(b.thumb - a.thumb).mean() for a, b in pairwise(frames)])
 
 
-def interruption(differences: npt.NDArray[np.float64]) -> str | None:
-    """What breaks a window, told by `steps` between its frames: a cut, a repeated frame, or None.
+def interruption(frames: Sequence[Small]) -> str | None:
+    """What breaks a window: a cut or a repeated frame in it, or None.
 
-    A cut is one step far above the others, so a fast pan, where all are large, is none. A
-    repeated frame is one step far below the others, so a picture that stands still has none.
+    A cut is one step far above the others which motion does not explain, so neither a fast pan
+    nor a jerk is one. A repeated frame is one step far below the others, so a picture that stands
+    still has none.
     """
+    differences = steps(frames)
     if len(differences) < 2:
         return None
-    usual = float(np.median(differences))
-    largest = float(differences.max())
+    usual, place = float(np.median(differences)), int(differences.argmax())
     # Among two or three steps a cut pulls the median up itself: hold it against the smallest.
     held = usual if len(differences) > 3 else float(differences.min())
-    if largest > CUT_DIFFERENCE and largest > CUT_RATIO * max(held, 0.5):
+    if (
+        differences[place] > max(CUT_DIFFERENCE, CUT_RATIO * held)
+        and _unexplained(frames[place], frames[place + 1]) > CUT_UNEXPLAINED
+    ):
         return SCENE_CUT
     if usual > 0.25 and float(differences.min()) <= REPEATED_RATIO * usual:
         return REPEATED
     return None
+
+
+def _unexplained(first: Small, last: Small) -> float:
+    """Share of the difference between two frames that optical flow does not take away."""
+    import cv2
+
+    field = _flow(first.gray, last.gray)
+    height, width = first.gray.shape
+    x = field[..., 0] + np.arange(width, dtype=np.float32)[None, :]
+    y = field[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    back = cv2.remap(last.gray, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    before = float(cv2.absdiff(first.gray, last.gray).mean())
+    return float(cv2.absdiff(first.gray, back).mean()) / max(before, 1e-6)

@@ -85,6 +85,8 @@ class Plan:
         skipped: sample_ids of recipe windows that leave their clip (part of the rule, no problem).
         notes: oddities of the source that change nothing.
         alignment: what a check of the pixels against the names said; None without one.
+        clip_frames: all frames of a GoPro clip by rank, for that check; None where one is missing.
+        orders: for footage of one's own, shard name -> what its worker needs beyond its rows.
     """
 
     table: pa.Table
@@ -94,6 +96,8 @@ class Plan:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     alignment: dict[str, Any] | None = None
+    clip_frames: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def config_sha256(self) -> str:
@@ -101,13 +105,18 @@ class Plan:
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()
 
     def described(self) -> pa.Table:
-        """The rows with recipe, config digest and source in the schema's metadata, for a file."""
+        """The rows with recipe, config digest and source in the schema's metadata, for a file.
+
+        The columns' meanings stand in manifests/README.md; without them here a better wording
+        changes no byte of a published plan.
+        """
         entries = {
             "trajbuild.config_sha256": self.config_sha256,
             "trajbuild.recipe": self.config["recipe"]["name"],
             "trajbuild.source": self.config["source"],
         }
-        return self.table.replace_schema_metadata(entries)
+        bare = pa.schema([field.remove_metadata() for field in self.table.schema], entries)
+        return self.table.cast(bare)
 
     def counts(self) -> dict[str, Any]:
         """Pairs per split and per split and n, and how many are new; plain values."""
@@ -195,6 +204,7 @@ def plan_gopro(
         problems=tuple(problems),
         skipped=tuple(skipped),
         notes=source.notes,
+        clip_frames={sequence.clip.name: sequence.clip.frames for sequence in source.sequences},
     )
 
 

@@ -146,7 +146,8 @@ def parse(text: str, *, where: str) -> Recipe:
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"the recipe is not sound YAML: {error}", where=where) from error
+        said = " ".join(str(error).split())
+        raise RecipeError(f"the recipe is not sound YAML: {said}", where=where) from error
     if not isinstance(data, dict):
         raise RecipeError("the recipe is not a table of keys and values", where=where)
     unknown = sorted(str(key) for key in set(data) - KEYS)
@@ -158,6 +159,17 @@ def parse(text: str, *, where: str) -> Recipe:
         raise RecipeError(f"the recipe cannot be used: {error}", where=where) from error
     _check(recipe, where)
     return recipe
+
+
+def from_data(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.as_data` told of, e.g. in a build.json."""
+    windows = {int(k) if k.isdecimal() else k: w for k, w in data["windows"].items()}
+    draws = {
+        int(k): {int(n): probability for n, probability in choices.items()}
+        for k, choices in data["draws"].items()
+    }
+    step = {"step": data["timestep_step"]}
+    return _recipe({**data, "windows": windows, "draws": draws, "timestep": step})
 
 
 def _recipe(data: dict[str, Any]) -> Recipe:

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trajectory_builder import card, images, manifest
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.errors import ExitCode, printable, shorten
 from trajectory_builder.plan import Plan
 from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 
 BUILD = "build.json"
@@ -79,7 +79,9 @@ def plan_bytes(table: pa.Table) -> bytes:
 def read_plan(folder: OutputFolder) -> pa.Table | None:
     """The stored plan, or None where it is absent or damaged."""
     try:
-        return pq.read_table(folder.root / PLAN, page_checksum_verification=True)
+        # pyarrow takes no path that is not UTF-8.
+        with open(folder.root / PLAN, "rb") as file:
+            return pq.read_table(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
 
@@ -93,11 +95,8 @@ def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
     old = read_plan(folder)
     if old is None:
         return
-    now = {row["sample_id"]: row for row in table.select(_INPUTS).to_pylist()}
-    differing = [
-        row["sample_id"] for row in old.select(_INPUTS).to_pylist()
-        if now.get(row["sample_id"]) != row
-    ]  # fmt: skip
+    now = _inputs(table)
+    differing = [name for name, inputs in _inputs(old).items() if now.get(name) != inputs]
     if differing:
         raise StoreError(
             f"{folder.root} holds a build of another source, or the source has lost files:"
@@ -106,6 +105,18 @@ def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
             cure="give the source that the build began with, or choose another --out",
             exit_code=ExitCode.OTHER_CONFIG,
         )
+
+
+def _inputs(table: pa.Table) -> dict[str, tuple[Any, ...]]:
+    """What decides each pair's bytes: a blur that is copied does not depend on its frames."""
+    return {
+        row["sample_id"]: (
+            row["blur_source"],
+            row["sharp_source"],
+            None if row["blur_source"] else row["frame_names"],
+        )
+        for row in table.select(_INPUTS).to_pylist()
+    }
 
 
 def is_finished(
@@ -128,10 +139,7 @@ def is_finished(
             return False
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return False
-        rows = pq.read_table(
-            pa.BufferReader(content),
-            columns=["blur_file_name", "blur_bytes", "sharp_file_name", "sharp_bytes"],
-        )
+        rows = pq.read_table(pa.BufferReader(content))
         if not _all_have_sizes(path.parent, rows):
             return False
     return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
@@ -139,9 +147,9 @@ def is_finished(
 
 def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
     sizes: dict[str, int] = {}
-    for kind in ("blur", "sharp"):
-        names = rows[f"{kind}_file_name"].to_pylist()
-        sizes.update(zip(names, rows[f"{kind}_bytes"].to_pylist(), strict=True))
+    for name, size in manifest.FILE_COLUMNS.items():
+        if name in rows.column_names:
+            sizes.update(zip(rows[name].to_pylist(), rows[size].to_pylist(), strict=True))
     root = str(folder)
     try:
         return all(os.stat(f"{root}/{name}").st_size == size for name, size in sizes.items())
@@ -161,7 +169,7 @@ def file_sha256(path: Path) -> str | None:
 def problem_count(folder: OutputFolder) -> int:
     """Rows of the folder's problems.parquet; 0 where there is none."""
     path = folder.root / PROBLEMS
-    return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+    return len(read_problems(folder.root)) if path.is_file() else 0
 
 
 def write(
@@ -218,10 +226,12 @@ def write(
         "notes": list(plan.notes),
         "alignment": plan.alignment,
         "problems": len(problems),
-        "bad_inputs": len(problems) - len(plan.problems),
+        "bad_inputs": sum(
+            problem.reason not in SETTLED for problem in problems[len(plan.problems) :]
+        ),
         "manifests": manifests,
         "files": files,
-        "source": {name: str(root) for name, root in sorted(plan.roots.items())},
+        "source": {name: printable(str(root)) for name, root in sorted(plan.roots.items())},
         "codecs": images.codecs(),
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -238,11 +248,8 @@ def write_build(root: Path, build: Mapping[str, Any]) -> None:
 
 def read_build(root: Path) -> dict[str, Any] | None:
     """build.json, or None where it is absent, torn or altered."""
-    try:
-        build: dict[str, Any] = json.loads((root / BUILD).read_text())
-    except (OSError, ValueError):
-        return None
-    return build if build.get("sha256") == _build_sha256(build) else None
+    build = OutputFolder(root).read_json(BUILD)
+    return build if build and build.get("sha256") == _build_sha256(build) else None
 
 
 def _build_sha256(build: Mapping[str, Any]) -> str:
@@ -270,7 +277,8 @@ def read_problems(root: Path) -> list[Problem]:
     path = root / PROBLEMS
     if not path.is_file():
         return []
-    return [Problem(**row) for row in pq.read_table(path).to_pylist()]
+    with open(path, "rb") as file:
+        return [Problem(**row) for row in pq.read_table(file).to_pylist()]
 
 
 def versions() -> dict[str, str]:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder import averaging, images
+from trajectory_builder import averaging, exposure, images
 from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.footage_shard import Work
 from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
@@ -36,6 +37,7 @@ class Shard:
         rows: its plan rows.
         size: (width, height) of the clip; an image of another size is refused.
         link: how files of the user's are taken over: copy, hardlink or symlink.
+        order: for footage of one's own, what `exposure` needs beyond the rows; else None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Shard:
     rows: tuple[dict[str, Any], ...]
     size: tuple[int, int] | None
     link: str = "copy"
+    order: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,14 @@ def make(shard: Shard) -> Made:
     cv2.setNumThreads(1)
     fault_point("shard", shard.name)
     out = OutputFolder(Path(shard.out))
-    records: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    frames: dict[str, str] = {}
     try:
         with Batch() as batch:
-            for trajectory in _trajectories(shard):
-                trajectory.copy(batch, problems)
-                records += trajectory.records()
-            _average(shard, batch, records, problems, frames)
+            if shard.order is None:
+                records, problems, frames = _expand(shard, batch)
+            else:
+                work = Work(out.root, shard.roots, shard.rows, shard.order)
+                made = exposure.make(work, batch)
+                records, problems, frames = made.records, made.problems, made.frames
         done = [record for record in records if "blur_sha256" in record]
         out.write_marker(
             shard.name,
@@ -115,6 +117,20 @@ def make(shard: Shard) -> Made:
     except OSError as error:
         raise write_error(error, shard.out) from error
     return Made(shard.name, len(done), len(problems))
+
+
+def _expand(
+    shard: Shard, batch: Batch
+) -> tuple[list[dict[str, Any]], list[Problem], dict[str, str]]:
+    """Official files taken over and new windows averaged: records, problems, frames' digests."""
+    records: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    frames: dict[str, str] = {}
+    for trajectory in _trajectories(shard):
+        trajectory.copy(batch, problems)
+        records += trajectory.records()
+    _average(shard, batch, records, problems, frames)
+    return records, problems, frames
 
 
 def write_error(error: OSError, out: str) -> StoreError:

@@ -88,6 +88,12 @@ class Clip:
         return names  # type: ignore[return-value]  # no None is left in it
 
 
+SETTLED = frozenset(
+    {"scene-cut", "frame-repeated", "static", "photo-too-small", "video-frame-damaged"}
+)
+"""Reasons that lie in what was filmed: reading the same file again cannot mend them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is not there or not right, and why: a row of problems.parquet.

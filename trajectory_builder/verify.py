@@ -1,6 +1,7 @@
 """Does a folder hold what its manifest says?
 
-`quick` looks at names and sizes, `full` hashes and decodes every file. Nothing is changed.
+`quick` looks at names and sizes, `full` hashes and decodes every file, `deep` also averages every
+new blur again from its frames (see `rebuild`). Nothing is changed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder import images, manifest, record
-from trajectory_builder.errors import ExitCode
+from trajectory_builder import images, manifest, rebuild, record
+from trajectory_builder.errors import ExitCode, printable
 from trajectory_builder.progress import Progress
+from trajectory_builder.sources import pictures
 from trajectory_builder.store import TEMPORARY
 
-LEVELS = ("quick", "full")
+LEVELS = ("quick", "full", "deep")
 FILES_A_TASK = 64
 REBUILD = "run the command that built it again; it restores just what is missing"
 
@@ -67,7 +69,7 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class _Expected:
-    """A payload file as the manifest tells it."""
+    """A payload file as the manifest tells it; a width of 0 marks one that is no picture."""
 
     name: str
     size: int
@@ -82,6 +84,7 @@ def verify(
     level: str = "quick",
     *,
     jobs: int = 1,
+    frames: Path | None = None,
     allow_links: bool = False,
     progress: bool = False,
 ) -> VerifyReport:
@@ -89,13 +92,16 @@ def verify(
 
     Args:
         folder: a data set's folder.
-        level: `quick` (names and sizes) or `full` (hashes, strict decoding, image sizes).
-        jobs: worker processes of `full`.
+        level: `quick` (names and sizes), `full` (hashes, strict decoding, image sizes) or `deep`
+            (averaged blurs are rebuilt from the frames too).
+        jobs: worker processes of `full` and `deep`.
+        frames: where the frames are now, for `deep`; where build.json says when None.
         allow_links: accept symbolic links out of the folder (a build with `--link symlink`).
         progress: show progress on stderr.
 
     Raises:
         ManifestError: there is no manifest at all.
+        RebuildError: `deep` without the frames or the record of the build.
     """
     manifest.files(folder)
     findings = list(_records(folder))
@@ -115,6 +121,10 @@ def verify(
             sound.append(one)
     if level != "quick":
         findings += _full(folder, sound, jobs, progress)
+    if level == "deep":
+        unsound = {finding.file for finding in findings}
+        found = rebuild.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
+        findings += [Finding(*one) for one in found if one.file not in unsound]
     return VerifyReport(folder, level, len(rows), len(expected), tuple(findings))
 
 
@@ -140,6 +150,10 @@ def _expected(rows: manifest.Manifest, folder: Path) -> list[_Expected]:
     found: dict[str, _Expected] = {}
     for index, row in enumerate(rows.rows()):
         prefix = rows.folder(index).relative_to(folder).as_posix()
+        kernels = row.get("kernel_path")
+        if kernels:
+            name = f"{prefix}/{kernels}".removeprefix("./")
+            found[name] = _Expected(name, row["kernel_bytes"], row["kernel_sha256"], 0, 0, None)
         for kind in ("sharp", "blur"):
             name = f"{prefix}/{row[f'{kind}_file_name']}".removeprefix("./")
             found[name] = _Expected(
@@ -159,10 +173,11 @@ def _strays(folder: Path, expected: set[str]) -> Iterator[Finding]:
         for parent, _, names in os.walk(folder / split):
             for name in sorted(names):
                 path = Path(parent, name).relative_to(folder).as_posix()
+                shown = printable(path)
                 if name.startswith(TEMPORARY):
-                    yield Finding("temporary-left", f"{path} was left by a killed build", path)
+                    yield Finding("temporary-left", f"{shown} was left by a killed build", path)
                 elif path not in expected and name != manifest.FILE_NAME:
-                    yield Finding("file-unknown", f"{path} is in no row of the manifest", path,
+                    yield Finding("file-unknown", f"{shown} is in no row of the manifest", path,
                                   "remove it if you do not need it")  # fmt: skip
 
 
@@ -208,8 +223,13 @@ def _decode(folder: Path, one: _Expected) -> Finding | None:
         payload = images.read_bytes(folder / one.name)
         if hashlib.sha256(payload).hexdigest() != one.sha256:
             return Finding("hash-differs", f"{one.name} is not the file that was built", one.name)
-        pixels = images.decode_png(payload, name=one.name, expect=(one.width, one.height))
-    except images.ImageError as error:
+        if one.width == 0:
+            return None
+        if images.png_header(payload, name=one.name).depth == 16:
+            pixels = pictures.decode(payload, one.name)
+        else:
+            pixels = images.decode_png(payload, name=one.name, expect=(one.width, one.height))
+    except (images.ImageError, pictures.PictureError) as error:
         return Finding(error.reason, f"{one.name}: {error.what}", one.name)
     if one.pixel_sha256 and images.pixel_sha256(pixels) != one.pixel_sha256:
         return Finding("pixels-differ", f"{one.name} decodes to other pixels", one.name)

@@ -74,6 +74,13 @@ def rewrite(folder: Path, split: str, table: pa.Table, **metadata: str) -> None:
     seal(folder, build | {name: {"sha256": digest, "rows": table.num_rows}})
 
 
+def replaced(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
+    """The table with other values in one column."""
+    at = table.column_names.index(column)
+    field = table.schema.field(column)
+    return table.set_column(at, field, pa.array(values, field.type))
+
+
 def frames_of(clip: str, index: int, count: int, size: tuple[int, int], seed: int) -> list[Any]:
     """`count` frames (H, W, 3) uint8 of one coloured texture that moves a pixel a frame."""
     name = hashlib.sha256(f"{clip}/{index}/{seed}".encode()).digest()

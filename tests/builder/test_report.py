@@ -18,7 +18,8 @@ import small_dataset
 
 from trajectory_builder import images, manifest
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.report import choose, collect, looks, page, pictures, write_report
+from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
+from trajectory_builder.report.agreement import agreement
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,8 @@ def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
 def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
     changed(folder, "train", center_index=3, first_index=-2)
-    points = collect.points(manifest.read(folder / "train").table)
-    assert points.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
+    found = points.points(manifest.read(folder / "train").table)
+    assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
 
 
 def test_rows_without_n_are_counted_as_unknown(tmp_path):
@@ -275,14 +276,27 @@ def test_the_enlarged_square_lies_where_the_blur_is():
     assert top + side >= 170
 
 
-def test_pictures_decode_to_the_frame_that_they_show(folder, rows):
-    walk = pictures.gather(rows).walks[0]
-    payload = base64.b64decode(walk.points[0].overview.split(",")[1])
-    shown = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    frame = images.read_frame(folder / walk.points[0].file).pixels
-    assert shown.shape == frame.shape
-    # Of the grey values: JPEG halves the colours of this noise.
-    assert np.abs(shown.mean(axis=2) - frame.mean(axis=2)).mean() < 6
+def decoded(uri: str) -> np.ndarray:
+    payload = np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8)
+    return cv2.imdecode(payload, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float64)
+
+
+def test_a_picture_decodes_to_the_photograph_that_went_in():
+    image = photograph()
+    assert np.abs(decoded(pictures.data_uri(image)) - image).mean() < 4
+
+
+def test_a_wide_picture_is_reduced_as_an_area_mean():
+    image = np.ascontiguousarray(photograph()[:296, :448])
+    witness = image.reshape(148, 2, 224, 2, 3).mean(axis=(1, 3))
+    assert np.abs(decoded(pictures.data_uri(image, width=224)) - witness).mean() < 4
+
+
+def test_each_point_was_measured_on_its_own_file(folder, rows):
+    for walk in pictures.gather(rows).walks:
+        for point in walk.points:
+            pixels = images.read_frame(folder / point.file).pixels
+            assert point.sharpness == looks.sharpness(pixels)
 
 
 def test_an_unreadable_image_costs_its_picture_only(tmp_path):
@@ -310,6 +324,20 @@ def test_the_page_names_nothing_outside_itself(folder, tmp_path):
     text = write_report(folder, tmp_path / "a.html").read_text()
     for word in ("http:", "https:", "src=//", "@import", "url(http"):
         assert word not in text
+
+
+def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
+    row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
+    many = [
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        for i in range(3000)
+    ]
+    (tmp_path / "train").mkdir()
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
+    text = write_report(tmp_path).read_text()
+    assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
+    assert len(text) < 500_000
 
 
 def test_an_earlier_report_is_replaced(folder, tmp_path):
@@ -359,6 +387,40 @@ def test_pictures_beyond_the_room_of_the_page_are_left_out(rows, monkeypatch):
     monkeypatch.setattr(pictures, "PICTURE_BYTES", 1)
     gallery = pictures.gather(rows)
     assert (len(gallery.walks), gallery.left_out) == (1, 2)
+
+
+ALIGNMENT = {
+    "level": "full",
+    "corrected": {"clip-b": -2},
+    "clips": [
+        {
+            "split": "train", "clip": name, "sharp_checked": 10, "sharp_found": found,
+            "offsets": [0], "blurs_equal": 7, "blurs_absent": 1, "blurs_differing": 2,
+            "distrusted": distrusted,
+        }
+        for name, found, distrusted in (("clip-a", 10, {}), ("clip-b", 9, {"clip-b/07": "moved"}))
+    ],
+}  # fmt: skip
+
+
+def test_the_alignment_of_all_clips_is_summed():
+    told = agreement({"alignment": ALIGNMENT})
+    sums = (told.checked, told.found, told.equal, told.absent, told.differing)
+    assert sums == (20, 19, 14, 2, 4)
+
+
+def test_pairs_that_the_pixels_contradict_are_named_on_the_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set")
+    record = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(record | {"alignment": ALIGNMENT}))
+    text = write_report(folder).read_text()
+    assert '<span class="name">clip-b/07</span>: moved' in text
+    assert "lies -2 frames from where its name says" in text
+
+
+@pytest.mark.parametrize("odd", [None, [], {"clips": 3}, {"clips": [{}]}, "text", {"level": 1}])
+def test_an_alignment_of_another_form_is_not_summed(odd):
+    assert agreement({"alignment": odd}) is None
 
 
 def test_a_json_value_is_cut_where_it_is_too_deep():

@@ -153,7 +153,7 @@ def test_another_trajectory_shows_another_picture(visit):
 
 def test_all_clips_can_be_chosen_by_name(visit):
     options = visit.page.get_by_label("Trajectory", exact=True).locator("option").all_inner_texts()
-    clips = {option.split(" · ")[1].split("/")[0] for option in options}
+    clips = {option.split("/")[0] for option in options}
     assert clips == {"GOPR0001_11_00", "GOPR0002_11_00", "GOPR0003_11_00"}
 
 

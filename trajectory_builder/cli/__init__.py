@@ -12,6 +12,7 @@ import sys
 import traceback
 from importlib import import_module
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -61,6 +62,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that went away (`trajbuild stats | head`) is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here and not in `main`: click would make exit code 1 of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return int(ExitCode.DONE)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their lines from the table, importing nothing."""
         with formatter.section("Commands"):
@@ -91,6 +101,16 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(int(ExitCode.TERMINATED))
 
 
+def _own_fault(error: Exception) -> TrajbuildError:
+    """What to say of an exception that no user's mistake should have raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return TrajbuildError(
+        f"trajbuild met a fault of its own: {type(error).__name__}: {error}",
+        where=f"{where.filename}, line {where.lineno}",
+        cure="report it with the lines above and the command; what is finished on disk stays",
+    )
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with one of `ExitCode`."""
     argv = sys.argv[1:] if args is None else args
@@ -117,10 +137,10 @@ def main(args: list[str] | None = None) -> None:
             raise
         click.echo("terminated; run the same command again to resume", err=True)
         code = ExitCode.TERMINATED
-    except BrokenPipeError:
-        # The reader went away (`trajbuild stats | head`): not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.DONE
+    except Exception as error:
+        traceback.print_exc()
+        click.echo(f"error: {_own_fault(error)}", err=True)
+        code = ExitCode.FAILED
     # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(int(code))

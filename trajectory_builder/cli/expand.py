@@ -16,7 +16,8 @@ from trajectory_builder.cli import options
 @click.option("--out", type=options.FOLDER, help="Output folder. [default: SRC_trajectories]")
 @options.build
 @click.option("--check", type=click.Choice(["quick", "full", "off"]), default="quick",
-              show_default=True, help="Compare a few or all official pairs with the frames.")  # fmt: skip
+              show_default=True,
+              help="Hold a few or all official pairs against the frames.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
 def command(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trajectory_builder.errors import printable
+
 if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions, BuildReport
     from trajectory_builder.plan import Corrections, Plan
@@ -18,7 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 
 
-def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several click decorators as one, in the order in which help shows them."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -27,7 +31,7 @@ def _chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-source: Callable[[F], F] = _chain(
+source: Callable[[F], F] = chain(
     click.option("--src", type=FOLDER, required=True, help="GOPRO_Large or GOPRO_Large_all."),
     click.option("--frames", type=FOLDER, help="GOPRO_Large_all. [default: beside or in SRC]"),
     click.option("--recipe", default="fidediff-7877", show_default=True, metavar="NAME|FILE",
@@ -38,7 +42,7 @@ source: Callable[[F], F] = _chain(
                  help="Give the test split the recipe's windows too."),
 )  # fmt: skip
 
-build: Callable[[F], F] = _chain(
+workers: Callable[[F], F] = chain(
     click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
     click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
                  default="loky", show_default=True, help="Where shards run."),
@@ -46,12 +50,16 @@ build: Callable[[F], F] = _chain(
                  help="A running Dask scheduler; needs --backend dask."),
     click.option("--ray-address", metavar="ADDRESS",
                  help="A running Ray head; needs --backend ray."),
-    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
-                 show_default=True, help="How the official files are taken over."),
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
     click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
                  metavar="SECONDS", help="Wait so long for another builder in OUT."),
     click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
+)  # fmt: skip
+
+build: Callable[[F], F] = chain(
+    workers,
+    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
+                 show_default=True, help="How the official files are taken over."),
 )  # fmt: skip
 
 as_json: Callable[[F], F] = click.option(
@@ -83,7 +91,7 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
         address=_address(given),
-        link=given["link"],
+        link=given.get("link", "copy"),
         strict=given["strict"],
         wait_seconds=given["wait"],
         progress=given["progress"],
@@ -102,7 +110,7 @@ def _address(given: dict[str, Any]) -> str | None:
 def tell_notes(plan: Plan) -> None:
     """Say on stderr what is odd or missing in the source before the work starts."""
     for note in plan.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {printable(note)}", err=True)
     for problem in plan.problems[:5]:
         click.echo(f"problem: {problem.what}", err=True)
     if len(plan.problems) > 5:
@@ -166,11 +174,12 @@ def _size(count: int) -> str:
 
 def print_report(report: BuildReport) -> None:
     """Say what a build made, where, in how long, and what to do next."""
+    out = printable(str(report.out))
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     if report.made == 0 and not report.problems:
-        click.echo(f"{report.out} is whole: {pairs} pairs; nothing to do")
+        click.echo(f"{out} is whole: {pairs} pairs; nothing to do")
     else:
-        click.echo(f"{report.out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+        click.echo(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if report.problems:
-        click.echo(f"{report.problems:,} problems: see {report.out}/problems.parquet", err=True)
-    click.echo(f"next: trajbuild verify {report.out}", err=True)
+        click.echo(f"{report.problems:,} problems: see {out}/problems.parquet", err=True)
+    click.echo(f"next: trajbuild verify {out}", err=True)

@@ -9,7 +9,9 @@ import click
 
 
 @click.command("report")
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

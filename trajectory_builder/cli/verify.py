@@ -12,12 +12,21 @@ from trajectory_builder.cli import options
 
 @click.command(name="verify", short_help="Does the folder hold what its manifest says?")
 @click.argument("folder", type=options.FOLDER)
-@click.option("--level", type=click.Choice(["quick", "full"]), default="quick",
-              show_default=True, help="Names and sizes; or hashes and decoding too.")  # fmt: skip
+@click.option("--level", type=click.Choice(["quick", "full", "deep"]), default="quick",
+              show_default=True,
+              help="Names and sizes; hashes and decoding; averaging from the frames.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
+@click.option("--frames", type=options.FOLDER, help="For deep: where the frames are now.")
 @click.option("--allow-links", is_flag=True, help="The set was built with --link symlink.")
 @options.as_json
-def command(folder: Path, level: str, jobs: int | None, allow_links: bool, as_json: bool) -> int:
+def command(
+    folder: Path,
+    level: str,
+    jobs: int | None,
+    frames: Path | None,
+    allow_links: bool,
+    as_json: bool,
+) -> int:
     """Hold the data set in FOLDER against its manifest; changes nothing.
 
     Ends with 0 if all is as it should be, with 3 if not.
@@ -30,8 +39,9 @@ def command(folder: Path, level: str, jobs: int | None, allow_links: bool, as_js
     from trajectory_builder.backends import default_jobs
 
     report = verify.verify(
-        folder, level, jobs=jobs or default_jobs(), allow_links=allow_links, progress=True
-    )
+        folder, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,
+        progress=True,
+    )  # fmt: skip
     if as_json:
         click.echo(json.dumps(report.as_data()))
         return int(report.exit_code)

@@ -55,7 +55,7 @@ def text(
     ]
     for _, body in parts:
         lines += ["", "## The card of what it was derived from", ""]
-        lines += ["Its counts are not those of this data set.", "", _demoted(body)]
+        lines += ["Its counts are not those of this data set.", "", demoted(body)]
     return "\n".join([*lines, ""])
 
 
@@ -125,7 +125,7 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 
-def _demoted(body: str) -> str:
+def demoted(body: str) -> str:
     """Headings one level down; lines of code that begin with # are left alone."""
     lines, code = [], False
     for line in body.strip().splitlines():

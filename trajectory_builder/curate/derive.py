@@ -36,7 +36,7 @@ from trajectory_builder.progress import Progress
 from trajectory_builder.version import __version__
 
 DROPPED = -1
-ROWS_AT_ONCE = 8 * manifest.ROWS_A_GROUP
+ROWS_AT_ONCE = 2 * manifest.ROWS_A_GROUP
 """Rows in memory at a time; more is no faster."""
 KEY_COLUMNS = ("sample_id", "trajectory_id", "split", "n_frames")
 
@@ -274,15 +274,16 @@ def _kept_rows(
     there = [targets[starts[group] : starts[group + 1]] for group in wanted]
     part = np.concatenate(there) if there else targets[:0]
     waiting: list[pa.RecordBatch] = []
-    at = held = 0
+    begin = at = held = 0
     for batch in stream(path, schema, wanted):
-        waiting.append(batch)
-        held += batch.num_rows
-        if held >= ROWS_AT_ONCE or at + held == len(part):
-            keep = part[at : at + held] != DROPPED
-            table = pa.Table.from_batches(waiting, schema=batch.schema)
-            yield table.filter(pa.array(keep)), part[at : at + held][keep]
-            at, held, waiting = at + held, 0, []
+        keep = part[at : at + batch.num_rows] != DROPPED
+        waiting.append(batch if keep.all() else batch.filter(pa.array(keep)))
+        at += batch.num_rows
+        held += waiting[-1].num_rows
+        if held >= ROWS_AT_ONCE or at == len(part):
+            targeted = part[begin:at]
+            yield pa.Table.from_batches(waiting), targeted[targeted != DROPPED]
+            begin, held, waiting = at, 0, []
 
 
 def _metadata(rows: Rows, derivation: Derivation) -> dict[str, str]:
@@ -354,8 +355,11 @@ def refuse_path_clashes(
     Raises:
         CurateError: naming the files.
     """
-    kept = rows.table.filter(pa.array(splits != DROPPED))
     owner = np.repeat(np.arange(len(rows.files)), rows.counts)[splits != DROPPED]
+    homes_of_split = np.unique(splits[splits != DROPPED].astype(np.int64) * len(rows.files) + owner)
+    if len(homes_of_split) == len(np.unique(splits[splits != DROPPED])):
+        return  # every new split takes from one manifest alone, in which a name is one file
+    kept = rows.table.filter(pa.array(splits != DROPPED))
     homes = pa.array([f"{p}/" if p else "" for p in prefixes or [""] * len(rows.files)])
     target = pa.array(manifest.SPLITS).take(pa.array(splits[splits != DROPPED]))
     for kind in ("blur", "sharp"):

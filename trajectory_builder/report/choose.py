@@ -25,8 +25,8 @@ MAX_POINTS = 8
 """Ours: points of a trajectory that the viewer shows, the sharp one included."""
 
 VIEWER_PIXELS = 160_000_000
-SAMPLE_PIXELS = 60_000_000
-"""Ours: pixels decoded for each purpose; 720p frames are 0.9 million each, so 173 and 65."""
+SAMPLE_PIXELS = 45_000_000
+"""Ours: pixels decoded for each purpose; 720p frames are 0.9 million each, so 173 and 48."""
 
 MAX_SAMPLE = 200
 EXTREMES_SHARE = 4  # one in so many of the sample is an extreme of file size

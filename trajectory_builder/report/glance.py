@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trajectory_builder.manifest import Manifest
-from trajectory_builder.report.collect import POINTS_WANTED, Numbers, Points
+from trajectory_builder.report.agreement import agreement
+from trajectory_builder.report.collect import Numbers
 from trajectory_builder.report.looks import Near, Outlier
 from trajectory_builder.report.pictures import Gallery
+from trajectory_builder.report.points import POINTS_WANTED, Points
 
 State = Literal["good", "look", "wrong"]
 
@@ -34,6 +36,7 @@ def glance(
     found = [
         _three_points(numbers.points),
         _problems(numbers),
+        _alignment(numbers),
         _same_files(numbers),
         _identical(numbers),
         _alike(alike, rows),
@@ -70,6 +73,19 @@ def _problems(numbers: Numbers) -> Finding:
     kinds = len(numbers.problems or ())
     text = f"{count:,} problems of {kinds} {'kind' if kinds == 1 else 'kinds'}, with their cures"
     return Finding("wrong", text, "problems")
+
+
+def _alignment(numbers: Numbers) -> Finding | None:
+    told = agreement(numbers.build)
+    if told is None:
+        return None
+    compared = told.equal + told.differing
+    text = (
+        f"{told.found:,} of {told.checked:,} official sharp images were found among the frames;"
+        f" {told.equal:,} of {compared:,} official blurs compared are the mean of their window"
+    )
+    state: State = "good" if told.found == told.checked and not told.differing else "look"
+    return Finding("wrong" if told.distrusted else state, text, "alignment")
 
 
 def _same_files(numbers: Numbers) -> Finding:

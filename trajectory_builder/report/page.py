@@ -16,12 +16,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from trajectory_builder.errors import shorten
 from trajectory_builder.manifest import Manifest
 from trajectory_builder.report import charts, looks
+from trajectory_builder.report.agreement import agreement
 from trajectory_builder.report.choose import MAX_POINTS
-from trajectory_builder.report.collect import POINTS_WANTED, Numbers
+from trajectory_builder.report.collect import Numbers
 from trajectory_builder.report.glance import glance
 from trajectory_builder.report.pictures import Gallery
+from trajectory_builder.report.points import POINTS_WANTED
 from trajectory_builder.version import __version__
 
 HERE = Path(__file__).parent
@@ -31,7 +34,7 @@ LEVELS_LISTED = 60
 SHOWN = 12
 """Ours: pairs of look-alikes, outliers and same files that are shown with thumbnails."""
 
-MAX_BRANCHES = 40
+MAX_BRANCHES = 60
 MAX_DEPTH = 5
 
 
@@ -115,6 +118,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         alike_count=len(alike),
         strange=[_strange(rows, gallery, outlier) for outlier in strange[:SHOWN]],
         strange_count=len(strange),
+        agreement=agreement(numbers.build),
         alignment=tree(numbers.build["alignment"]) if numbers.build.get("alignment") else None,
         record=tree({k: v for k, v in numbers.build.items() if k not in ("alignment",)}),
         metadata=numbers.metadata,
@@ -217,14 +221,21 @@ def _list(values: list[Any], depth: int) -> Tree:
 
 
 def _is_flat(one: Mapping[str, Any]) -> bool:
-    return not any(isinstance(part, dict | list) for part in one.values())
+    """Whether each value fits into a cell: plain, or a list or object of plain values."""
+    parts = [list(p.values()) if isinstance(p, dict) else p for p in one.values()]
+    return not any(
+        isinstance(inner, dict | list) for p in parts if isinstance(p, list) for inner in p
+    )
 
 
 def _plain(value: Any) -> str:
-    if value is None:
+    if value is None or value == {} or value == []:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, dict | list):
+        named = value.items() if isinstance(value, dict) else [("", one) for one in value]
+        return shorten([f"{key}: {one}" if key != "" else str(one) for key, one in named])
     return charts.short(value) if isinstance(value, float) else str(value)

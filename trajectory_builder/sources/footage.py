@@ -345,7 +345,7 @@ def _notes(clip: Footage) -> list[str]:
         )
     if not found.colour.told:
         notes.append(
-            f"{clip.name}: it does not tell its colour matrix; {found.colour.matrix} taken"
+            f"{clip.name}: its colour matrix is not told; {found.colour.matrix} is taken"
         )
     if found.told_fps and abs(found.told_fps / found.fps - 1) > clock.TOLERANCE:
         notes.append(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import printable, shorten
 from trajectory_builder.sources.gopro_layout import (
     HOME,
     SEQUENCE_NAME,
@@ -148,11 +148,13 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
             found = _sequence(trees, split, name, domain, problems, notes)
             if found is not None:
                 sequences.append(found)
-    if not sequences:
+    if not any(sequence.pairs for sequence in sequences):
+        # What is wrong with a sequence that is there tells more than those that are not.
+        told = sorted(problems, key=lambda problem: problem.reason == "sequence-missing")
         raise SourceError(
             f"no sequence of {src} can be used",
-            where=problems[0].what if problems else str(src),
-            cure=problems[0].cure if problems else "give the folder GOPRO_Large",
+            where=told[0].what if told else str(src),
+            cure=told[0].cure if told else "give the folder GOPRO_Large",
         )
     return GoPro(trees, tuple(sequences), tuple(problems), tuple(notes))
 
@@ -309,7 +311,7 @@ def _frame_files(
         )
     if listing.odd:
         notes.append(f"{split}/{name}: {len(listing.odd)} PNG files are no frames and are left"
-                     f" aside: {shorten(sorted(listing.odd))}")  # fmt: skip
+                     f" aside: {shorten([printable(n) for n in sorted(listing.odd)])}")  # fmt: skip
     if not listing.files:
         problems.append(
             Problem("sequence-empty", f"{split}/{name} holds no frames", COPY_CURE, split, name)

@@ -98,26 +98,44 @@ def _kind(folder: Path) -> str | None:
 def _not_gopro(src: Path) -> SourceError:
     """The error that says what `src` is instead of a GoPro tree, and what to do."""
     if not src.exists():
-        return SourceError(f"--src {src} does not exist", cure="give the folder GOPRO_Large")
+        return SourceError(
+            f"--src {src} does not exist",
+            where=_nearest(src),
+            cure="give the folder GOPRO_Large",
+        )
     if src.is_file():
         archive = zipfile.is_zipfile(src)
         cure = "unpack it and give the folder GOPRO_Large" if archive else "give its folder"
         kind = "an archive" if archive else "a file"
-        return SourceError(f"--src {src} is {kind}, not a folder", cure=cure)
+        return SourceError(f"--src {src} is {kind}, not a folder", where=str(src), cure=cure)
     try:
         names = sorted(p.name for p in src.iterdir())
     except OSError as error:
         return SourceError(
             f"--src {src} cannot be read: {error.strerror}",
+            where=str(error.filename or src),
             cure="give yourself the right to read it",
         )
     if not names:
-        return SourceError(f"--src {src} is empty", cure=f"download GOPRO_Large from {HOME}")
+        return SourceError(
+            f"--src {src} is empty", where=str(src), cure=f"download GOPRO_Large from {HOME}"
+        )
     return _other_set(src, names) or SourceError(
         f"--src {src} is no GoPro tree",
         where=f"it holds {shorten(names)}; looked for train/GOPRxxxx_nn_zz/sharp/NNNNNN.png",
         cure="give the folder GOPRO_Large, or use `trajbuild generate` for footage of your own",
     )
+
+
+def _nearest(src: Path) -> str:
+    """What lies where a folder that is not there was looked for."""
+    for folder in src.absolute().parents:
+        try:
+            names = sorted(entry.name for entry in folder.iterdir())
+        except OSError:
+            continue
+        return f"{folder} holds {shorten(names)}" if names else f"{folder} is empty"
+    return str(src)
 
 
 def _other_set(src: Path, names: list[str]) -> SourceError | None:
@@ -127,9 +145,10 @@ def _other_set(src: Path, names: list[str]) -> SourceError | None:
             where=shorten([name for name in names if SEQUENCE_NAME.fullmatch(name)]),
             cure=f"give the folder above it: --src {src.resolve().parent}",
         )
-    if {"blur", "sharp"} & set(names) and SEQUENCE_NAME.fullmatch(src.resolve().name):
+    if SEQUENCE_NAME.fullmatch(src.resolve().name):
         return SourceError(
             f"--src {src} is one sequence",
+            where=f"it holds {shorten(names)}",
             cure=f"give the folder GOPRO_Large: --src {src.resolve().parent.parent}",
         )
     for name, marks in OTHER_SETS.items():

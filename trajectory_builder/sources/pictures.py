@@ -72,7 +72,7 @@ def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
         )
     if kind == "jpeg" and not _jpeg_is_whole(payload):
         raise _damaged("the JPEG is cut short: its end mark is missing", name, "frame-truncated")
-    pixels = _decode(payload, name)
+    pixels = decode(payload, name)
     height, width = pixels.shape[:2]
     if expect is not None and (width, height) != expect:
         raise PictureError(
@@ -174,7 +174,12 @@ def _bytes(path: Path) -> bytes:
         ) from error
 
 
-def _decode(payload: bytes, name: str) -> npt.NDArray[Any]:
+def decode(payload: bytes, name: str) -> npt.NDArray[Any]:
+    """Decode a picture's bytes to (H, W, 3) RGB, uint8 or uint16.
+
+    Raises:
+        PictureError: it cannot be decoded, or holds other values.
+    """
     import cv2
 
     try:

@@ -1,0 +1,188 @@
+"""How much more than decoding a video costs, when every frame is used.
+
+    python benchmarks/decode_once.py --out benchmarks/results/decode_once
+
+A 720p clip at 240 fps, H.264 at phone quality, is made from photographs. In turn, on one thread
+each:
+
+- decode: PyAV alone, frames left as they are coded;
+- plain PyAV: decode and `to_ndarray(format="rgb24")`, as scripts do (FFmpeg's fast conversion,
+  which is off by one code value on average);
+- exact PyAV: the same with FFmpeg's exact conversion, for the same colours as ours;
+- frames: our decoding to upright RGB with times, damage and colour looked after;
+- blurs: the same, and the windows of 5, 7, 9, 11 and 13 frames round every 13th one;
+- shard: the same, and the checks for cuts, repeated frames and motion: all that `generate` does
+  but writing PNG files;
+- script: a window after the other, each decoded again from its keyframe, as scripts do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from expand import machine, table
+from skimage import data
+
+from trajectory_builder import exposure, footage_shard, generate
+from trajectory_builder.footage_request import FootageRequest
+from trajectory_builder.sources import video
+from trajectory_builder.store import Batch
+
+WIDTH, HEIGHT, FPS = 1280, 720, 240
+SIZES = (5, 7, 9, 11, 13)
+
+
+def write_clip(path: Path, frames: int) -> None:
+    """A hand-held pan over a photograph: H.264, 4:2:0, BT.709, two keyframes a second."""
+    scene = cv2.resize(data.astronaut(), (1800, 1800), interpolation=cv2.INTER_CUBIC)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"crf": "20", "g": "120", "preset": "veryfast"}
+        stream.codec_context.colorspace = 1
+        for index in range(frames):
+            x = 200 + 60 * np.sin(index / 40) + index * 0.4
+            y = 300 + 40 * np.cos(index / 31)
+            shift = np.array([[1, 0, -x], [0, 1, -y]], np.float32)
+            pixels = cv2.warpAffine(scene, shift, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+
+
+def decode(path: Path, use: Callable[[Any], Any]) -> int:
+    """Frames of a file through PyAV on one thread."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        stream.codec_context.thread_count = 1
+        return sum(use(frame) is not None for frame in file.decode(stream))
+
+
+def exact(frame: Any) -> Any:
+    from av.video.reformatter import Interpolation
+
+    flags = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+    converted = frame.reformat(
+        format="rgb24", src_colorspace="ITU709", dst_colorspace="ITU709", src_color_range="MPEG",
+        dst_color_range="JPEG", interpolation=flags, threads=1,
+    )  # fmt: skip
+    return converted.to_ndarray()
+
+
+def script(path: Path, frames: int) -> int:
+    """Every window decoded on its own, float mean."""
+    made = 0
+    for center in range(6, frames - 6, 13):
+        for n in SIZES:
+            first = center - n // 2
+            with av.open(str(path)) as file:
+                stream = file.streams.video[0]
+                stream.codec_context.thread_count = 1
+                file.seek(int(first / FPS / stream.time_base), stream=stream)
+                total = np.zeros((HEIGHT, WIDTH, 3))
+                for frame in file.decode(stream):
+                    rank = round(float(frame.time) * FPS)
+                    if rank >= first + n:
+                        break
+                    if rank >= first:
+                        total += frame.to_ndarray(format="rgb24")
+            made += (total / n).astype(np.uint8).shape[0] == HEIGHT
+    return made
+
+
+def works(path: Path, out: Path) -> list[footage_shard.Work]:
+    plan = generate.plan_footage(FootageRequest((path,), n_frames=SIZES))
+    roots = {name: str(root) for name, root in plan.roots.items()}
+    shards: dict[str, list[dict[str, Any]]] = {}
+    for row in plan.table.to_pylist():
+        shards.setdefault(row["shard"], []).append(row)
+    return [
+        footage_shard.Work(out, roots, tuple(rows), plan.orders[name])
+        for name, rows in shards.items()
+    ]
+
+
+def shard(orders: list[footage_shard.Work]) -> int:
+    """All of a shard's work, files left out: their encoding is `images`' matter."""
+    encode, footage_shard.encode = footage_shard.encode, lambda pixels: b""
+    try:
+        made = 0
+        for work in orders:
+            batch = Batch()
+            made += len(exposure.make(work, batch).records)
+            batch.discard()
+        return made
+    finally:
+        footage_shard.encode = encode
+
+
+def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, Any]]:
+    cv2.setNumThreads(1)
+    orders = works(path, out)
+    found = video.index(path)
+    jobs: dict[str, Callable[[], Any]] = {
+        "decode": lambda: decode(path, lambda frame: frame),
+        "plain PyAV": lambda: decode(path, lambda frame: frame.to_ndarray(format="rgb24")),
+        "exact PyAV": lambda: decode(path, exact),
+        "frames": lambda: sum(1 for _ in video.decode(video.stretch(found, 0, frames))),
+        "blurs": lambda: sum(1 for work in orders for _ in exposure.render(work)),
+        "shard": lambda: shard(orders),
+        "script": lambda: script(path, frames),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            taken[name].append(time.perf_counter() - started)
+    took = {name: statistics.median(values) for name, values in taken.items()}
+    return [
+        {"what": name, "ms a frame": round(1000 * value / frames, 2),
+         "to plain PyAV": round(value / took["plain PyAV"], 2),
+         "to exact PyAV": round(value / took["exact PyAV"], 2)}
+        for name, value in took.items()
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=481)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    given = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="decode-") as folder:
+        path = Path(folder, "clip.mp4")
+        write_clip(path, given.frames)
+        size = path.stat().st_size / given.frames / 1e3
+        rows = measure(path, given.frames, given.rounds, Path(folder, "out"))
+    report = {"machine": machine(), "load": round(load, 2), "rows": rows}
+    if given.out:
+        text = [
+            "# Decoding once", "",
+            f"{report['machine']}; load before the start {report['load']}. {given.frames} frames of"
+            f" 1280 x 720, {size:.0f} kB each; medians of {given.rounds} rounds taken in turn, one"
+            " thread. Made by `benchmarks/decode_once.py`, which says what each row does.", "",
+            *table(rows),
+        ]  # fmt: skip
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text("\n".join(text))
+        given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

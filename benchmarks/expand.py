@@ -1,0 +1,318 @@
+"""How fast `trajbuild expand` is, beside the usual script and the floor of the codecs.
+
+    python benchmarks/expand.py --out benchmarks/results/expand
+
+One run times, in turn and several rounds, on sequences of 1280 x 720 frames made from photographs:
+
+- `usual, cv2`: every window re-read with OpenCV, float mean, OpenCV's default PNG writer;
+- `usual, Pillow`: the same with Pillow's writer at its default settings;
+- `floor`: one decode of each needed frame and one encode a new pair with the fastest codecs, files
+  written without a flush: nothing that makes these blurs with these codecs can be faster;
+- `ours`: `trajbuild expand` as users call it: start, plan, pixel check, copies of the official
+  files, averages, hashes, flushes, markers, manifest.
+
+Each is a fresh process and each is timed whole. `floor` and `usual` make only the new blurs; ours
+also takes over the official files. Then ours alone on 1, 2, 4 and 8 times the frames, and what
+flushing to the disk (fsync) costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import small_gopro
+
+SIZE = (1280, 720)
+ROWS = ("usual, cv2", "usual, Pillow", "floor", "ours")
+
+
+def windows(source: Path) -> Iterator[list[list[str]]]:
+    """For each trajectory the frame files of its new windows, shortest first."""
+    from trajectory_builder import plan, recipe
+
+    table = plan.plan_gopro(source, recipe.load("fidediff-7877")).table
+    root = source.with_name("GOPRO_Large_all")
+    found: dict[str, list[list[str]]] = {}
+    for row in table.to_pylist():
+        if not row["blur_source"]:
+            names = [str(root / name) for name in row["frame_names"]]
+            found.setdefault(row["trajectory_id"], []).append(names)
+    yield from found.values()
+
+
+def usual(trajectory: list[list[str]], out: Path, writer: str) -> None:
+    """What public scripts do: read each window's frames again, mean in float, write."""
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    cv2.setNumThreads(1)
+    for names in trajectory:
+        mean = np.mean([cv2.imread(name).astype(np.float32) for name in names], axis=0)
+        pixels = np.rint(mean).astype(np.uint8)
+        path = out / f"{Path(names[0]).parent.name}-{Path(names[0]).stem}-{len(names)}.png"
+        if writer == "cv2":
+            cv2.imwrite(str(path), pixels)
+        else:
+            Image.fromarray(pixels[:, :, ::-1]).save(path)
+
+
+def floor(trajectory: list[list[str]], out: Path, writer: str) -> None:
+    """One decode a needed frame, one encode a pair, one write; no mean, no check, no flush."""
+    from kornia_rs.io import decode_image_png_u8
+
+    from trajectory_builder import images
+
+    decoded = []
+    for name in trajectory[-1]:
+        payload = Path(name).read_bytes()
+        decoded.append(decode_image_png_u8(payload, (SIZE[1], SIZE[0]), "rgb"))
+    for index, names in enumerate(trajectory):
+        payload = images.encode_png(decoded[index])
+        path = out / f"{Path(names[0]).parent.name}-{Path(names[0]).stem}-{len(names)}.png"
+        path.write_bytes(payload)
+
+
+def work(job: tuple[str, list[list[str]], str]) -> None:
+    """One trajectory of a rival, in a pool's worker."""
+    row, trajectory, out = job
+    function: Callable[[list[list[str]], Path, str], None] = floor if row == "floor" else usual
+    function(trajectory, Path(out), "cv2" if row.endswith("cv2") else "pillow")
+
+
+def rival(row: str, source: Path, out: Path, jobs: int) -> None:
+    """Run a rival to its end in this process, on a pool if `jobs` > 1."""
+    from multiprocessing import Pool
+
+    out.mkdir(parents=True)
+    tasks = [(row, trajectory, str(out)) for trajectory in windows(source)]
+    if jobs == 1:
+        for task in tasks:
+            work(task)
+        return
+    with Pool(jobs) as pool:
+        pool.map(work, tasks, chunksize=1)
+
+
+def timed(row: str, source: Path, scratch: Path, jobs: int) -> tuple[float, float]:
+    """Seconds of one fresh run, and the largest resident memory of one of its processes, MiB."""
+    out = scratch / "out"
+    command = [sys.executable, __file__, "--rival", row, "--source", str(source), "--scratch",
+               str(out), "--jobs", str(jobs)]  # fmt: skip
+    if row == "ours":
+        command = [sys.executable, "-m", "trajectory_builder", "expand", "--src", str(source),
+                   "--out", str(out), "--jobs", str(jobs), "--no-progress"]  # fmt: skip
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    memory = Memory(process.pid, workers_only=row == "ours" and jobs > 1)
+    _, errors = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {errors.decode()}")
+    shutil.rmtree(out)
+    return seconds, memory.peak
+
+
+class Memory(threading.Thread):
+    """The largest resident memory that one process of a family has had, in MiB."""
+
+    def __init__(self, pid: int, *, workers_only: bool) -> None:
+        super().__init__(daemon=True)
+        self._root = psutil.Process(pid)
+        self._workers_only = workers_only
+        self.peak = 0.0
+        self.start()
+
+    def run(self) -> None:
+        while self._root.is_running() and self._root.status() != "zombie":
+            try:
+                family = self._root.children(recursive=True)
+                if not self._workers_only:
+                    family.append(self._root)
+                for one in family:
+                    self.peak = max(self.peak, one.memory_info().rss / 2**20)
+            except psutil.Error:
+                pass
+            time.sleep(0.03)
+
+
+def compare(source: Path, scratch: Path, rounds: int, cores: int) -> list[dict[str, Any]]:
+    """Medians of all rows at one process and at all cores, taken in turn."""
+    settings = [(row, jobs) for row in ROWS for jobs in dict.fromkeys((1, cores))]
+    seconds: dict[tuple[str, int], list[float]] = {setting: [] for setting in settings}
+    memory = dict.fromkeys(settings, 0.0)
+    for index in range(rounds):
+        for setting in settings:
+            row, jobs = setting
+            took, peak = timed(row, source, scratch, jobs)
+            seconds[setting].append(took)
+            memory[setting] = max(memory[setting], peak)
+        print(f"round {index + 1} of {rounds} done", file=sys.stderr)
+    return [
+        {
+            "what": row,
+            "processes": jobs,
+            "seconds": round(statistics.median(seconds[row, jobs]), 2),
+            "lowest": round(min(seconds[row, jobs]), 2),
+            "highest": round(max(seconds[row, jobs]), 2),
+            "peak MiB a process": round(memory[row, jobs]),
+        }
+        for row, jobs in settings
+    ]
+
+
+def scaling(scratch: Path, base: int) -> list[dict[str, Any]]:
+    """Ours at one process on 1, 2, 4 and 8 times the frames of one clip."""
+    found = []
+    for times in (1, 2, 4, 8):
+        root = scratch / f"times-{times}"
+        root.mkdir()
+        source, _ = small_gopro.make(root, {"train/GOPR0001_11_00": base * times}, size=SIZE)
+        took, peak = timed("ours", source, scratch, 1)
+        found.append({"frames": base * times * 11, "seconds": round(took, 2),
+                      "peak MiB": round(peak)})  # fmt: skip
+        shutil.rmtree(root)
+    return found
+
+
+def flush_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
+    """Medians of builds of one process with and without flushing, taken in turn."""
+    from trajectory_builder import build, plan, recipe
+
+    kept = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(rounds):
+        for flushing in (True, False):
+            for name, function in kept.items():
+                setattr(os, name, function if flushing else _do_nothing)
+            try:
+                chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
+                report = build.build(chosen, scratch / "f", build.BuildOptions(progress=False))
+            finally:
+                for name, function in kept.items():
+                    setattr(os, name, function)
+            taken[flushing].append(report.seconds)
+            shutil.rmtree(scratch / "f")
+    flushed, not_flushed = (statistics.median(taken[key]) for key in (True, False))
+    return {"flushed, s": round(flushed, 2), "not flushed, s": round(not_flushed, 2),
+            "cost": round(flushed / not_flushed - 1, 3)}  # fmt: skip
+
+
+def _do_nothing(descriptor: int) -> None:
+    """Stand in for fsync in the rounds that leave it out."""
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The figures that the aims are about."""
+    at = {(row["what"], row["processes"]): row["seconds"] for row in rows}
+    cores = max(jobs for _, jobs in at)
+    ours = at["ours", cores]
+    return {
+        "faster than the usual script (cv2), same processes": at["usual, cv2", cores] / ours,
+        "faster than the usual script (Pillow), same processes": at["usual, Pillow", cores] / ours,
+        "faster than the usual script (cv2) at one process": at["usual, cv2", 1] / ours,
+        "times the floor, one process": at["ours", 1] / at["floor", 1],
+        "times the floor, all cores": ours / at["floor", cores],
+        f"{cores} processes against one": at["ours", 1] / ours,
+    }
+
+
+def machine() -> str:
+    """Processor, cores, memory and system, for the table's head."""
+    model = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    memory = psutil.virtual_memory().total / 2**30
+    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()},"
+            f" Python {platform.python_version()}")  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    heads = list(rows[0])
+    lines = [" | ".join(heads), *(" | ".join(str(row[head]) for head in heads) for row in rows)]
+    text = [f"| {line} |" for line in lines]
+    return [text[0], "|" + "---|" * len(heads), *text[1:], ""]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The committed table."""
+    return "\n".join([
+        "# Expanding 1280 x 720 sequences", "",
+        f"{report['machine']}; load before the start {report['load']}. {report['sequences']}"
+        f" sequences, {report['frames']} frames of {report['frame_mb']:.2f} MB, {report['pairs']}"
+        f" new pairs; medians of {report['rounds']} rounds taken in turn. Made by"
+        " `benchmarks/expand.py`, which says what each row does.", "",
+        *table(report["rows"]),
+        *(f"- {name}: {value:.2f}" for name, value in report["ratios"].items()), "",
+        "Cost against the number of frames, one process:", "", *table(report["scaling"]),
+        f"Flushing to the disk, one process: {report['flush']['flushed, s']} s with,"
+        f" {report['flush']['not flushed, s']} s without,"
+        f" {100 * report['flush']['cost']:+.1f} %.", "",
+    ])  # fmt: skip
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="expand-", dir=given.scratch) as folder:
+        scratch = Path(folder)
+        names = {f"train/GOPR{i:04d}_11_{i % 3:02d}": given.pairs for i in range(given.sequences)}
+        source, frames = small_gopro.make(scratch, names, size=SIZE)
+        files = list(frames.rglob("*.png"))
+        trajectories = list(windows(source))
+        rows = compare(source, scratch, given.rounds, given.cores)
+        return {
+            "machine": machine(),
+            "load": round(load, 2),
+            "sequences": given.sequences,
+            "frames": len(files),
+            "frame_mb": sum(path.stat().st_size for path in files) / len(files) / 1e6,
+            "pairs": sum(len(one) for one in trajectories),
+            "rounds": given.rounds,
+            "rows": rows,
+            "ratios": ratios(rows),
+            "scaling": scaling(scratch, max(1, given.pairs // 2)),
+            "flush": flush_cost(source, scratch, min(3, given.rounds)),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sequences", type=int, default=6)
+    parser.add_argument("--pairs", type=int, default=16, help="official pairs a sequence")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--scratch", help="a folder on the disk to measure")
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    parser.add_argument("--rival", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.rival:
+        rival(given.rival, given.source, Path(given.scratch), given.jobs)
+        return
+    report = measure(given)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text(markdown(report))
+        given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`fidediff doctor`: what this machine offers, and the VGG16 file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(name="doctor", short_help="Versions, devices, precisions, and needed files.")
+@click.option("--vgg16", type=FILE, help="A VGG16 file to try.")
+@click.option("--convert", type=FILE, metavar="FILE.safetensors",
+              help="Write the 59 MB that are used of --vgg16 to this new file.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
+    """Look at versions, devices, precisions and memory, and at the VGG16 file
+    that LPIPS, EA-LPIPS and DISTS need.
+
+    Ends with 1 where something that training needs is missing or broken.
+
+    \b
+    Example:
+      fidediff doctor --vgg16 vgg16-397923af.pth --convert vgg16.safetensors
+    """
+    from fidediff_model import doctor, vgg
+
+    if convert is not None:
+        if vgg16 is None:
+            raise click.UsageError("--convert needs --vgg16")
+        vgg16 = vgg.convert(vgg16, convert)
+    findings = doctor.look(vgg16)
+    told = doctor.as_dict(findings)
+    if as_json:
+        click.echo(json.dumps(told))
+        return int(told["wrong"] > 0)
+    for one in findings:
+        click.echo(f"{one.name:14} {one.value}")
+        if one.cure:
+            click.echo(f"{'':14}   cure: {one.cure}")
+    return int(told["wrong"] > 0)

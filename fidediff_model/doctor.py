@@ -1,0 +1,128 @@
+"""What this machine offers training and restoring: versions, devices, precisions, files."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fidediff_model.errors import FideDiffError
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "torchmetrics",
+    "tensorboard",
+)
+OPTIONAL = {
+    "bitsandbytes": "--optimizer adamw8bit",
+    "triton": "the fused reblur on a GPU",
+    "av": "video in and out",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found.
+        cure: what to do about it; empty where nothing is wrong.
+    """
+
+    name: str
+    value: str
+    cure: str = ""
+
+
+def look(vgg16: Path | None = None) -> list[Finding]:
+    """Look at everything; nothing is changed.
+
+    Args:
+        vgg16: a VGG16 file to try, or None.
+    """
+    found = [Finding("python", f"{platform.python_version()}, {platform.platform()}")]
+    found += [_package(name) for name in PACKAGES]
+    found += [_optional(name, use) for name, use in OPTIONAL.items()]
+    found += _torchvision()
+    found += _devices()
+    found += [_memory(), _vgg16(vgg16)]
+    return found
+
+
+def as_dict(findings: list[Finding]) -> dict[str, Any]:
+    """The report as plain values, for `--json`."""
+    wrong = sum(bool(one.cure) for one in findings)
+    return {"schema_version": 1, "wrong": wrong, "findings": [asdict(one) for one in findings]}
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, version(name))
+    except PackageNotFoundError:
+        return Finding(name, "not installed", "pip install 'fidediff[model]'")
+
+
+def _optional(name: str, use: str) -> Finding:
+    try:
+        return Finding(name, f"{version(name)} ({use})")
+    except PackageNotFoundError:
+        return Finding(name, f"not installed; only {use} needs it")
+
+
+def _torchvision() -> list[Finding]:
+    """torchvision beside another torch breaks diffusers, peft and torchmetrics at import."""
+    if importlib.util.find_spec("torchvision") is None:
+        return []
+    try:
+        import torchvision  # type: ignore[import-not-found, unused-ignore]
+    except (RuntimeError, ImportError, OSError) as error:
+        told = str(error).splitlines()[0]
+        return [Finding("torchvision", f"broken: {told}", "pip uninstall torchvision")]
+    return [Finding("torchvision", str(torchvision.__version__))]
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, fp32")]
+    if not torch.cuda.is_available():
+        told = "none: training at full size is not practical, restoring is slow"
+        return [*found, Finding("gpu", told)]
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        kinds = "bf16, fp32" if torch.cuda.is_bf16_supported() else "fp32 only, no bf16"
+        size = f"{about.total_memory / 2**30:.0f} GiB"
+        found.append(Finding(f"gpu {number}", f"{about.name}, {size}, {kinds}"))
+    return found
+
+
+def _memory() -> Finding:
+    free = shutil.disk_usage(".").free / 2**30
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Finding("memory", f"{pages * size / 2**30:.0f} GiB; {free:.0f} GiB free on disk here")
+
+
+def _vgg16(path: Path | None) -> Finding:
+    from fidediff_model import vgg
+
+    if path is None:
+        name = Path(vgg.DOWNLOAD_URL).name
+        told = f"not looked at; LPIPS, EA-LPIPS and DISTS need it: {vgg.DOWNLOAD_URL}"
+        cached = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser()
+        here = cached / "hub" / "checkpoints" / name
+        return Finding("vgg16", f"{here} is there; give it as --vgg16" if here.is_file() else told)
+    try:
+        vgg.load_vgg16(path)
+    except FideDiffError as error:
+        return Finding("vgg16", error.what, error.cure)
+    return Finding("vgg16", f"{path} holds all 26 tensors")

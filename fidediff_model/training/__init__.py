@@ -1,0 +1,1 @@
+"""Training in three stages, each one readable function: `base`, `kernel`, `control`."""

@@ -1,0 +1,44 @@
+"""Stage 1, base: LoRA and prompt learn z_t -> z_0 in one step, for every point of a trajectory.
+
+The loss and the step are in `image_stage`, which the stage control shares.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fidediff_model.model import FideDiff, build
+from fidediff_model.training import image_stage, start
+from fidediff_model.training.image_stage import Stepped
+from fidediff_model.training.loop import Outcome
+from fidediff_model.training.start import Request
+
+
+class BaseStep(nn.Module):
+    """One step with the timestep given, as DDP wants it: one module, one forward."""
+
+    def __init__(self, model: FideDiff) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, blur: Tensor, t: Tensor) -> Stepped:
+        """Restore (N, 3, H, W) at timesteps (N,)."""
+        restored = self.model(blur, t)
+        return Stepped(restored.image, restored.z0_hat, restored.t_hat)
+
+
+def train(request: Request) -> Outcome:
+    """Train the base from pre-trained weights; the run folder then holds `model/`.
+
+    Raises:
+        FideDiffError: what cannot be trained, or a loss that is no number.
+    """
+    run = start.open_run("base", request)
+    start.seed_process(run)
+    weights = start.open_base(run)
+    # D copies the encoder of the clean UNet, so it comes before LoRA goes in.
+    discriminator = image_stage.make_discriminator(run, weights)
+    model = build(run.config.model, weights, seed=run.settings.seed)
+    image_stage.cast_frozen(model, run)
+    model.train_only("base")
+    return image_stage.fit(run, BaseStep(model), discriminator)

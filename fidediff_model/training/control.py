@@ -1,0 +1,85 @@
+"""Stage 3, control: the kernel control and the regressor T learn beside the frozen base and M.
+
+    L = L1 + lambda1 x L_perceptual + lambda2 x L_G + L_time, t_hat = T(M(I)) (arXiv 2510.01641)
+
+D starts anew here: a model folder does not hold it. Which t the UNet is told while T is still
+learning is not published: the manifest's by default, or T's own estimate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fidediff_model import model_folder
+from fidediff_model.codec import pad_to_multiple
+from fidediff_model.kernels import pool_kernels
+from fidediff_model.losses import timestep_loss
+from fidediff_model.model import FideDiff, build
+from fidediff_model.training import image_stage, start
+from fidediff_model.training.image_stage import Stepped
+from fidediff_model.training.loop import Outcome
+from fidediff_model.training.start import Request, Run
+
+
+class ControlStep(nn.Module):
+    """One step of the whole model, and L_time.
+
+    Args:
+        model: with M, T and, unless its variant is `none`, the control.
+        estimated: tell the UNet t_hat instead of the given t; no gradient reaches T that way.
+    """
+
+    def __init__(self, model: FideDiff, *, estimated: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.estimated = estimated
+
+    def forward(self, blur: Tensor, t: Tensor) -> Stepped:
+        """Restore (N, 3, H, W) whose timesteps are (N,)."""
+        model = self.model
+        estimator, regressor = model.kernel_estimator, model.timestep_regressor
+        if estimator is None or regressor is None:
+            raise TypeError("the stage control needs M and T")
+        padded = pad_to_multiple(blur, model.codec.multiple)
+        stride = model.codec.latent_stride
+        with torch.no_grad():
+            cells = estimator.pooled(padded, regressor.pool)  # (N, K, H/4, W/4); M is frozen
+            z_t = model.codec.encode(padded)
+        t_hat = regressor(cells, pooled=True)
+        k_in = pool_kernels(cells, stride // regressor.pool)
+        told = t_hat.detach() if self.estimated else t
+        z0_hat = model.step(z_t, told, k_in=k_in, blur=padded)
+        height, width = blur.shape[-2:]
+        image = model.codec.decode(z0_hat, (height, width))
+        return Stepped(image, z0_hat, t_hat, timestep_loss(t_hat, t))
+
+
+def train(request: Request) -> Outcome:
+    """Train control and T from the stage kernel's model; `model/` then holds the whole FideDiff.
+
+    Raises:
+        FideDiffError: what cannot be trained, or a loss that is no number.
+    """
+    run = start.open_run("control", request)
+    start.seed_process(run)
+    weights = start.open_base(run)
+    discriminator = image_stage.make_discriminator(run, weights)
+    model = _build(run, weights)
+    image_stage.cast_frozen(model, run)
+    model.train_only("control")
+    stepper = ControlStep(model, estimated=run.settings.control_timestep == "estimated")
+    return image_stage.fit(run, stepper, discriminator)
+
+
+def _build(run: Run, weights: start.BaseWeights) -> FideDiff:
+    """The model before with T and control added; their settings may be this run's own."""
+    folder = Path(run.config.start)
+    parts = ("kernel_estimator", "timestep_regressor", "control")
+    model = build(run.config.model, weights, parts=parts, seed=run.settings.seed)
+    model.base.load(folder / "base")
+    if model.kernel_estimator is not None:
+        model_folder.load_part(folder / "kernel_estimator", model.kernel_estimator)
+    return model.eval()

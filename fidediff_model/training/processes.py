@@ -1,0 +1,131 @@
+"""Where a run computes: device, precision, and the processes that train together.
+
+accelerate finds the processes from the environment that `torchrun` or `accelerate launch` sets.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.training.settings import Precision, SettingsError
+
+LOST_AFTER = datetime.timedelta(minutes=10)
+"""How long a process waits for the others before it gives up (ours)."""
+
+_LOST = re.compile(
+    "connection (closed|reset|refused)|closed by peer|broken pipe|timed out|timeout|gloo|nccl",
+    re.IGNORECASE,
+)
+
+
+class LostProcessError(FideDiffError):
+    """Another process of the run ended or does not answer."""
+
+
+def resolve_precision(wanted: Precision) -> Precision:
+    """`auto` becomes bf16 on a GPU that computes in it, else fp32.
+
+    Raises:
+        SettingsError: bf16 was asked for and no GPU here computes in it.
+    """
+    can = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if wanted == "auto":
+        return "bf16" if can else "fp32"
+    if wanted == "bf16" and not can:
+        gpu = torch.cuda.is_available()
+        raise SettingsError(
+            "bf16 was asked for and " + ("this GPU has none" if gpu else "there is no GPU"),
+            where="precision",
+            cure="give --precision fp32, or train on a GPU with bf16; on a CPU bf16 is slower",
+        )
+    return wanted
+
+
+def start(precision: Precision) -> Any:
+    """An `Accelerator` for this process, in bf16 or fp32; joins the others where there are any."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    cpu = not torch.cuda.is_available()
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        # Buffers are constants here; sending them again in each forward would cost time.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=LOST_AFTER),
+        ],
+    )
+
+
+def frozen_dtype(precision: Precision) -> torch.dtype:
+    """The type of weights that do not train."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+@contextmanager
+def telling_lost_ones(processes: int) -> Iterator[None]:
+    """Turn the back end's errors about a dead peer into one that says so.
+
+    Raises:
+        LostProcessError: another process of the run ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if processes == 1 or not _LOST.search(str(error)):
+            raise
+        raise LostProcessError(
+            "another process of this run ended or does not answer, so this one ends too",
+            where=str(error).strip().splitlines()[0][:120],
+            cure="look at what the other one said; the same command goes on from the newest"
+            " checkpoint",
+        ) from error
+
+
+def any_of(accelerator: Any, *flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process; all of them must ask."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    told = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
+    return [bool(count > 0) for count in accelerator.reduce(told, reduction="sum").tolist()]
+
+
+def from_all(accelerator: Any, value: Any) -> list[Any]:
+    """The values of all processes, by rank; all of them must ask."""
+    if accelerator.num_processes == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    gathered: list[Any] = gather_object([value])
+    return gathered
+
+
+def end(accelerator: Any) -> None:
+    """Leave the group of processes in order.
+
+    Without the wait and the collection, gloo's threads were seen to abort one run in three after
+    all work was done.
+    """
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        accelerator.free_memory()
+        gc.collect()
+    accelerator.end_training()
+
+
+def unequal_batches(before: int, now: int) -> FideDiffError:
+    """The refusal of a resume whose step takes another number of trajectories."""
+    return FideDiffError(
+        f"a step of this run takes {before} trajectories, this command would take {now}",
+        where="batch x accumulate x processes",
+        cure="change --batch or --accumulate so that the product stays, or start a new --run-dir",
+        exit_code=ExitCode.OTHER_CONFIG,
+    )

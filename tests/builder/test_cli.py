@@ -1,0 +1,130 @@
+"""The command line as a user meets it: streams, codes, help, closed pipes, no tracebacks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from gopro_tree import PACKAGE, three_parts, trajbuild
+
+from trajectory_builder.cli import COMMANDS
+from trajectory_builder.errors import ExitCode
+from trajectory_builder.version import __version__
+
+
+@pytest.fixture(scope="module")
+def said():
+    return trajbuild("--help").stdout
+
+
+def test_help_lists_every_command_with_its_line(said):
+    flat = " ".join(said.split())
+    for name, line in COMMANDS.items():
+        assert f"{name} {line}" in flat
+
+
+def test_help_tells_every_exit_code(said):
+    codes = said[said.index("Exit codes:") :]
+    assert all(f"{int(code)} " in codes for code in ExitCode)
+
+
+def test_help_stays_under_80_columns(said):
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_short_help_is_the_same(said):
+    assert trajbuild("-h").stdout == said
+
+
+def test_no_command_at_all_shows_help_as_wrong_use():
+    done = trajbuild()
+    assert done.returncode == 2
+    assert "Commands:" in done.stdout + done.stderr
+
+
+def test_version_is_the_package_version():
+    assert trajbuild("--version").stdout == f"trajbuild, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["explode"], ["plan"], ["plan", "--src"], ["plan", "--src", "x", "--jobs", "0"],
+        ["expand", "--src", "x", "--jobs", "0"], ["expand", "--src", "x", "--link", "soft"],
+        ["verify", "x", "--level", "half"], ["--colour"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_use_ends_with_two_on_stderr(args):
+    done = trajbuild(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_error_of_a_user_shows_no_traceback(tmp_path):
+    done = trajbuild("plan", "--src", tmp_path / "none")
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = trajbuild("--debug", "plan", "--src", tmp_path / "none")
+    assert "Traceback" in done.stderr
+    assert all(three_parts(done.stderr))
+
+
+def test_result_goes_to_stdout_alone(small_source):
+    done = trajbuild("plan", "--src", small_source.pairs)
+    assert "train: 33 pairs" in done.stdout
+    assert done.stderr == ""
+
+
+def test_json_goes_to_stdout_as_one_line(small_source):
+    done = trajbuild("plan", "--src", small_source.pairs, "--json")
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(done.stdout)["recipe"] == "fidediff-7877"
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "xterm-256color"}, {"LC_ALL": "C"}])
+def test_output_holds_no_colour_codes(small_source, env):
+    done = trajbuild("plan", "--src", small_source.pairs, env=env)
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_closed_pipe_is_no_error(real_names):
+    command = f"{sys.executable} -m trajectory_builder plan --src '{real_names.frames}'"
+    # The reader is gone before the first line; `pipefail` shows what the writer ended with.
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=PACKAGE.parent,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_module_runs_from_any_folder(tmp_path):
+    done = trajbuild("--version", cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE.parent)})
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+def test_stopped_command_ends_with_its_code(real_names, tmp_path, sent, code):
+    # A pipe in place of the recipe holds the command where it reads.
+    fifo = tmp_path / "recipe.yaml"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "trajectory_builder", "plan", "--src", real_names.pairs]
+    with (
+        subprocess.Popen(
+            [*command, "--recipe", fifo], cwd=PACKAGE.parent, stderr=subprocess.PIPE, text=True
+        ) as process,
+        open(fifo, "wb"),
+    ):  # opens once the command has opened it too
+        process.send_signal(sent)
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr

@@ -1,0 +1,189 @@
+"""Settings and run folders: what is refused, what may change, what is written."""
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from training_runs import make_data, request
+
+from fidediff_model.cli import fidediff
+from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.training import base, control, kernel, optim, run_folder, settings, start
+from fidediff_model.training.run_folder import RunFolderError
+from fidediff_model.training.settings import SettingsError, TrainSettings
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"), held_out=1)
+
+
+def _refusal(train, asked):
+    with pytest.raises(Exception, match=r".") as told:
+        train(asked)
+    assert not isinstance(told.value, TypeError | KeyError | AttributeError)
+    return told.value
+
+
+def test_fp16_training_is_refused_with_the_reason():
+    with pytest.raises(SettingsError) as told:
+        TrainSettings(precision="fp16")
+    assert "loss scale" in told.value.where
+
+
+def test_bf16_without_a_gpu_is_refused(tmp_path, data):
+    error = _refusal(base.train, request(tmp_path / "run", data, precision="bf16"))
+    assert "bf16" in error.what
+    assert "fp32" in error.cure
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(SettingsError, match="unknown settings: learning_rat"):
+        settings.merged(TrainSettings(), {"learning_rat": 1.0}, where="x.yaml")
+
+
+@pytest.mark.parametrize("value", ["fast", True, 0.5])
+def test_a_value_of_another_kind_is_refused(value):
+    with pytest.raises(SettingsError, match="steps cannot be"):
+        settings.merged(TrainSettings(), {"steps": value}, where="x.yaml")
+
+
+def test_a_perceptual_loss_without_its_file_stops_before_the_run_begins(tmp_path, data):
+    error = _refusal(base.train, request(tmp_path / "run", data, perceptual="ea-lpips"))
+    assert "VGG16" in error.what
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_without_training_rows_is_refused(tmp_path):
+    empty = make_data(tmp_path / "data", train=0, held_out=1)
+    error = _refusal(base.train, request(tmp_path / "run", empty))
+    assert "train" in error.what
+
+
+def test_one_trajectory_is_less_than_a_batch_of_two(tmp_path):
+    single = make_data(tmp_path / "data", train=1)
+    error = _refusal(base.train, request(tmp_path / "run", single))
+    assert error.what == "a batch of 2 trajectories is more than the 1 of the set"
+
+
+def test_a_crop_larger_than_the_images_is_refused(tmp_path, data):
+    error = _refusal(base.train, request(tmp_path / "run", data, crop=64))
+    assert "smaller than the crop" in error.what
+
+
+def test_missing_image_files_end_the_run_with_their_names(tmp_path):
+    gone = make_data(tmp_path / "data")
+    for path in gone.glob("train/blur/*/*.png"):
+        path.unlink()
+    error = _refusal(base.train, request(tmp_path / "run", gone))
+    assert "000001_n" in str(error)
+
+
+def test_a_timestep_beyond_999_is_refused(tmp_path):
+    late = make_data(tmp_path / "data", timestep=1200)
+    error = _refusal(base.train, request(tmp_path / "run", late, identity=0.0))
+    assert "999" in str(error)
+
+
+def test_a_base_model_that_is_not_there_is_refused(tmp_path, data):
+    asked = request(tmp_path / "run", data)
+    absent = start.Request(**{**vars(asked), "base_model": str(tmp_path / "sd21")})
+    assert "there is no folder" in _refusal(base.train, absent).what
+
+
+@pytest.mark.parametrize(("stage", "before"), [("kernel", "base"), ("control", "kernel")])
+def test_a_stage_out_of_order_names_the_one_before(tmp_path, data, stage, before):
+    module = {"kernel": kernel, "control": control}[stage]
+    error = _refusal(module.train, request(tmp_path / "run", data, stage=stage))
+    assert f"fidediff train {before}" in error.cure
+
+
+def test_holding_out_a_split_that_is_not_there_is_refused(data):
+    found = start.manifest.read(data)
+    given = TrainSettings(crop=32, batch=1, validation_split="test")
+    with pytest.raises(SettingsError, match="cannot be held out"):
+        start.datasets(found, given)
+
+
+def _config(folder, **changes):
+    given = {
+        "stage": "base", "data": "d", "data_digest": "a", "base_model": "random:0", "start": "",
+        "start_digest": "", "model": start.model_config.preset("tiny"),
+        "settings": TrainSettings(),
+    }  # fmt: skip
+    return run_folder.RunConfig(**{**given, **changes})
+
+
+def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path):
+    run_folder.write(tmp_path, _config(tmp_path))
+    other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
+    with pytest.raises(RunFolderError) as told:
+        run_folder.refuse_other(tmp_path, other, resume=False)
+    assert told.value.exit_code == ExitCode.OTHER_CONFIG
+    assert "settings.learning_rate: 5e-05 -> 0.001" in told.value.where
+
+
+def test_resuming_with_an_unsafe_change_is_refused(tmp_path):
+    run_folder.write(tmp_path, _config(tmp_path))
+    other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
+    with pytest.raises(RunFolderError):
+        run_folder.refuse_other(tmp_path, other, resume=True)
+
+
+def test_resuming_may_change_how_long_and_how_often(tmp_path):
+    run_folder.write(tmp_path, _config(tmp_path))
+    other = _config(tmp_path, settings=TrainSettings(steps=5, save_every=1, workers=0))
+    run_folder.refuse_other(tmp_path, other, resume=True)
+
+
+def test_a_schedule_that_leads_to_an_end_keeps_its_steps(tmp_path):
+    run_folder.write(tmp_path, _config(tmp_path, settings=TrainSettings(schedule="cosine")))
+    other = _config(tmp_path, settings=TrainSettings(schedule="cosine", steps=5))
+    with pytest.raises(RunFolderError, match="another config"):
+        run_folder.refuse_other(tmp_path, other, resume=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(RunFolderError, match="something else"):
+        run_folder.refuse_other(tmp_path, _config(tmp_path), resume=False)
+
+
+def test_config_yaml_holds_every_setting(tmp_path):
+    run_folder.write(tmp_path, _config(tmp_path))
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert stored["settings"] == settings.to_dict(TrainSettings())
+
+
+def test_flags_weigh_more_than_the_file_and_the_file_more_than_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("steps: 7\nbatch: 3\n")
+    given = run_folder.given_settings("kernel", None, file, {"batch": 9})
+    assert (given.steps, given.batch, given.learning_rate) == (7, 9, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.5, 1, 1, 1]), ("linear", [0.5, 1, 0.5, 0]), ("cosine", [0.5, 1, 0.5, 0])],
+)
+def test_the_learning_rate_rises_then_follows_its_schedule(schedule, expected):
+    given = TrainSettings(steps=10, warmup_steps=2, schedule=schedule)
+    found = [optim.rate_factor(given, step) for step in (1, 2, 6, 10)]
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_8_bit_adamw_without_its_library_is_refused():
+    with pytest.raises(SettingsError, match="bitsandbytes"):
+        optim.make(TrainSettings(optimizer="adamw8bit"), [], rate=1e-4)
+
+
+@pytest.mark.parametrize("stage", settings.STAGES)
+def test_help_marks_what_is_published(stage):
+    told = CliRunner().invoke(fidediff, ["train", stage, "--help"], terminal_width=200).output
+    assert "[paper" in told
+    assert "[prior; default: 100000]" in told
+
+
+def test_a_users_error_leaves_no_config_behind(tmp_path, data):
+    with pytest.raises(FideDiffError):
+        base.train(request(tmp_path / "run", data, batch=99))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,153 @@
+"""The release: sdist and wheel are whole, and an installed wheel works without the checkout."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+from trajectory_builder.version import __version__
+
+ROOT = Path(__file__).parents[1]
+DATA = {
+    "trajectory_builder/py.typed",
+    "trajectory_builder/sources/gopro_sequences.csv",
+    "trajectory_builder/report/report.html",
+    "trajectory_builder/report/report.css",
+    "trajectory_builder/report/report.js",
+    "fidediff_model/py.typed",
+}
+FIRST_LINE = re.compile(r"^Usage: (trajbuild|fidediff)")
+
+
+def run(*words, cwd=ROOT, **env):
+    """Run a command; its stdout, or a failed test with all that it said."""
+    done = subprocess.run(
+        list(map(os.fspath, words)), cwd=cwd, env={**os.environ, **env}, capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tracked(*under):
+    return set(run("git", "ls-files", *under).split())
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The sdist, made of what git tracks alone, and the wheel made of that sdist."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout, to leave out what lies about")
+    pytest.importorskip("build", reason="needs build")
+    pytest.importorskip("twine", reason="needs twine")
+    room = tmp_path_factory.mktemp("release")
+    clone, out = room / "clone", room / "dist"
+    clone.mkdir()
+    for name in tracked():
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, clone, cwd=room)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    return next(dist.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """bin folder of a fresh environment with the wheel; the dependencies are this environment's."""
+    room = tmp_path_factory.mktemp("fresh")
+    venv.create(room / "env", with_pip=True)
+    python = room / "env/bin/python"
+    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=room)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # After the environment's own packages, so that the wheel's come first. This checkout may be
+    # installed there in the editable way, by a finder: such lines are not taken over.
+    here = sysconfig.get_path("purelib")
+    lines = [line for file in Path(here).glob("*.pth") for line in file.read_text().splitlines()]
+    paths = [line for line in lines if line.startswith("/")]
+    paths = [here, *(path for path in paths if not Path(path, "fidediff_model").is_dir())]
+    (site / "dependencies.pth").write_text("\n".join(paths) + "\n")
+    return room / "env/bin"
+
+
+@pytest.mark.slow
+def test_descriptions_of_sdist_and_wheel_render(dist):
+    said = run(sys.executable, "-m", "twine", "check", "--strict", *sorted(dist.iterdir()))
+    assert said.count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_tracked_file_of_the_packages(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == tracked("trajectory_builder", "fidediff_model")
+    assert held >= DATA
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert any(name.endswith("LICENSE") for name in archive.namelist())
+
+
+@pytest.mark.slow
+def test_sdist_holds_what_the_wheel_is_made_of(dist):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = tracked("trajectory_builder", "fidediff_model")
+    assert wanted | {"setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= held
+
+
+@pytest.mark.slow
+def test_wheel_names_version_and_licence(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    assert metadata["Version"] == __version__
+    # The name of the field depends on the version of setuptools.
+    assert "Apache-2.0" in (metadata["License-Expression"], metadata["License"])
+    assert metadata["Requires-Python"] == ">=3.11"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["trajbuild", "fidediff"])
+def test_console_script_of_the_wheel_shows_its_help(installed, tmp_path, program):
+    assert FIRST_LINE.match(run(installed / program, "--help", cwd=tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["trajbuild", "fidediff"])
+def test_console_script_of_the_wheel_tells_the_version(installed, tmp_path, program):
+    assert __version__ in run(installed / program, "--version", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_wheel_does_the_whole_job_from_its_own_files(installed, tmp_path):
+    run(installed / "trajbuild", "demo", "--jobs", "1", cwd=tmp_path)
+    assert (tmp_path / "demo/report.html").stat().st_size > 10_000
+    where = "import trajectory_builder; print(trajectory_builder.__file__)"
+    assert str(installed.parent) in run(installed / "python", "-c", where, cwd=tmp_path)
+
+
+def test_citation_gives_the_version_of_the_package():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.+)$", text, re.M)[1] == __version__
+
+
+def test_setup_takes_the_version_from_the_one_place():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == "attr: trajectory_builder.version.__version__"

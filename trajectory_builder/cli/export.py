@@ -1,0 +1,99 @@
+"""`trajbuild export`: what trainers read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+@click.command(name="export", short_help="Write what trainers read.")
+@click.argument("source", metavar="DIR", type=curating.SOURCE)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Choice(["hf", "webdataset", "lmdb", "folders"]),
+    help="For whom.",
+)
+@click.option("--out", type=curating.FOLDER, required=True, help="Folder to write.")
+@click.option(
+    "--crop", type=click.IntRange(8), metavar="PX", help="Cut square crops. [default: whole images]"
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(0),
+    metavar="PX",
+    help="What neighbouring crops share. [default: half of --crop]",
+)
+@click.option(
+    "--rows",
+    type=click.Choice(["pair", "trajectory"]),
+    default="pair",
+    show_default=True,
+    help="hf: what a row is.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["mprnet", "hinet", "deepdeblur"]),
+    default="mprnet",
+    show_default=True,
+    help="folders: whose. NAFNet and Restormer read MPRNet's.",
+)
+@click.option(
+    "--blur-key",
+    default="",
+    metavar="NAME",
+    help="deepdeblur: folder of the blurs. [default: blur or blur_gamma, by domain]",
+)
+@click.option(
+    "--files",
+    type=click.Choice(["hardlink", "reference", "copy"]),
+    default="hardlink",
+    show_default=True,
+    help="folders: how whole images get there.",
+)
+@click.option(
+    "--shard-mb",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="hf, webdataset: about the size of a shard.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
+@curating.allow_links
+@options.as_json  # fmt: skip
+def command(target: str, as_json: bool, **given: Any) -> None:
+    """Write the data set DIR as TO's trainers read it. Images are taken over
+    byte for byte, or cut into crops without loss.
+
+    \b
+    hf          Parquet shards, card, croissant.json
+    webdataset  tar shards, KEY.blur.png KEY.json KEY.sharp.png
+    lmdb        BasicSR, NAFNet, HINet: databases and meta_info.txt
+    folders     MPRNet, Restormer, NAFNet, HINet, DeepDeblur
+
+    \b
+    Example:
+      trajbuild export GOPRO_Large_trajectories --to lmdb --crop 512 --out lmdb
+    Run the same command again to resume.
+    """
+    from trajectory_builder.backends import default_jobs
+    from trajectory_builder.export.request import Request
+    from trajectory_builder.export.targets import TARGETS
+
+    given["jobs"] = given["jobs"] or default_jobs()
+    given["shard_bytes"] = given.pop("shard_mb") * 1_000_000
+    if given["overlap"] is None:
+        given["overlap"] = (given["crop"] or 0) // 2
+    report = TARGETS[target](Request(progress=True, **given))
+    if as_json:
+        click.echo(json.dumps(report.as_data()))
+        return
+    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
+    state = f"{report.made:,} units made" if report.made else "nothing to do"
+    click.echo(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
+    click.echo(f"read it: {report.hint}", err=True)

@@ -1,0 +1,131 @@
+"""`trajbuild generate`: a blur data set of one's own footage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trajectory_builder.cli import options
+
+if TYPE_CHECKING:
+    from trajectory_builder.footage_request import FootageRequest
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list such as 5,7,9") from error
+
+
+_WINDOWS = options.chain(
+    click.option("--n-frames", callback=_numbers, metavar="N,N,...", help="Odd numbers of frames"
+                 " that a blur averages. [default: 5,7,9,11,13]"),
+    click.option("--recipe", metavar="NAME|FILE", help="Take the numbers from a recipe instead."),
+    click.option("--every", type=click.IntRange(1), help="Frames between the centres of"
+                 " neighbouring trajectories. [default: the longest window]"),
+    click.option("--max-per-clip", type=click.IntRange(1), help="At most so many trajectories a"
+                 " clip, evenly spread. [default: all]"),
+    click.option("--split", default="train=1", show_default=True, metavar="NAME=SHARE,...",
+                 help="Splits by clip; a shot never lies in two."),
+    click.option("--seed", type=int, default=0, show_default=True,
+                 help="Of the split, camera paths and noise."),
+    click.option("--timestep-map", type=click.Choice(["frames", "exposure"]), default="frames",
+                 show_default=True, help="t by the number of frames, or by the time they span,"
+                 " in frames of 240 fps."),
+)  # fmt: skip
+
+_FOOTAGE = options.chain(
+    click.option("--fps", type=click.FloatRange(1, 100_000), help="Frames a second at which it"
+                 " was shot. [default: the file's own]"),
+    click.option("--join-chapters", is_flag=True, help="One clip of a shot's chapter files."),
+    click.option("--interpolate", type=click.IntRange(0, 63), default=0, show_default=True,
+                 metavar="K", help="Draw K frames between neighbours by optical flow; n then"
+                 " counts them too."),
+    click.option("--motion-floor", type=click.FloatRange(0), default=0.5, show_default=True,
+                 metavar="PX", help="Windows that move less make no pair."),
+)  # fmt: skip
+
+_LOOK = options.chain(
+    click.option("--average", type=click.Choice(["srgb", "gamma2.2"]), help="Domain of the"
+                 " averages. [default: srgb, or the recipe's]"),
+    click.option("--camera", default="", metavar="KEY=VALUE,...", help="Blur as cameras make it:"
+                 " response=srgb|gamma2.2|FILE, highlight, shot, read, jpeg, h264; a value may"
+                 " be a range, 80..95."),
+    click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
+                 help="Depth of the written files."),
+)  # fmt: skip
+
+_STILLS = options.chain(
+    click.option("--stills", is_flag=True, help="Pictures are photographs: move a camera."),
+    click.option("--paths-per-still", type=click.IntRange(1, 999), default=1, show_default=True,
+                 help="Camera paths for each photograph."),
+    click.option("--max-side", type=click.IntRange(0), default=1920, show_default=True,
+                 metavar="PX", help="Reduce larger photographs; 0 leaves them."),
+)  # fmt: skip
+
+
+@click.command(name="generate", short_help="Make a blur data set of your own footage.")
+@click.option("--src", "sources", type=options.FOLDER, multiple=True, required=True,
+              help="A video, a folder of videos or frames, photographs; repeatable.")  # fmt: skip
+@click.option("--out", type=options.FOLDER, required=True, help="Output folder.")
+@_WINDOWS
+@_FOOTAGE
+@_LOOK
+@_STILLS
+@options.workers
+@click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
+@options.as_json
+def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None:
+    """Make a blur data set of videos, folders of frames, or photographs.
+
+    Every blur is the mean of n neighbouring frames, its sharp image the
+    middle one. OUT then holds a folder a split with metadata.parquet, blur/
+    and sharp/, a card, build.json, and problems.parquet, which names each
+    window that made no pair and why: a gap, a cut, nothing that moves.
+
+    \b
+    Examples:
+      trajbuild generate --src holiday.mp4 --out holiday_trajectories
+      trajbuild generate --src clips --split train=0.9,test=0.1 --out set
+      trajbuild generate --src photos --stills --out set
+    Run the same command again to resume.
+    """
+    from trajectory_builder import build, generate
+
+    plan = generate.plan_footage(_request(given))
+    if dry_run:
+        options.print_plan(plan, out, as_json=as_json)
+        return None
+    options.tell_notes(plan)
+    report = build.build(plan, out, options.build_options(given))
+    if as_json:
+        click.echo(json.dumps(report.as_data()))
+    else:
+        options.print_report(report)
+    return int(report.exit_code)
+
+
+def _request(given: dict[str, Any]) -> FootageRequest:
+    """The options as a request."""
+    from dataclasses import fields, replace
+
+    from trajectory_builder import recipe, windows
+    from trajectory_builder.footage_request import FootageRequest
+
+    if given["recipe"] and given["n_frames"]:
+        raise click.UsageError("--recipe and --n-frames exclude one another")
+    chosen = recipe.load(given["recipe"]) if given["recipe"] else None
+    if chosen and given["average"]:
+        chosen = replace(chosen, average=given["average"])
+    values = {f.name: given[f.name] for f in fields(FootageRequest) if f.name in given}
+    values |= {
+        "recipe": chosen,
+        "n_frames": given["n_frames"] or windows.DEFAULT_N_FRAMES,
+        "average": given["average"] or "srgb",
+        "bits": int(given["bits"]),
+    }
+    return FootageRequest(**values)

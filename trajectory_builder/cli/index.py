@@ -1,0 +1,82 @@
+"""`trajbuild index`: a manifest for an existing set of pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from trajectory_builder.cli import curating, options
+
+
+@click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["hide", "realblur", "reds", "rsblur", "bsd", "pairs"]),
+    help="How DIR is laid out; pairs: input/ and target/, blur/ and sharp/, ...",
+)
+@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Of pairs that neither folders nor lists tell."
+    " [default: train where a test list is there, else test]",
+)
+@click.option(
+    "--test-list",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Text file that names the test pairs. RealBlur's own is found by itself.",
+)
+@click.option(
+    "--files",
+    type=click.Choice(["hardlink", "reference", "copy"]),
+    default="hardlink",
+    show_default=True,
+    help="How images come into OUT; a reference is a symbolic link,"
+    " read with --allow-links only. Originals stay where they are.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Threads. [default: all cores]")
+@options.as_json  # fmt: skip
+def command(
+    folder: Path,
+    layout: str,
+    out: Path,
+    split: str | None,
+    test_list: Path | None,
+    files: str,
+    jobs: int | None,
+    as_json: bool,
+) -> int:
+    """Check every pair in DIR and write OUT: a manifest, and the images
+    linked or copied beside it. n and t are unknown (null).
+
+    What is missing or odd is named in OUT/problems.parquet; the command then
+    ends with 4.
+
+    \b
+    Example:
+      trajbuild index HIDE_dataset --layout hide --out hide
+    """
+    from trajectory_builder.backends import default_jobs
+    from trajectory_builder.sources import pairs
+    from trajectory_builder.sources.pair_layouts import splitting
+
+    report = pairs.index(
+        folder, out, layout, splitting=splitting(folder, layout, split, test_list),
+        files=files, jobs=jobs or default_jobs(), progress=True,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(report.as_data()))
+        return int(report.exit_code)
+    click.echo(f"{out}: " + ", ".join(f"{n:,} {split}" for split, n in report.pairs.items())
+               + " pairs")  # fmt: skip
+    for problem in report.problems[:5]:
+        click.echo(f"problem: {problem.what}", err=True)
+    if report.problems:
+        click.echo(f"{len(report.problems):,} problems: see {out}/problems.parquet", err=True)
+    return int(report.exit_code)

@@ -1,0 +1,88 @@
+"""The manifest's columns: what each row of a data set tells, and the error when one does not.
+
+This is the one list of columns; manifests/README.md is made from it.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from trajectory_builder.errors import TrajbuildError
+
+FORMAT_VERSION = 1
+FILE_NAME = "metadata.parquet"
+SPLITS = ("train", "validation", "test")
+ORIGINS = ("official", "averaged", "interpolated", "synthetic")
+DOMAINS = ("srgb", "gamma2.2", "camera")
+
+
+class ManifestError(TrajbuildError):
+    """A manifest that cannot be read or must not be trusted."""
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, *, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={b"meaning": meaning.encode()})
+
+
+SCHEMA = pa.schema(
+    [
+        _field("sample_id", pa.string(), "name of the pair, unique: `CLIP/PAIR/nNN`"),
+        _field("trajectory_id", pa.string(), "name of its trajectory: `CLIP/PAIR`"),
+        _field("split", pa.string(), "`train`, `validation` or `test`"),
+        _field("clip", pa.string(), "source clip; for GoPro the sequence"),
+        _field("n_frames", pa.int16(), "n: frames averaged, odd; null where unknown", null=True),
+        _field("timestep", pa.int16(), "t = (n - 1) x 20; null where unknown", null=True),
+        _field(
+            "native_n_frames",
+            pa.int16(),
+            "n of the trajectory's official pair, or its largest n",
+            null=True,
+        ),
+        _field(
+            "backward_n_frames",
+            pa.list_(pa.field("element", pa.int16(), nullable=False)),
+            "smaller n on this trajectory in this manifest, the sharp point 1 included, ascending",
+        ),
+        _field("blur_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
+        _field("sharp_file_name", pa.string(), "POSIX path, relative to the manifest's folder"),
+        _field("origin", pa.string(), "`official`, `averaged`, `interpolated` or `synthetic`"),
+        _field(
+            "average_domain",
+            pa.string(),
+            "`srgb` (values as stored), `gamma2.2`, or `camera` (light, as column `camera`"
+            " tells); null where unknown or photographed",
+            null=True,
+        ),
+        _field(
+            "first_index",
+            pa.int32(),
+            "0-based rank of the window's first frame in its clip; below 0 for the 14 official"
+            " GoPro windows that begin before the first published frame",
+            null=True,
+        ),
+        _field("center_index", pa.int32(), "0-based rank of the centre frame", null=True),
+        _field("center_frame", pa.string(), "file name or time of the centre frame", null=True),
+        _field("width", pa.int32(), "pixels"),
+        _field("height", pa.int32(), "pixels"),
+        _field("fps", pa.float32(), "frames a second of the clip", null=True),
+        _field("exposure_ms", pa.float32(), "n / fps in milliseconds", null=True),
+        _field(
+            "motion_px",
+            pa.float32(),
+            "median displacement from the window's first to its last frame, pixels",
+            null=True,
+        ),
+        _field("blur_sha256", pa.string(), "SHA-256 of the blur's file"),
+        _field("sharp_sha256", pa.string(), "SHA-256 of the sharp's file"),
+        _field(
+            "blur_pixel_sha256",
+            pa.string(),
+            "SHA-256 of the blur's RGB bytes (H, W, 3), whatever the encoder; null for files"
+            " that were taken over as they are",
+            null=True,
+        ),
+        _field("blur_bytes", pa.int64(), "size of the blur's file"),
+        _field("sharp_bytes", pa.int64(), "size of the sharp's file"),
+    ]
+)
+"""Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
