@@ -5,7 +5,7 @@ import time
 
 import pytest
 from safetensors.torch import load_file
-from training_runs import command, files_of, make_data, spawn, spawn_two
+from training_runs import SPAWNED, command, files_of, make_data, spawn, spawn_two
 
 PATIENCE = 900  # seconds for a process on a busy machine
 
@@ -13,6 +13,15 @@ PATIENCE = 900  # seconds for a process on a busy machine
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("data"), train=5, held_out=2)
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_process_behind():
+    yield
+    for process in SPAWNED:
+        process.kill()
+        process.communicate()
+    SPAWNED.clear()
 
 
 def _wait_for(path, process):
