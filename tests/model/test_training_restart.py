@@ -91,7 +91,8 @@ def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path
         largest = max(float(one[key].abs().max()) for key in moments)
         assert largest > 0
         for key in moments:
-            assert float((one[key] - two[key]).abs().max()) <= 1e-6 * max(largest, 1.0)
+            # Rounding alone: other batch sizes take other orders of sums, through a random VAE.
+            assert float((one[key] - two[key]).abs().max()) <= 1e-4 * largest
 
 
 @pytest.mark.slow
