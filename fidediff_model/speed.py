@@ -266,7 +266,9 @@ def _count(config: ModelConfig, latent_stride: int, size: tuple[int, int]) -> di
             control, estimator = model.control, model.kernel_estimator
             k_in = torch.empty(1, settings.kernel.kernel_size**2, *z.shape[2:])
             calls["kernel estimator"] = lambda: estimator and estimator(blur)
-            calls["kernel control"] = lambda: control(z, t, model.base.prompt, k_in=k_in)
+            calls["kernel control"] = lambda: control(
+                z, t, model.base.prompt, k_in=k_in, image=None
+            )
         calls["UNet"] = lambda: model.base(z, t)
         calls["VAE decode"] = lambda: model.codec.decode(z, size)
         for name, call in calls.items():

@@ -75,19 +75,20 @@ def fit(run: Run, stepper: nn.Module, discriminator: Discriminator | None) -> Ou
         best_is="psnr",
     )
     loop.begin(state, {"discriminator": discriminator} if discriminator else {})
-    for step, batches in loop.steps(state):
-        playing = discriminator if step > settings.gan_start else None
-        measured = [
-            learn(state, wrapped, loss, playing, wrapped_d, batch)
-            for batch in loop.micro_batches(state, [wrapped, wrapped_d], batches)
-        ]
-        measures = average(measured)
-        measures["grad_norm"] = loop.clip_and_step(state, "model", parameters, batches)
-        if playing is not None:
-            norm = loop.clip_and_step(state, "discriminator", heads, batches)
-            measures["grad_norm_discriminator"] = norm
-        loop.finish_step(state, step, measures)
-    return loop.finish(state)
+    with loop.running(state):
+        for step, batches in loop.steps(state):
+            playing = discriminator if step > settings.gan_start else None
+            measured = [
+                learn(state, wrapped, loss, playing, wrapped_d, batch)
+                for batch in loop.micro_batches(state, [wrapped, wrapped_d], batches)
+            ]
+            measures = average(measured)
+            measures["grad_norm"] = loop.clip_and_step(state, "model", parameters, batches)
+            if playing is not None:
+                norm = loop.clip_and_step(state, "discriminator", heads, batches)
+                measures["grad_norm_discriminator"] = norm
+            loop.finish_step(state, step, measures)
+        return loop.finish(state)
 
 
 def learn(

@@ -54,14 +54,16 @@ def train(request: Request) -> Outcome:
         best_is="reblur",
     )
     loop.begin(state)
-    for step, batches in loop.steps(state):
-        measured = [
-            learn(state, wrapped, batch) for batch in loop.micro_batches(state, [wrapped], batches)
-        ]
-        measures = average(measured)
-        measures["grad_norm"] = loop.clip_and_step(state, "model", parameters, batches)
-        loop.finish_step(state, step, measures)
-    return loop.finish(state)
+    with loop.running(state):
+        for step, batches in loop.steps(state):
+            measured = [
+                learn(state, wrapped, batch)
+                for batch in loop.micro_batches(state, [wrapped], batches)
+            ]
+            measures = average(measured)
+            measures["grad_norm"] = loop.clip_and_step(state, "model", parameters, batches)
+            loop.finish_step(state, step, measures)
+        return loop.finish(state)
 
 
 def learn(state: State, wrapped: nn.Module, batch: Batch) -> dict[str, float]:

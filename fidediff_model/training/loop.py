@@ -124,6 +124,13 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
     return state
 
 
+@contextmanager
+def running(state: State) -> Iterator[None]:
+    """Round the steps: signals wait for a step's end, and a dead process is told of in words."""
+    with _noting_signals(state), processes.telling_lost_ones(state.run.accelerator.num_processes):
+        yield
+
+
 def trajectories_a_step(run: Run) -> int:
     """Trajectories that one optimiser step takes, over all processes."""
     settings = run.settings
@@ -146,13 +153,12 @@ def steps(state: State) -> Iterator[tuple[int, list[Batch]]]:
         world_size=run.accelerator.num_processes,
     )
     batches = iter(loader)
-    with _noting_signals(state), processes.telling_lost_ones(run.accelerator.num_processes):
-        while state.step < settings.steps and not state.stop:
-            taken = [next(batches) for _ in range(settings.accumulate)]
-            for batch in taken:
-                state.skipped.add(batch)
-            _set_rates(state, state.step + 1)
-            yield state.step + 1, taken
+    while state.step < settings.steps and not state.stop:
+        taken = [next(batches) for _ in range(settings.accumulate)]
+        for batch in taken:
+            state.skipped.add(batch)
+        _set_rates(state, state.step + 1)
+        yield state.step + 1, taken
 
 
 def micro_batches(

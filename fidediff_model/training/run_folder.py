@@ -27,6 +27,7 @@ from fidediff_model.training import settings as train_settings
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings
 
 CONFIG = "config.yaml"
+TEMPORARY = ".tmp-"
 VERSION = 1
 _LISTED = 8
 _HEAD = (
@@ -88,7 +89,7 @@ def write(run_dir: Path, config: RunConfig) -> None:
     """Write config.yaml in one go."""
     text = _HEAD.format(stage=config.stage) + yaml.safe_dump(config.to_dict(), sort_keys=False)
     run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = run_dir / f".tmp-{secrets.token_hex(4)}"
+    temporary = run_dir / f"{TEMPORARY}{secrets.token_hex(4)}"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -150,7 +151,8 @@ def refuse_other(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
     """
     stored = read(run_dir)
     if stored is None:
-        if run_dir.is_dir() and any(run_dir.iterdir()):
+        # A kill while config.yaml was written leaves only its temporary name.
+        if run_dir.is_dir() and any(not p.name.startswith(TEMPORARY) for p in run_dir.iterdir()):
             raise RunFolderError(
                 "the run folder holds something else",
                 where=str(run_dir),

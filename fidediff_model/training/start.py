@@ -18,8 +18,8 @@ from fidediff_model.base_folder import check_folder, find_folder
 from fidediff_model.config import ModelConfig
 from fidediff_model.data import DrawRules, TrajectoryDataset
 from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import ModelError
 from fidediff_model.pretrained import RANDOM, BaseWeights, load_base
+from fidediff_model.restored import ModelError
 from fidediff_model.training import checkpoint, processes, run_folder
 from fidediff_model.training.run_folder import RunConfig
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings, to_dict

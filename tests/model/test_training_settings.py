@@ -1,5 +1,8 @@
 """Settings and run folders: what is refused, what may change, what is written."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -187,3 +190,8 @@ def test_a_users_error_leaves_no_config_behind(tmp_path, data):
     with pytest.raises(FideDiffError):
         base.train(request(tmp_path / "run", data, batch=99))
     assert not (tmp_path / "run").exists()
+
+
+def test_help_of_train_does_not_import_torch():
+    code = "import sys; from fidediff_model.cli import train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

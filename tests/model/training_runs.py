@@ -30,13 +30,13 @@ QUICK = {
 IMAGES = {**QUICK, "perceptual": "none", "gan_weight": 0.0}
 
 
-def make_data(folder, *, train=4, held_out=0, n_frames=(3, 5, 7), **changes):
+def make_data(folder, *, train=4, held_out=0, n_frames=(3, 5, 7), size=(HEIGHT, WIDTH), **changes):
     """Write a data set of textures that move a pixel a frame; `changes` go into every row."""
     for split, count in (("train", train), ("validation", held_out)):
         rows = [
             row | changes
             for number in range(count)
-            for row in _trajectory(folder / split, split, number, n_frames)
+            for row in _trajectory(folder / split, split, number, n_frames, size)
         ]
         if rows or split == "train":
             (folder / split).mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,13 @@ def make_data(folder, *, train=4, held_out=0, n_frames=(3, 5, 7), **changes):
     return folder
 
 
-def _trajectory(home, split, number, n_frames):
+def _trajectory(home, split, number, n_frames, size):
+    height, width = size
     name = f"{split}{number}"
     random = np.random.default_rng([number, len(split)])
     small = random.integers(0, 256, (12, 20, 3), dtype=np.uint8)
-    strip = cv2.resize(small, (WIDTH + max(n_frames), HEIGHT), interpolation=cv2.INTER_CUBIC)
-    frames = [strip[:, k : k + WIDTH] for k in range(max(n_frames))]
+    strip = cv2.resize(small, (width + max(n_frames), height), interpolation=cv2.INTER_CUBIC)
+    frames = [strip[:, k : k + width] for k in range(max(n_frames))]
     middle = max(n_frames) // 2
     _write(home / f"sharp/{name}/000001.png", frames[middle])
     for n in n_frames:
@@ -70,8 +71,8 @@ def _trajectory(home, split, number, n_frames):
             "sharp_file_name": f"sharp/{name}/000001.png",
             "origin": "averaged",
             "average_domain": "srgb",
-            "width": WIDTH,
-            "height": HEIGHT,
+            "width": width,
+            "height": height,
             "blur_sha256": f"blur {name} {n}",
             "sharp_sha256": f"sharp {name}",
             "blur_bytes": 1,
