@@ -151,6 +151,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         run_folder.refuse_other(tmp_path, _config(tmp_path), resume=False)
 
 
+def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
+    held = run_folder.lock(tmp_path)
+    with pytest.raises(RunFolderError, match="another process trains"):
+        run_folder.lock(tmp_path)
+    held.release()
+
+
 def test_config_yaml_holds_every_setting(tmp_path):
     run_folder.write(tmp_path, _config(tmp_path))
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
