@@ -329,7 +329,7 @@ ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + (int(sys.argv[3]) << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-answer = ready.run(tensor(scene(512, 512)))
+answer = ready.run(tensor(scene(320, 320)))
 print(answer.notes, tuple(answer.images.shape))
 """
 
@@ -338,14 +338,14 @@ def test_out_of_memory_falls_back_to_less_and_says_so(tmp_path):
     script = tmp_path / "limited.py"
     script.write_text(OUT_OF_MEMORY)
     ended = subprocess.run(
-        [sys.executable, script, folder_of(), Path(__file__).parent, "180"],
+        [sys.executable, script, folder_of(), Path(__file__).parent, "220"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert "strips" in ended.stdout
-    assert "(1, 3, 512, 512)" in ended.stdout
+    assert "(1, 3, 320, 320)" in ended.stdout
     assert "out of memory" in ended.stderr
 
 
