@@ -2,12 +2,13 @@
 
     python benchmarks/memory.py
 
-Weights, gradients, moments and averages are counted: 2 bytes a frozen weight in bf16, 20 a trained
-one (float32 weight, gradient, two moments, average). Activations are measured: a whole step
-(forward, EA-LPIPS, backward, D's turn) runs on the meta device, which has shapes and no data, under
-torch's own `MemTracker`; its peak, less weights and gradients, is what torch's allocator would be
-asked for. Everything runs in bf16 there as it would under autocast, VGG16 in float32. Not in it:
-the CUDA context (about 0.5 GiB), workspaces of convolutions, fragmentation.
+Weights, moments and averages are counted: 2 bytes a frozen weight in bf16, 18 a trained one
+(float32 weight, two moments, average, and the half of its gradient that is not measured).
+Activations and gradients are measured: a whole step (forward, EA-LPIPS, backward, D's turn) runs
+on the meta device, which has shapes and no data, and a dispatch mode adds up the storages that
+live at once. Everything runs in bf16 there as it would under autocast, VGG16 in float32; attention
+counts as a kernel that keeps no scores (flash or memory-efficient), which is what CUDA takes. Not
+in it: the CUDA context (about 0.5 GiB), workspaces of convolutions, fragmentation.
 Writes results/memory.md and memory.json.
 """
 
@@ -15,12 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fidediff_model import config as model_config
 from fidediff_model.discriminator import discriminator_loss, frozen, generator_loss
@@ -46,6 +50,50 @@ CASES = [
 ]
 
 
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that live at once, besides those of the given modules."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self._known: Any = WeakIdKeyDictionary()
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._known[tensor.untyped_storage()] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._see, out)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known[storage] = True
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, size)
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+class _Attention(torch.autograd.Function):
+    """Shapes and saved tensors of an attention that keeps no scores."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+
+
 def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
     """GiB by kind for one step."""
     config = model_config.preset(preset)
@@ -53,22 +101,17 @@ def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[s
         stepper, discriminator, loss = _build(config, stage)
         if checkpointing:
             checkpoint_gradients(stepper.model)
-        trained = sum(p.numel() for p in stepper.parameters() if p.requires_grad)
-        frozen_ones = sum(p.numel() for p in stepper.parameters() if not p.requires_grad)
-        heads = sum(p.numel() for p in discriminator.heads.parameters())
-        encoder = sum(p.numel() for p in discriminator.encoder.parameters())
-        tracker: Any = MemTracker()
-        tracker.track_external(stepper, discriminator, loss)
-        with tracker:
+        with LiveBytes(stepper, discriminator, loss) as live:
             _step(stepper, discriminator, loss, images)
-        peak = next(iter(tracker.get_tracker_snapshot("peak").values()))
-    sizes = {str(kind).rpartition(".")[2].lower(): size for kind, size in peak.items()}
-    held = sum(sizes.get(kind, 0) for kind in ("parameter", "buffer", "gradient"))
+    trained = sum(p.numel() for p in stepper.parameters() if p.requires_grad)
+    frozen_ones = sum(p.numel() for p in stepper.parameters() if not p.requires_grad)
+    heads = sum(p.numel() for p in discriminator.heads.parameters())
+    encoder = sum(p.numel() for p in discriminator.encoder.parameters())
     told = {
         "frozen weights": 2 * (frozen_ones + encoder),
-        "trained, with moments": 20 * trained + 16 * heads,
+        "trained, moments, average": 18 * trained + 14 * heads,
         "VGG16": 4 * sum(p.numel() for p in loss.parameters()),
-        "activations": sizes["total"] - held,
+        "activations, gradients": live.peak,
     }
     told["together"] = sum(told.values())
     return {name: round(size / GIB, 2) for name, size in told.items()}
@@ -109,6 +152,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
     torch.set_num_threads(1)
+    attend: Any = lambda q, k, v, **given: _Attention.apply(q, k, v)  # noqa: E731
+    torch.nn.functional.scaled_dot_product_attention = attend
     rows = []
     for stage, images, checkpointing in CASES:
         found = measure(given.preset, stage, images, checkpointing)
@@ -130,7 +175,7 @@ def to_markdown(told: dict[str, Any]) -> str:
         "",
         f"Crop {told['crop']} at latent_stride 4 (512 x 512 at the network's input), EA-LPIPS, D,"
         " EMA, AdamW, bf16.",
-        "Weights counted, activations measured on the meta device under torch's MemTracker by"
+        "Weights counted, activations measured on the meta device by"
         f" `benchmarks/memory.py` (torch {told['torch']}); not yet confirmed on a GPU.",
         "To be added: the CUDA context, workspaces of convolutions, fragmentation.",
         "",
