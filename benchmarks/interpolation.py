@@ -94,9 +94,12 @@ def main() -> None:
     interpolation.between(frames[0], frames[1], SKIP - 1)
     each = (time.perf_counter() - started) / (SKIP - 1)
     report = {
-        "machine": machine(), "load": round(os.getloadavg()[0], 2), "rows": rows,
-        "neighbours_px": [round(value, 1) for value in moved], "ms_a_drawn_frame": round(1000 * each),
-    }  # fmt: skip
+        "machine": machine(),
+        "load": round(os.getloadavg()[0], 2),
+        "rows": rows,
+        "neighbours_px": [round(value, 1) for value in moved],
+        "ms_a_drawn_frame": round(1000 * each),
+    }
     if given.out:
         text = [
             "# Interpolation against the true blur", "",

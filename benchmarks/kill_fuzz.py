@@ -5,7 +5,7 @@
 Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 
 - `group`, `parent`, `worker`: SIGKILL to the whole process group, to the builder alone, to one of
-  its workers, at a random moment after the build has begun;
+  its workers, when the folder holds a random number of files, and some milliseconds later;
 - `fault`: a process kills itself at a named step of a write (see `store.fault_point`);
 - `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
 
@@ -51,6 +51,7 @@ KILLS = ("group", "parent", "worker", "fault")
 SIGNALS = ("term-group", "term-parent", "int-group", "int-parent")
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"
 GRACE_SECONDS = 5.0
+JITTER_SECONDS = 0.02
 
 
 @dataclass
@@ -74,9 +75,7 @@ class Fuzz:
         self.root = root
         self.random = random.Random(seed)
         self.source, _ = small_gopro.make(root, SEQUENCES)
-        started = time.monotonic()
         self._expand(root / "quiet", jobs=2)
-        self.seconds = time.monotonic() - started
         self.quiet = tree(root / "quiet")
 
     def command(self, out: Path, jobs: int, backend: str = "loky") -> list[str]:
@@ -90,7 +89,7 @@ class Fuzz:
         return done.returncode, done.stderr
 
     def trials(self, kinds: tuple[str, ...], count: int) -> list[Trial]:
-        """Trial descriptions, kinds in turn, moments and steps at random."""
+        """Trial descriptions: kinds in turn, moments and steps at random."""
         made = []
         for index in range(count):
             kind = kinds[index % len(kinds)]
@@ -99,8 +98,9 @@ class Fuzz:
                 name = self.random.choice(sorted(FAULT_POINTS))
                 detail = f"{name}:{self.random.randint(1, FAULT_POINTS[name])}"
             else:
-                # After the build's start; what happens in the imports before it touches no file.
-                detail = f"{self.random.uniform(0, max(0.5, self.seconds - 0.8)):.3f}"
+                # A count of files, not a time: on a busy machine a time would miss the build.
+                first = 20 if kind == "worker" else 0  # workers are there when files are
+                detail = str(self.random.randint(first, len(self.quiet)))
             made.append(Trial(kind, detail, backend))
         return made
 
@@ -130,7 +130,9 @@ class Fuzz:
             return time.monotonic()
         while not (out / ".trajbuild").is_dir() and process.poll() is None:
             time.sleep(0.002)
-        time.sleep(float(trial.detail))
+        while count_files(out) < int(trial.detail) and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(self.random.uniform(0, JITTER_SECONDS))
         trial.met = process.poll() is None
         target = trial.kind.rsplit("-", 1)[-1]
         number = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(
@@ -208,6 +210,11 @@ def alive(token: str) -> list[int]:
         except psutil.Error:
             continue
     return found
+
+
+def count_files(out: Path) -> int:
+    """Files in a folder, whatever they are: how far a build is."""
+    return sum(len(names) for _, _, names in os.walk(out))
 
 
 def shared_memory(pid: int) -> list[str]:

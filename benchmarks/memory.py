@@ -2,32 +2,35 @@
 
     python benchmarks/memory.py
 
-The whole step of the stages base and control (forward, losses with EA-LPIPS, backward, D's turn,
-AdamW) runs with fake tensors, which have shapes and no data, under torch's own `MemTracker`. What
-it reports is what torch's allocator would be asked for. Not in it: the CUDA context (about 0.5 GB),
-workspaces of convolutions, and fragmentation; so a GPU needs some GB more. Writes
-benchmarks/results/memory.md and .json.
+Weights, moments and averages are counted: 2 bytes a frozen weight in bf16, 18 a trained one
+(float32 weight, two moments, average, and the half of its gradient that is not measured).
+Activations and gradients are measured: a whole step (forward, EA-LPIPS, backward, D's turn) runs
+on the meta device, which has shapes and no data, and a dispatch mode adds up the storages that
+live at once. Everything runs in bf16 there as it would under autocast, VGG16 in float32; attention
+counts as a kernel that keeps no scores (flash or memory-efficient), which is what CUDA takes. Not
+in it: the CUDA context (about 0.5 GiB), workspaces of convolutions, fragmentation.
+Writes results/memory.md and memory.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fidediff_model import config as model_config
-from fidediff_model.base_folder import unet_config, vae_config
 from fidediff_model.discriminator import discriminator_loss, frozen, generator_loss
 from fidediff_model.losses import ReconstructionLoss
 from fidediff_model.model import build, build_discriminator
-from fidediff_model.pretrained import BaseWeights
+from fidediff_model.pretrained import random_base
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
 from fidediff_model.training.image_stage import checkpoint_gradients
@@ -47,65 +50,99 @@ CASES = [
 ]
 
 
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that live at once, besides those of the given modules."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self._known: Any = WeakIdKeyDictionary()
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._known[tensor.untyped_storage()] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._see, out)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known[storage] = True
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, size)
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+class _Attention(torch.autograd.Function):
+    """Shapes and saved tensors of an attention that keeps no scores."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+
+
 def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
-    """Peak bytes of two steps by kind, in GiB; bf16 frozen, float32 trained, as in training."""
+    """GiB by kind for one step."""
     config = model_config.preset(preset)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with torch.device("meta"):
         stepper, discriminator, loss = _build(config, stage)
         if checkpointing:
             checkpoint_gradients(stepper.model)
-        trained = [p for p in stepper.parameters() if p.requires_grad]
-        optimizers = [
-            torch.optim.AdamW(trained),
-            torch.optim.AdamW(discriminator.heads.parameters()),
-        ]
-        averages = [p.detach().clone() for p in trained]
-        tracker: Any = MemTracker()
-        tracker.track_external(stepper, discriminator, loss, *optimizers, *averages)
-        with tracker:
-            for _ in range(2):
-                _step(stepper, discriminator, loss, optimizers, images)
-        peak = tracker.get_tracker_snapshot("peak")
-    device = next(iter(peak))
-    kinds = {str(kind).rpartition(".")[2]: size / GIB for kind, size in peak[device].items()}
-    return {name: round(size, 2) for name, size in kinds.items()}
+        with LiveBytes(stepper, discriminator, loss) as live:
+            _step(stepper, discriminator, loss, images)
+    trained = sum(p.numel() for p in stepper.parameters() if p.requires_grad)
+    frozen_ones = sum(p.numel() for p in stepper.parameters() if not p.requires_grad)
+    heads = sum(p.numel() for p in discriminator.heads.parameters())
+    encoder = sum(p.numel() for p in discriminator.encoder.parameters())
+    told = {
+        "frozen weights": 2 * (frozen_ones + encoder),
+        "trained, moments, average": 18 * trained + 14 * heads,
+        "VGG16": 4 * sum(p.numel() for p in loss.parameters()),
+        "activations, gradients": live.peak,
+    }
+    told["together"] = sum(told.values())
+    return {name: round(size / GIB, 2) for name, size in told.items()}
 
 
 def _build(config: Any, stage: str) -> tuple[Any, Any, nn.Module]:
-    torch.set_default_dtype(torch.bfloat16)  # fake weights cannot be cast afterwards
-    unet = diffusers.UNet2DConditionModel(**unet_config(config.base))
-    vae = diffusers.AutoencoderKL(**vae_config(config.base))
-    torch.set_default_dtype(torch.float32)
-    prompt = torch.randn(1, config.base.prompt_tokens, config.base.prompt_width)
-    weights = BaseWeights(unet.eval(), vae.eval(), prompt, "fake", "fake")
-    discriminator = build_discriminator(config, weights)
+    weights = random_base(config.base)
+    discriminator = build_discriminator(config, weights).to(torch.bfloat16)
     parts = ("kernel_estimator", "timestep_regressor", "control") if stage == "control" else ()
     model = build(config, weights, parts=parts)
     model.train_only(stage)  # type: ignore[arg-type]
     stepper = ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)
-    return stepper, discriminator, ReconstructionLoss(VGG16("fake"), perceptual="ea-lpips")
+    loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips").to("meta")
+    return stepper.to(torch.bfloat16), discriminator, loss
 
 
-def _step(
-    stepper: Any, discriminator: Any, loss: nn.Module, optimizers: list[Any], images: int
-) -> None:
+def _step(stepper: Any, discriminator: Any, loss: nn.Module, images: int) -> None:
     blur, sharp = (torch.rand(images, 3, CROP, CROP) for _ in range(2))
     t = torch.full((images,), 200.0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        restored = stepper(blur, t)
+    restored = stepper(blur.bfloat16(), t)
     total = loss(restored.image, sharp).total
     with frozen(discriminator):
         total = total + 0.5 * generator_loss(discriminator(restored.z0_hat, t), "hinge")
     total.backward()
+    fake = restored.z0_hat.detach()
+    del restored, total
     with torch.no_grad():
         z_0 = stepper.model.codec.encode(sharp)
-    logits = discriminator(torch.cat([z_0, restored.z0_hat.detach()]), torch.cat([t, t]))
-    discriminator_loss(
-        [x[:images] for x in logits], [x[images:] for x in logits], "hinge"
-    ).backward()
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    logits = discriminator(torch.cat([z_0, fake]), torch.cat([t, t]))
+    real, other = [x[:images] for x in logits], [x[images:] for x in logits]
+    discriminator_loss(real, other, "hinge").backward()
 
 
 def main() -> None:
@@ -115,6 +152,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
     torch.set_num_threads(1)
+    attend: Any = lambda q, k, v, **given: _Attention.apply(q, k, v)  # noqa: E731
+    torch.nn.functional.scaled_dot_product_attention = attend
     rows = []
     for stage, images, checkpointing in CASES:
         found = measure(given.preset, stage, images, checkpointing)
@@ -136,9 +175,9 @@ def to_markdown(told: dict[str, Any]) -> str:
         "",
         f"Crop {told['crop']} at latent_stride 4 (512 x 512 at the network's input), EA-LPIPS, D,"
         " EMA, AdamW, bf16.",
-        "Computed with fake tensors under torch's MemTracker by `benchmarks/memory.py`"
-        f" (torch {told['torch']}); not yet measured on a GPU.",
-        "Add the CUDA context, convolution workspaces and fragmentation: 1 to 3 GiB.",
+        "Weights counted, activations measured on the meta device by"
+        f" `benchmarks/memory.py` (torch {told['torch']}); not yet confirmed on a GPU.",
+        "To be added: the CUDA context, workspaces of convolutions, fragmentation.",
         "",
         "GiB at the peak:",
         "",

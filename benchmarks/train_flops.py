@@ -51,7 +51,7 @@ def count(stage: str) -> float:
         stepper: Any = (
             ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)
         )
-        loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips")
+        loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips").to("meta")
         with counter:
             restored = stepper(blur, torch.full((1,), 200.0))
             loss(restored.image, torch.rand(1, 3, CROP, CROP)).total.backward()

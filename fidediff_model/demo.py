@@ -17,8 +17,8 @@ import torch
 
 from fidediff_model import config as model_config
 from fidediff_model import practice
-from fidediff_model.batches import to_device
-from fidediff_model.data import DrawRules, TrajectoryDataset, collate
+from fidediff_model.batches import collate, to_device
+from fidediff_model.data import DrawRules, TrajectoryDataset
 from fidediff_model.errors import FideDiffError
 from fidediff_model.metrics import as_uint8, psnr
 from fidediff_model.model import FideDiff
@@ -75,10 +75,18 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
         vae_steps=steps["vae"], unet_steps=steps["unet"], say=say,
     )  # fmt: skip
     say("3/6 stage base: LoRA and prompt learn one step back")
-    given = {"model": {"lora.rank": 16, "lora.alpha": 16}, "preset": "tiny"}
     settings = {**_SHARED, **_IMAGES, "steps": steps["base"]}
     place = str(out / "base-model")
-    base.train(Request(out / "base", data, base_model=place, settings=settings, **given))
+    base.train(
+        Request(
+            out / "base",
+            data,
+            base_model=place,
+            settings=settings,
+            model={"lora.rank": 16, "lora.alpha": 16},
+            preset="tiny",
+        )
+    )
     say("4/6 stage kernel: M learns to reblur")
     settings = {**_SHARED, "steps": steps["kernel"], "learning_rate": 1e-3}
     kernel.train(Request(out / "kernel", data, start=out / "base", settings=settings))

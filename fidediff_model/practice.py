@@ -101,7 +101,7 @@ def train_vae(vae: Any, images: Tensor, *, steps: int, say: Say) -> None:
         given = F.interpolate(decoded, scale_factor=0.5, mode="bicubic", antialias=True)
         loss = F.mse_loss(given, x)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         seen += loss.item() / 4  # [-1, 1] to [0, 1]
@@ -120,7 +120,7 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, say: Say) -> 
     unet.requires_grad_(True).train()
     with torch.no_grad():
         large = F.interpolate(sharp, scale_factor=2.0, mode="bicubic")
-        parts = [vae.encode(part).latent_dist.mode() for part in large.split(8)]
+        parts = [vae.encode(part).latent_dist.mode() for part in torch.split(large, 8)]
         latents = torch.cat(parts) * vae.config.scaling_factor
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     random = np.random.default_rng(1)
@@ -135,7 +135,7 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, say: Say) -> 
         eps = unet(signal * z + strength * noise, t, encoder_hidden_states=prompt).sample
         loss = F.mse_loss(eps, noise)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         seen += loss.item()

@@ -8,7 +8,6 @@ gives it a fresh process of its own; if that dies too, its pairs become problems
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import secrets
@@ -28,8 +27,13 @@ from trajectory_builder.store import OutputFolder, write_atomic
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
 
-_PR_SET_PDEATHSIG = 1
-_CHILD = "from trajectory_builder import attempts; attempts.child()"
+_CHILD = """
+import sys
+from trajectory_builder.lifeline import die_with_parent
+die_with_parent(int(sys.argv[1]))
+from trajectory_builder.attempts import child
+child()
+"""
 
 
 class AttemptError(TrajbuildError):
@@ -142,8 +146,8 @@ def alone(shard: Shard) -> Made:
         TrajbuildError: what `make` raises.
     """
     result = subprocess.run(
-        [sys.executable, "-c", _CHILD],
-        input=pickle.dumps((os.getpid(), shard)),
+        [sys.executable, "-c", _CHILD, str(os.getpid())],
+        input=pickle.dumps(shard),
         stdout=subprocess.PIPE,
         check=False,
     )
@@ -160,8 +164,7 @@ def alone(shard: Shard) -> Made:
 
 def child() -> None:
     """Entry of the process that `alone` starts: a shard comes in, what was made goes out."""
-    parent, shard = pickle.load(sys.stdin.buffer)
-    die_with_parent(parent)
+    shard: Shard = pickle.load(sys.stdin.buffer)
     made: Made | TrajbuildError
     try:
         made = make(shard)
@@ -214,19 +217,3 @@ def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
 def left_begun(shards: Iterable[Shard]) -> list[Shard]:
     """Shards with a note of an earlier run: their builder died while it made them."""
     return [shard for shard in shards if is_begun(shard)]
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel end this process when its parent dies (Linux); leave Ctrl-C to the parent.
-
-    Without it loky's workers outlive a killed parent, finish their queue and write into a folder
-    that a resumed build may already be using (joblib/loky#360, joblib/joblib#881).
-
-    Args:
-        parent: its process id; if it is gone already, this process ends at once.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from trajectory_builder import attempts
 from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.lifeline import die_with_parent
 from trajectory_builder.shard import Made, Shard
 from trajectory_builder.store import OutputFolder
 
@@ -122,7 +123,7 @@ def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Genera
     if jobs == 1 or len(items) < 2:
         yield from map(function, items)
         return
-    initializer = partial(attempts.die_with_parent, os.getpid())
+    initializer = partial(die_with_parent, os.getpid())
     with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         with _interrupts_held():
@@ -153,7 +154,7 @@ def _joblib(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    initializer = partial(attempts.die_with_parent, os.getpid())
+    initializer = partial(die_with_parent, os.getpid())
     options = {"initializer": initializer} if backend == "loky" else {}
     with parallel_config(backend=backend, n_jobs=jobs, **options):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)

@@ -126,9 +126,8 @@ def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildRepo
     """What `build` does while it holds the folder."""
     digest = _claim(folder, plan, options.link)
     if record.is_finished(folder, digest, plan.alignment):
-        table = manifest.read(folder.root, allow_links=True).table
-        counts = dict(Counter(table["split"].to_pylist()))
-        return BuildReport(folder.root, counts, 0, record.problem_count(folder), 0.0)
+        counts, problems = record.pair_counts(folder), record.problem_count(folder)
+        return BuildReport(folder.root, counts, 0, problems, 0.0)
     folder.remove_temporaries()
     shards = list(_shards(plan, folder.root, options.link))
     pending = [shard for shard in shards if not _is_whole(folder, shard)]

@@ -9,7 +9,14 @@ import pyarrow.compute as pc
 
 from trajectory_builder.errors import shorten
 from trajectory_builder.paths import hostile_paths
-from trajectory_builder.schema import DOMAINS, ORIGINS, SCHEMA, SPLITS, ManifestError
+from trajectory_builder.schema import (
+    DOMAINS,
+    FILE_COLUMNS,
+    ORIGINS,
+    SCHEMA,
+    SPLITS,
+    ManifestError,
+)
 from trajectory_builder.trajectory import TIMESTEP_STEP
 
 
@@ -40,7 +47,8 @@ def _contradictions(
     for name in SCHEMA.names:
         if not SCHEMA.field(name).nullable and table.column(name).null_count:
             yield f"column {name} has rows without a value", _where(ids, table[name].is_null())
-    yield "hostile path", hostile_paths(table, ["blur_file_name", "sharp_file_name"])
+    named = [name for name in FILE_COLUMNS if name in table.column_names]
+    yield "hostile path", hostile_paths(table, named)
     counts = ids.value_counts()
     if len(counts) != len(ids):
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")

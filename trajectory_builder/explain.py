@@ -51,7 +51,12 @@ class Explanation:
         window = f"frames {first} to {first + n - 1} of the clip (0-based), centre {first + n // 2}"
         if row["origin"] == "official":
             return f"the official pair, taken over as it is; {window}"
-        return f"mean of {window}, averaged in {row['average_domain']}, rounded to nearest"
+        made = f"averaged in {row['average_domain']}, rounded to nearest"
+        if row["origin"] == "synthetic":
+            return f"mean of the middle {n} slices of a drawn camera path, {made}"
+        if row["origin"] == "interpolated":
+            return f"mean of {window}, those between frames as shot drawn by optical flow, {made}"
+        return f"mean of {window}, {made}"
 
 
 def explain(folder: Path, sample_id: str) -> Explanation:

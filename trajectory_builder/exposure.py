@@ -7,6 +7,7 @@ window, a frame stored twice, a picture that does not move. Such a window makes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,7 +93,8 @@ def _whole_windows(
     """
     waiting = sorted(trajectories, key=lambda rows: _last(rows[-1]))
     # The first rank that this trajectory or any later one still needs.
-    needed = [min(rows[-1]["first_index"] for rows in waiting[i:]) for i in range(len(waiting))]
+    firsts = [int(rows[-1]["first_index"]) for rows in waiting]
+    needed = list(accumulate(reversed(firsts), min))[::-1]
     kept: dict[int, Pixels | None] = {}
     place = 0
     for rank, pixels in stream:

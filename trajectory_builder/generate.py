@@ -44,6 +44,7 @@ def plan_footage(request: FootageRequest) -> Plan:
         join_chapters=request.join_chapters,
         stills=request.stills,
     )
+    _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
     rows: list[pa.Table] = []
     orders: dict[str, dict[str, Any]] = {}
@@ -89,6 +90,19 @@ def _check_bits(request: FootageRequest) -> None:
             "--bits 16 works with plain averages in srgb only",
             where="--bits 16 with --average, --camera or --interpolate",
             cure="leave out --bits 16",
+        )
+
+
+def _check_domain(average: str, clips: Sequence[Footage]) -> None:
+    """Averages in gamma2.2 are those of GoPro's: of 8-bit frames."""
+    if average == "srgb":
+        return
+    other = [clip.name for clip in clips if clip.kind == "still" or clip.bits == 16]
+    if other:
+        raise WindowError(
+            "photographs and 16-bit frames are averaged in srgb only",
+            where=f"--average {average}: {shorten(other)}",
+            cure="use --camera response=gamma2.2, which averages light of any depth",
         )
 
 

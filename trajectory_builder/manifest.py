@@ -25,8 +25,10 @@ from trajectory_builder.errors import shorten
 from trajectory_builder.paths import hostile_paths, is_hostile, resolve
 from trajectory_builder.schema import (
     DOMAINS,
+    FILE_COLUMNS,
     FILE_NAME,
     FORMAT_VERSION,
+    FURTHER,
     ORIGINS,
     SCHEMA,
     SPLITS,
@@ -34,18 +36,12 @@ from trajectory_builder.schema import (
 )
 
 __all__ = [
-    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "ORIGINS", "ROWS_A_GROUP", "SCHEMA",
-    "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform", "content_sha256",
-    "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
+    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
+    "SCHEMA", "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform",
+    "content_sha256", "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
     "recorded_sha256", "resolve", "schema_metadata", "to_bytes", "write",
 ]  # fmt: skip
 
-FILE_COLUMNS = {
-    "blur_file_name": "blur_bytes",
-    "sharp_file_name": "sharp_bytes",
-    "kernel_path": "kernel_bytes",
-}
-"""Columns that name files, with those that tell their sizes; `kernel_path` is an extra one."""
 ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
 DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]

@@ -84,8 +84,12 @@ def _columns() -> str:
         "",
         *_table(manifest.SCHEMA),
         "",
-        "Further columns may follow; readers take those they know. Rows stand in plan order:"
-        " split, clip,",
+        "Further columns may follow, and readers take those they know. `trajbuild generate` adds"
+        " these where they apply:",
+        "",
+        *_table(manifest.FURTHER),
+        "",
+        "Rows stand in plan order: split, clip,",
         "number of the pair, n_frames. Parquet 2.6 with zstd and row groups of at most"
         f" {manifest.ROWS_A_GROUP:,} rows.",
         "",

@@ -69,11 +69,12 @@ def fresh_folder(out: Path) -> Iterator[Path]:
 
 
 def path_columns(schema: pa.Schema) -> list[str]:
-    """The columns that name payload files: the two of the contract and further ones like them."""
+    """The columns that name payload files: those of the contract and further ones like them."""
     return [
         field.name
         for field in schema
-        if field.name.endswith("_file_name") and pa.types.is_string(field.type)
+        if (field.name.endswith("_file_name") or field.name in manifest.FILE_COLUMNS)
+        and pa.types.is_string(field.type)
     ]
 
 

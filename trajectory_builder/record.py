@@ -139,7 +139,9 @@ def is_finished(
             return False
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return False
-        rows = pq.read_table(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content))
+        needed = [column for pair in manifest.FILE_COLUMNS.items() for column in pair]
+        rows = file.read(columns=[name for name in needed if name in file.schema_arrow.names])
         if not _all_have_sizes(path.parent, rows):
             return False
     return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
@@ -164,6 +166,16 @@ def file_sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def pair_counts(folder: OutputFolder) -> dict[str, int]:
+    """Pairs per split of a finished build, as build.json tells them."""
+    manifests = (read_build(folder.root) or {"manifests": {}})["manifests"]
+    return {name.split("/")[0]: manifests[name]["rows"] for name in _in_order(manifests)}
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: manifest.SPLITS.index(name.split("/")[0]))
 
 
 def problem_count(folder: OutputFolder) -> int:

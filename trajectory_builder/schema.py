@@ -14,6 +14,12 @@ FILE_NAME = "metadata.parquet"
 SPLITS = ("train", "validation", "test")
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
 DOMAINS = ("srgb", "gamma2.2", "camera")
+FILE_COLUMNS = {
+    "blur_file_name": "blur_bytes",
+    "sharp_file_name": "sharp_bytes",
+    "kernel_path": "kernel_bytes",
+}
+"""Columns that name files, with those that tell their sizes; `kernel_path` is an extra one."""
 
 
 class ManifestError(TrajbuildError):
@@ -86,3 +92,19 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
+
+FURTHER = pa.schema(
+    [
+        _field("camera", pa.string(), "JSON: what the camera did to the blur", null=True),
+        _field(
+            "kernel_path",
+            pa.string(),
+            "the true blur kernels of a synthetic trajectory (.npz), relative to the manifest's"
+            " folder",
+            null=True,
+        ),
+        _field("kernel_sha256", pa.string(), "SHA-256 of that file", null=True),
+        _field("kernel_bytes", pa.int64(), "size of that file", null=True),
+    ]
+)
+"""Columns that `trajbuild generate` adds where they apply."""

@@ -17,7 +17,8 @@ from fidediff_model import model_folder
 from fidediff_model.codec import pad_to_multiple
 from fidediff_model.kernels import pool_kernels
 from fidediff_model.losses import timestep_loss
-from fidediff_model.model import FideDiff, build
+from fidediff_model.model import PARTS, FideDiff, build
+from fidediff_model.pretrained import BaseWeights
 from fidediff_model.training import image_stage, start
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome
@@ -74,11 +75,10 @@ def train(request: Request) -> Outcome:
     return image_stage.fit(run, stepper, discriminator)
 
 
-def _build(run: Run, weights: start.BaseWeights) -> FideDiff:
+def _build(run: Run, weights: BaseWeights) -> FideDiff:
     """The model before with T and control added; their settings may be this run's own."""
     folder = Path(run.config.start)
-    parts = ("kernel_estimator", "timestep_regressor", "control")
-    model = build(run.config.model, weights, parts=parts, seed=run.settings.seed)
+    model = build(run.config.model, weights, parts=PARTS, seed=run.settings.seed)
     model.base.load(folder / "base")
     if model.kernel_estimator is not None:
         model_folder.load_part(folder / "kernel_estimator", model.kernel_estimator)

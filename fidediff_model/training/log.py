@@ -118,7 +118,7 @@ def _board(run_dir: Path, done: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     # What was shown after the checkpoint is shown again.
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=done + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=done + 1)
 
 
 def _memory_mib() -> int:

@@ -27,7 +27,7 @@ from fidediff_model.card import Card
 from fidediff_model.data import make_loader
 from fidediff_model.errors import ExitCode, FideDiffError, shorten
 from fidediff_model.model import FideDiff
-from fidediff_model.training import checkpoint, optim, pictures, processes
+from fidediff_model.training import checkpoint, optim, pictures, processes, run_folder
 from fidediff_model.training.checkpoint import Resumable
 from fidediff_model.training.ema import Ema
 from fidediff_model.training.log import RunLog, Sums
@@ -102,6 +102,8 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
         FideDiffError: the run took another number of trajectories a step.
     """
     run, settings = state.run, state.run.settings
+    if run.is_main:
+        run.lock = run_folder.lock(run.run_dir)
     state.ema = Ema(state.parameters, settings.ema) if settings.ema else None
     tensors: dict[str, Mapping[str, Tensor]] = {"trained": dict(state.parameters)}
     if state.ema is not None:
@@ -128,7 +130,10 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
 def running(state: State) -> Iterator[None]:
     """Round the steps: signals wait for a step's end, and a dead process is told of in words."""
     with _noting_signals(state), processes.telling_lost_ones(state.run.accelerator.num_processes):
-        yield
+        try:
+            yield
+        finally:
+            state.run.close()
 
 
 def trajectories_a_step(run: Run) -> int:

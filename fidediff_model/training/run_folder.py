@@ -28,6 +28,7 @@ from fidediff_model.training.settings import SettingsError, Stage, TrainSettings
 
 CONFIG = "config.yaml"
 TEMPORARY = ".tmp-"
+LOCK = ".tmp-lock"
 VERSION = 1
 _LISTED = 8
 _HEAD = (
@@ -95,6 +96,28 @@ def write(run_dir: Path, config: RunConfig) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, run_dir / CONFIG)
+
+
+def lock(run_dir: Path) -> Any:
+    """Hold the run folder for this process; gives the lock, which ends with the process.
+
+    Raises:
+        RunFolderError: another process trains in it.
+    """
+    from filelock import FileLock, Timeout
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    held = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise RunFolderError(
+            "another process trains in this run folder",
+            where=str(run_dir / LOCK),
+            cure="wait until it ends, or choose another --run-dir",
+            other_config=True,
+        ) from error
+    return held
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:

@@ -18,8 +18,8 @@ from fidediff_model.base_folder import check_folder, find_folder
 from fidediff_model.config import ModelConfig
 from fidediff_model.data import DrawRules, TrajectoryDataset
 from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import ModelError
 from fidediff_model.pretrained import RANDOM, BaseWeights, load_base
+from fidediff_model.restored import ModelError
 from fidediff_model.training import checkpoint, processes, run_folder
 from fidediff_model.training.run_folder import RunConfig
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings, to_dict
@@ -66,6 +66,7 @@ class Run:
         validation: what is scored; None without a held-out split.
         checkpoint: what is resumed; None at the beginning.
         loss: on images; None in the stage kernel.
+        lock: of the run folder, held by the first process while it trains.
     """
 
     config: RunConfig
@@ -75,6 +76,7 @@ class Run:
     validation: TrajectoryDataset | None
     checkpoint: Path | None = None
     loss: ReconstructionLoss | None = None
+    lock: Any = None
 
     @property
     def settings(self) -> TrainSettings:
@@ -85,6 +87,11 @@ class Run:
     def is_main(self) -> bool:
         """Whether this process writes the run's files."""
         return bool(self.accelerator.is_main_process)
+
+    def close(self) -> None:
+        """Let others train in the folder; the death of the process does so too."""
+        if self.lock is not None:
+            self.lock.release()
 
 
 def open_run(stage: Stage, request: Request) -> Run:

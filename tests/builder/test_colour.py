@@ -4,7 +4,13 @@ import pytest
 from footage_maker import pan, write_video
 
 from trajectory_builder.sources import video
-from trajectory_builder.sources.colour import LUMA_WEIGHTS, Colour, RgbConverter, colour_of
+from trajectory_builder.sources.colour import (
+    LUMA_WEIGHTS,
+    Colour,
+    RgbConverter,
+    colour_of,
+    rgb_matrix,
+)
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 100, 50), (0, 0, 0), (255, 255, 255)]
 
@@ -46,6 +52,20 @@ def test_fast_and_exact_conversion_agree_on_flat_colours(full):
         frame = flat(rgb, "bt709", full)
         fast, exact = convert._by_matrix(frame), convert._exact(frame, "rgb24")
         assert np.abs(fast[16, 16].astype(int) - exact[16, 16]).max() <= 1
+
+
+def test_strips_of_rows_leave_no_seam():
+    random = np.random.default_rng(0)
+    frame = av.VideoFrame(64, 101, "yuv444p")
+    coded = random.integers(16, 236, (3, 101, 64)).astype(np.uint8)
+    for plane, values in zip(frame.planes, coded, strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        rows[:, :64] = values
+        plane.update(rows.tobytes())
+    convert = RgbConverter(Colour("bt601", False, "", True))
+    matrix = rgb_matrix("bt601", False)
+    true = np.einsum("cv,vhw->hwc", matrix[:, :3], coded.astype(float)) + matrix[:, 3]
+    assert np.abs(convert(frame) - np.clip(true, 0, 255)).max() <= 1
 
 
 def test_conversion_has_no_bias():

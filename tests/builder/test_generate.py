@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import weakref
 from itertools import pairwise
 
 import cv2
@@ -13,7 +14,7 @@ from footage_maker import pan, texture, write_video
 from gopro_tree import trajbuild, tree
 from PIL import Image
 
-from trajectory_builder import build, generate, recipe, record, verify, windows
+from trajectory_builder import build, exposure, generate, recipe, record, verify, windows
 from trajectory_builder.build import BuildOptions
 from trajectory_builder.footage_request import FootageRequest
 from trajectory_builder.windows import WindowError
@@ -91,6 +92,39 @@ def test_deep_verify_finds_a_changed_video(clip, tmp_path):
     write_video(own, pan(FRAMES, seed=9))
     found = verify.verify(tmp_path / "out", "deep").findings
     assert {finding.reason for finding in found} == {"pixels-differ"}
+
+
+def test_deep_verify_follows_moved_footage(clip, tmp_path):
+    own = shutil.copy(clip, tmp_path / "pan.mp4")
+    make(tmp_path / "out", own, n_frames=(5,), max_per_clip=2)
+    (tmp_path / "new").mkdir()
+    moved = shutil.move(own, tmp_path / "new/pan.mp4")
+    found = verify.verify(tmp_path / "out", "deep", frames=tmp_path / "new/pan.mp4").findings
+    assert (moved.name, found) == ("pan.mp4", ())
+
+
+def test_frames_of_open_windows_alone_are_held():
+    rows = [[{"first_index": center - 6, "n_frames": 13}] for center in (6, 10, 19, 32)]
+    seen = []
+
+    def stream():
+        for rank in range(60):
+            pixels = np.zeros((4, 4, 3), np.uint8)
+            seen.append(weakref.ref(pixels))
+            yield rank, pixels
+
+    held = [sum(one() is not None for one in seen) for _ in exposure._whole_windows(stream(), rows)]
+    assert len(held) == 4
+    assert max(held) <= 13 + 4  # two windows overlap, their centres four frames apart
+
+
+def test_rotated_video_is_upright_in_the_set(tmp_path):
+    path = write_video(tmp_path / "r.mp4", pan(20), rotation=90)
+    make(tmp_path / "out", path, n_frames=(5,))
+    row = rows_of(tmp_path / "out")[0]
+    true = np.rot90(pan(20)[row["center_index"]])
+    assert (row["width"], row["height"]) == (64, 96)
+    assert (picture(tmp_path / "out", row, "sharp") == true).all()
 
 
 def test_two_runs_give_the_same_bytes(clip, made, tmp_path):
@@ -355,6 +389,13 @@ def test_missing_kernel_file_is_found_and_restored(photos, stills_made, tmp_path
     assert tree(own) == tree(stills_made)
 
 
+def test_selection_takes_the_kernels_along(stills_made, tmp_path):
+    done = trajbuild("select", stills_made, "--where", "n_frames >= 7", "--out", tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+    assert verify.verify(tmp_path / "s", "full").findings == ()
+    assert len(list((tmp_path / "s/train/kernels").rglob("*.npz"))) == 4
+
+
 def test_datasets_reads_the_set_offline(stills_made, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
@@ -416,6 +457,20 @@ def test_slow_motion_warns_of_no_ghosts(clip):
 def test_requests_that_cannot_be_are_refused(clip, options, what):
     with pytest.raises(WindowError, match=what):
         generate.plan_footage(FootageRequest((clip,), **options))
+
+
+@pytest.mark.parametrize("kind", ["still", "deep"])
+def test_gamma_averages_of_other_sources_are_refused(tmp_path, kind):
+    folder = save_frames(tmp_path / "f", deep(9) if kind == "deep" else pan(9))
+    request = FootageRequest((folder,), average="gamma2.2", stills=kind == "still", n_frames=(5,))
+    with pytest.raises(WindowError) as caught:
+        generate.plan_footage(request)
+    assert "--camera response=gamma2.2" in caught.value.cure
+
+
+def test_gamma_averages_of_a_video_are_told(clip, tmp_path):
+    make(tmp_path / "out", clip, average="gamma2.2", n_frames=(5,), max_per_clip=1)
+    assert [row["average_domain"] for row in rows_of(tmp_path / "out")] == ["gamma2.2"]
 
 
 def test_fewer_frames_than_n_are_told(tmp_path):

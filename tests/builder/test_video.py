@@ -1,4 +1,5 @@
 import weakref
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -206,6 +207,12 @@ def test_hdr_is_refused_with_a_cure(tmp_path, transfer):
         tags={"color_trc": transfer},
     )  # fmt: skip
     assert reason_of(path) == "video-hdr"
+
+
+def test_video_without_any_rate_asks_for_it(clip):
+    with pytest.raises(VideoError) as caught:
+        video._refuse(replace(video.index(clip), fps=0.0), False)
+    assert "--fps" in caught.value.cure
 
 
 def test_missing_file_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from safetensors.torch import load_file
-from training_runs import command, files_of, make_data, spawn, spawn_two
+from training_runs import SPAWNED, command, files_of, make_data, spawn, spawn_two
 
 PATIENCE = 900  # seconds for a process on a busy machine
 
@@ -13,6 +13,15 @@ PATIENCE = 900  # seconds for a process on a busy machine
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("data"), train=5, held_out=2)
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_process_behind():
+    yield
+    for process in SPAWNED:
+        process.kill()
+        process.communicate()
+    SPAWNED.clear()
 
 
 def _wait_for(path, process):
@@ -30,6 +39,7 @@ def _finish(process):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_three_kills_change_no_bit_of_weights_optimizer_averages_random_state_and_log(
     tmp_path, data
 ):
@@ -53,6 +63,7 @@ def test_three_kills_change_no_bit_of_weights_optimizer_averages_random_state_an
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data):
     process = spawn(command(tmp_path / "run", data, steps=10_000, save_every=10_000))
     _wait_for(tmp_path / "run/speed.jsonl", process)
@@ -63,6 +74,7 @@ def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path, data):
     settings = {"steps": 1, "gan_weight": 0.5, "clip": 1e9, "accumulate": 2}
     for process in spawn_two(command(tmp_path / "two", data, **settings, batch=1)):
@@ -80,6 +92,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_killed_process_ends_the_others_with_a_word(tmp_path, data):
     first, second = spawn_two(command(tmp_path / "run", data, steps=100_000, save_every=100_000))
     _wait_for(tmp_path / "run/speed.jsonl", first)

@@ -1,5 +1,8 @@
 """Settings and run folders: what is refused, what may change, what is written."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -148,6 +151,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         run_folder.refuse_other(tmp_path, _config(tmp_path), resume=False)
 
 
+def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
+    held = run_folder.lock(tmp_path)
+    with pytest.raises(RunFolderError, match="another process trains"):
+        run_folder.lock(tmp_path)
+    held.release()
+
+
 def test_config_yaml_holds_every_setting(tmp_path):
     run_folder.write(tmp_path, _config(tmp_path))
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -187,3 +197,8 @@ def test_a_users_error_leaves_no_config_behind(tmp_path, data):
     with pytest.raises(FideDiffError):
         base.train(request(tmp_path / "run", data, batch=99))
     assert not (tmp_path / "run").exists()
+
+
+def test_help_of_train_does_not_import_torch():
+    code = "import sys; from fidediff_model.cli import train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -27,6 +27,7 @@ QUICK = {
     "validate_every": 0,
     "tensorboard": False,
 }
+SPAWNED = []  # so that a failing test leaves none behind
 IMAGES = {**QUICK, "perceptual": "none", "gan_weight": 0.0}
 
 
@@ -116,9 +117,11 @@ def command(run_dir, data, *, stage="base", start=None, **settings):
 def spawn(words, **environment):
     """Start a command with one thread; stderr can be read."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.Popen(
+    process = subprocess.Popen(
         words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    SPAWNED.append(process)
+    return process
 
 
 def spawn_two(words):

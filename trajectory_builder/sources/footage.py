@@ -344,9 +344,7 @@ def _notes(clip: Footage) -> list[str]:
             f"{clip.name}: its frames are interlaced, so each holds two times; deinterlace"
         )
     if not found.colour.told:
-        notes.append(
-            f"{clip.name}: its colour matrix is not told; {found.colour.matrix} is taken"
-        )
+        notes.append(f"{clip.name}: its colour matrix is not told; {found.colour.matrix} is taken")
     if found.told_fps and abs(found.told_fps / found.fps - 1) > clock.TOLERANCE:
         notes.append(
             f"{clip.name}: {found.fps:g} frames a second are used, its header says"

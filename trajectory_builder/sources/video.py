@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,17 @@ def index(path: Path, *, fps: float | None = None) -> Video:
         context = stream.codec_context
         codec, tags = str(context.name), {name: getattr(context, name) for name in _TAGS}
         base, told = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
-        packets, broken, sha256 = _packets(container, stream)
+        packets = _packets(container, stream)
     first = _first_frame(path)
-    if first is None or not packets:
+    if first is None or not packets.pts:
         raise VideoError(
             "no frame of the video can be decoded",
-            where=f"{printable(str(path))}: {codec}, {len(packets)} packets",
+            where=f"{printable(str(path))}: {codec}, {len(packets.pts)} packets",
             cure="check that it plays; copy it again from the camera",
         )
-    if any(pts is None for pts, _ in packets):
-        packets = _decoded_times(path)
-    pts = np.array(sorted(int(pts) for pts, _ in packets if pts is not None), dtype=np.int64)
-    keys = sorted(int(pts) for pts, key in packets if key and pts is not None)
+    times = packets if packets.timed else _decoded_times(path)
+    pts = np.sort(np.array(times.pts, dtype=np.int64))
+    keys = np.sort(np.array(times.keys, dtype=np.int64))
     colour = _colour(first, tags, path)
     turned = _quarter_turns(first.rotation) % 2
     size = (first.height, first.width) if turned else (first.width, first.height)
@@ -130,29 +130,44 @@ def index(path: Path, *, fps: float | None = None) -> Video:
         interlaced=bool(first.interlaced_frame),
         time_base=base,
         pts=pts,
-        keyframes=np.searchsorted(pts, np.array(keys, dtype=np.int64)),
+        keyframes=np.searchsorted(pts, keys),
         fps=fps or clock.measured_fps(pts, base) or float(told),
         told_fps=float(told),
-        sha256=sha256,
+        sha256=packets.sha256,
     )
-    _refuse(found, broken)
+    _refuse(found, packets.broken)
     return found
 
 
-def _packets(container: Any, stream: Any) -> tuple[list[tuple[int | None, bool]], bool, str]:
-    """(pts, is keyframe) of every packet in file order, whether reading broke off, and a digest."""
+@dataclass
+class _Packets:
+    """Times of packets in file order, eight bytes each: an hour of slow motion has a million."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    keys: array[int] = field(default_factory=lambda: array("q"))
+    timed: bool = True  # every packet has a time
+    broken: bool = False  # reading broke off
+    sha256: str = ""
+
+    def add(self, pts: int | None, is_key: bool) -> None:
+        self.timed = self.timed and pts is not None
+        self.pts.append(pts or 0)
+        if is_key:
+            self.keys.append(pts or 0)
+
+
+def _packets(container: Any, stream: Any) -> _Packets:
     av = pyav()
-    packets: list[tuple[int | None, bool]] = []
-    digest = hashlib.sha256()
-    broken = False
+    found, digest = _Packets(), hashlib.sha256()
     try:
         for packet in container.demux(stream):
             if packet.size and not packet.is_discard:
                 digest.update(packet)
-                packets.append((packet.pts, packet.is_keyframe))
+                found.add(packet.pts, packet.is_keyframe)
     except av.error.FFmpegError:
-        broken = True
-    return packets, broken, digest.hexdigest()
+        found.broken = True
+    found.sha256 = digest.hexdigest()
+    return found
 
 
 def _first_frame(path: Path) -> Any:
@@ -163,10 +178,14 @@ def _first_frame(path: Path) -> Any:
     return None
 
 
-def _decoded_times(path: Path) -> list[tuple[int | None, bool]]:
+def _decoded_times(path: Path) -> _Packets:
     """Times by decoding, for containers whose packets carry none (AVI)."""
-    frames = (frame for frame in _raw_frames(path, None) if frame is not None)
-    return [(f.pts if f.pts is not None else f.dts, bool(f.key_frame)) for f in frames]
+    found = _Packets()
+    for frame in _raw_frames(path, None):
+        time = None if frame is None else _time_of(frame)
+        if time is not None:
+            found.add(time, bool(frame.key_frame))
+    return found
 
 
 def _colour(frame: Any, of_stream: dict[str, Any], path: Path) -> Colour:
