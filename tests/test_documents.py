@@ -36,6 +36,7 @@ ON_THE_SAMPLE = {
     "GOPR0372_07_00/000047/n07": "GOPR9005_11_01/003013/n11",
     "--crop 512": "--crop 128",
     "--jobs 8": "--jobs 1",
+    " --vgg16 vgg16.safetensors": "",
 }
 # Appended, so that they win over what the README gives: the smallest model, for two steps.
 SMALLEST = {
