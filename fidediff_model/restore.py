@@ -214,7 +214,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text
+    # oneDNN, the convolutions of CPUs, says of a failed allocation only that.
+    signs = ("can't allocate memory", "out of memory", "could not create a primitive")
+    return any(sign in text for sign in signs)
 
 
 def blend(blur: Tensor, restored: Tensor, strength: float) -> Tensor:

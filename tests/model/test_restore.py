@@ -55,6 +55,15 @@ def test_any_size_in_is_the_same_size_out(size):
     assert ready(timestep=200.0).run(tensor(scene(*size))).images.shape == (1, 3, *size)
 
 
+@pytest.mark.slow
+def test_a_picture_of_20000_by_20_pixels_is_restored():
+    settings = Settings(
+        device="cpu", latent_stride=8, control="none", timestep=200.0, tile=512, overlap=64
+    )
+    thin = make_ready(FideDiff.load(folder_of()), settings)
+    assert thin.run(tensor(scene(20, 20_000))).images.shape == (1, 3, 20, 20_000)
+
+
 def test_tiles_share_the_timestep_of_the_whole_image():
     blur = tensor(scene(96, 288))
     whole = ready().run(blur).t_hat
