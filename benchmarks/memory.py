@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ class _Attention(torch.autograd.Function):
         return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
 
 
+def _no_autocast(*given: Any, **named: Any) -> Any:
+    return nullcontext()
+
+
 def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
     """GiB by kind for one step."""
     config = model_config.preset(preset)
@@ -125,13 +130,17 @@ def _build(config: Any, stage: str) -> tuple[Any, Any, nn.Module]:
     model.train_only(stage)  # type: ignore[arg-type]
     stepper = ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)
     loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips").to("meta")
-    return stepper.to(torch.bfloat16), discriminator, loss
+    stepper.to(torch.bfloat16)
+    for part in (model.kernel_estimator, model.timestep_regressor):
+        if part is not None:
+            part.float()
+    return stepper, discriminator, loss
 
 
 def _step(stepper: Any, discriminator: Any, loss: nn.Module, images: int) -> None:
     blur, sharp = (torch.rand(images, 3, CROP, CROP) for _ in range(2))
     t = torch.full((images,), 200.0)
-    restored = stepper(blur.bfloat16(), t)
+    restored = stepper(blur, t)
     total = loss(restored.image, sharp).total
     with frozen(discriminator):
         total = total + 0.5 * generator_loss(discriminator(restored.z0_hat, t), "hinge")
@@ -154,6 +163,8 @@ def main() -> None:
     torch.set_num_threads(1)
     attend: Any = lambda q, k, v, **given: _Attention.apply(q, k, v)  # noqa: E731
     torch.nn.functional.scaled_dot_product_attention = attend
+    # The meta device knows no autocast, not even how to switch it off.
+    torch.autocast = _no_autocast  # type: ignore[assignment,misc]
     rows = []
     for stage, images, checkpointing in CASES:
         found = measure(given.preset, stage, images, checkpointing)
@@ -177,7 +188,8 @@ def to_markdown(told: dict[str, Any]) -> str:
         " EMA, AdamW, bf16.",
         "Weights counted, activations measured on the meta device by"
         f" `benchmarks/memory.py` (torch {told['torch']}); not yet confirmed on a GPU.",
-        "To be added: the CUDA context, workspaces of convolutions, fragmentation.",
+        "To be added: the CUDA context, workspaces of convolutions, fragmentation; CUDA's autocast"
+        " also computes norms in float32, which can add up to as much again as the activations.",
         "",
         "GiB at the peak:",
         "",

@@ -150,7 +150,8 @@ def generator_states() -> dict[str, Any]:
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
     plain = {"python": [version, list(numbers), gauss], "numpy": [name, *rest]}
-    return {"tensors": tensors, "plain": plain}
+    # As bytes, since they travel between processes.
+    return {"tensors": _to_bytes(tensors), "plain": plain}
 
 
 def set_generator_states(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
@@ -172,16 +173,24 @@ def _write_files(folder: Path, resumable: Resumable, generators: list[dict[str, 
         _save_tensors(folder / f"optimizer-{name}.safetensors", tensors)
         _write(folder / f"optimizer-{name}.json", plain)
     for rank, states in enumerate(generators):
-        _save_tensors(folder / f"random-{rank}.safetensors", states["tensors"])
+        _write_bytes(folder / f"random-{rank}.safetensors", states["tensors"])
         _write(folder / f"random-{rank}.json", states["plain"])
     _write(folder / STATE, resumable.state)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # Not by the library's own writer: it tells a full disk in an error of its own kind.
+    _write_bytes(path, _to_bytes(tensors))
+
+
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     from safetensors.torch import save
 
-    # Written by ourselves: the library's own writer tells a full disk in an error of its own kind.
-    payload = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    payload: bytes = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    return payload
+
+
+def _write_bytes(path: Path, payload: bytes) -> None:
     with path.open("wb") as file:
         file.write(payload)
         file.flush()

@@ -51,17 +51,13 @@ def resolve_precision(wanted: Precision) -> Precision:
 
 def start(precision: Precision) -> Any:
     """An `Accelerator` for this process, in bf16 or fp32; joins the others where there are any."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     cpu = not torch.cuda.is_available()
     return Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
-        # Buffers are constants here; sending them again in each forward would cost time.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=LOST_AFTER),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LOST_AFTER)],
     )
 
 

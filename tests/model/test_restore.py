@@ -327,9 +327,13 @@ ready = ReadyModel(model, settings, torch.device("cpu"))
 model.control = None
 ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-limit = used + (int(sys.argv[3]) << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-answer = ready.run(tensor(scene(320, 320)))
+# How much the whole takes depends on the allocator, so the limit comes down until it is too much.
+for extra in range(210, 80, -15):
+    limit = used + (extra << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    answer = ready.run(tensor(scene(320, 320)))
+    if answer.notes:
+        break
 print(answer.notes, tuple(answer.images.shape))
 """
 
@@ -338,7 +342,7 @@ def test_out_of_memory_falls_back_to_less_and_says_so(tmp_path):
     script = tmp_path / "limited.py"
     script.write_text(OUT_OF_MEMORY)
     ended = subprocess.run(
-        [sys.executable, script, folder_of(), Path(__file__).parent, "220"],
+        [sys.executable, script, folder_of(), Path(__file__).parent],
         capture_output=True,
         text=True,
         check=False,
