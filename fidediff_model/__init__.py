@@ -1,1 +1,79 @@
-"""FideDiff in Python: one step from any point of a blur trajectory back to the sharp image."""
+"""FideDiff in Python: one step from any point of a blur trajectory back to the sharp image.
+
+The public API on one screen; each name is imported on first use, so that importing the package
+does not import torch:
+
+    FideDiff                                 the model: load(folder), restore(image, t)
+    Restored                                 what one step gives: image, t_hat, kernels, z0_hat
+    train_base, train_kernel, train_control  a stage, of a TrainRequest; an Outcome with its scores
+    TrainRequest                             data, run folder and settings of a stage
+    TrajectoryDataset, DrawRules             crops of trajectories, aligned over their points
+    preset(name) -> ModelConfig              `tiny` or `sd21`
+    make_practice_base(data, folder, ...)    a small base of one's own images, in place of SD 2.1
+    psnr, ssim, trajectory_gap               scores
+    z0_hat, alpha_bar                        the arithmetic of the step
+
+`fidediff_model.reblur.reblur` filters a sharp image with one kernel a pixel.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fidediff_model.config import preset
+    from fidediff_model.data import DrawRules, TrajectoryDataset
+    from fidediff_model.diffusion import alpha_bar, z0_hat
+    from fidediff_model.metrics import psnr, ssim, trajectory_gap
+    from fidediff_model.model import FideDiff
+    from fidediff_model.practice import make as make_practice_base
+    from fidediff_model.restored import Restored
+    from fidediff_model.training.base import train as train_base
+    from fidediff_model.training.control import train as train_control
+    from fidediff_model.training.kernel import train as train_kernel
+    from fidediff_model.training.start import Request as TrainRequest
+
+__all__ = [
+    "DrawRules",
+    "FideDiff",
+    "Restored",
+    "TrainRequest",
+    "TrajectoryDataset",
+    "alpha_bar",
+    "make_practice_base",
+    "preset",
+    "psnr",
+    "ssim",
+    "train_base",
+    "train_control",
+    "train_kernel",
+    "trajectory_gap",
+    "z0_hat",
+]
+
+_HOMES = {
+    "DrawRules": ("data", "DrawRules"),
+    "FideDiff": ("model", "FideDiff"),
+    "Restored": ("restored", "Restored"),
+    "TrainRequest": ("training.start", "Request"),
+    "TrajectoryDataset": ("data", "TrajectoryDataset"),
+    "alpha_bar": ("diffusion", "alpha_bar"),
+    "make_practice_base": ("practice", "make"),
+    "preset": ("config", "preset"),
+    "psnr": ("metrics", "psnr"),
+    "ssim": ("metrics", "ssim"),
+    "train_base": ("training.base", "train"),
+    "train_control": ("training.control", "train"),
+    "train_kernel": ("training.kernel", "train"),
+    "trajectory_gap": ("metrics", "trajectory_gap"),
+    "z0_hat": ("diffusion", "z0_hat"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

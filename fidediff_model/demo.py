@@ -75,10 +75,18 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
         vae_steps=steps["vae"], unet_steps=steps["unet"], say=say,
     )  # fmt: skip
     say("3/6 stage base: LoRA and prompt learn one step back")
-    wider = {"lora.rank": 16, "lora.alpha": 16}
     settings = {**_SHARED, **_IMAGES, "steps": steps["base"]}
     place = str(out / "base-model")
-    base.train(Request(out / "base", data, place, settings=settings, model=wider, preset="tiny"))
+    base.train(
+        Request(
+            out / "base",
+            data,
+            base_model=place,
+            settings=settings,
+            model={"lora.rank": 16, "lora.alpha": 16},
+            preset="tiny",
+        )
+    )
     say("4/6 stage kernel: M learns to reblur")
     settings = {**_SHARED, "steps": steps["kernel"], "learning_rate": 1e-3}
     kernel.train(Request(out / "kernel", data, start=out / "base", settings=settings))

@@ -68,7 +68,9 @@ class Aligned:
         )
         inside = (slice(_SSIM_RIM, -_SSIM_RIM),) * 2
         covered = self.mask[inside].astype(np.float64)
-        values = (result[1] * self.mask)[inside].sum(axis=(0, 1)) / covered.sum(axis=(0, 1))
+        # In float64: sums of a map in float32 lose the fourth digit.
+        similarity = result[1].astype(np.float64)[inside] * covered
+        values = similarity.sum(axis=(0, 1)) / covered.sum(axis=(0, 1))
         return float(values.mean())
 
     def as_uint8(self) -> tuple[Image, Image]:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -94,6 +94,23 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
+@contextmanager
+def telling_disk_errors(out: Path) -> Iterator[None]:
+    """Inside, an error of the file system ends the command with its cure.
+
+    Raises:
+        OutputError: in its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the output cannot be written: {error.strerror or error}",
+            where=shown(error.filename or out),
+            cure="make room or choose another --out, then run the same command again to resume",
+        ) from error
+
+
 def temporary_name(path: Path) -> Path:
     """A fresh name beside `path` with its ending; long names are cut to what file systems take."""
     mark = f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
@@ -123,18 +140,12 @@ def restore_files(
     started = time.monotonic()
     result = RunReport()
     images = [job for job in jobs if not job.is_video]
-    try:
+    with telling_disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         _restore_images(ready, images, out, options, result, report)
         for job in jobs:
             if job.is_video:
                 _restore_video(ready, job, out, options, result, report)
-    except OSError as error:
-        raise OutputError(
-            f"the output cannot be written: {error.strerror}",
-            where=shown(error.filename or out),
-            cure="make room or choose another --out, then run the same command again to resume",
-        ) from error
     result.seconds = time.monotonic() - started
     return result
 

@@ -28,10 +28,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f" ({about['processor']}, {about['threads']} threads), torch {about['torch']};"
         f" base weights: {result['base']}; {result['repeats']} runs after {result['warm_up']}.",
         "",
-        "| variant | p50 s | p95 s | peak GB | TFLOP | TFLOP/s | of peak | "
+        "| variant | p50 s | p95 s | processor s | peak GB | TFLOP | TFLOP/s | of peak | "
         + " | ".join(f"{part} s" for part in parts)
         + " |",
-        "|" + " --- |" * (7 + len(parts)),
+        "|" + " --- |" * (8 + len(parts)),
     ]
     lines += [_row(row, parts) for row in result["rows"]]
     if (height, width) == (720, 1280):
@@ -41,17 +41,22 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     notes.append("Without control the timestep is given, so no kernels are estimated.")
     if about["kind"] == "cpu":
         notes.append("Measured on a CPU: says nothing about a GPU.")
+        notes.append(
+            "Processor seconds are those of all threads; clock seconds well above them mean that"
+            " the machine was busy with other work."
+        )
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
 
 def _row(row: Mapping[str, Any], parts: list[str]) -> str:
     if row.get("out_of_memory"):
-        return f"| {row['label']} | out of memory |" + " |" * (5 + len(parts))
+        return f"| {row['label']} | out of memory |" + " |" * (6 + len(parts))
     share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
     cells = [
         row["label"],
         f"{row['seconds_p50']:.3f}",
         f"{row['seconds_p95']:.3f}",
+        f"{row['processor_seconds_p50']:.3f}",
         f"{row['peak_bytes'] / 1e9:.2f}",
         f"{row['tflop_total']:.3g}",
         f"{row['tflops']:.3g}",

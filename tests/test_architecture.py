@@ -1,6 +1,7 @@
 """docs/architecture.md against the packages: every module has a room, every arrow an import."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -116,3 +117,18 @@ def test_picture_is_what_its_script_draws(tmp_path):
 
 def test_page_keeps_to_two_printed_pages():
     assert len(PAGE.splitlines()) < 130
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_can_be_imported(package):
+    module = importlib.import_module(package)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_loads_none_of_its_rooms(package):
+    code = f"import sys, {package}; print([m for m in sys.modules if m.startswith('{package}.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -14,6 +14,8 @@ import cv2
 import pyarrow.parquet as pq
 import pytest
 
+import fidediff_model
+import trajectory_builder
 from fidediff_model.cli import COMMANDS as MODEL_COMMANDS
 from trajectory_builder.cli import COMMANDS as BUILDER_COMMANDS
 
@@ -34,12 +36,17 @@ ON_THE_SAMPLE = {
     "GOPR0372_07_00/000047/n07": "GOPR9005_11_01/003013/n11",
     "--crop 512": "--crop 128",
     "--jobs 8": "--jobs 1",
+    " --vgg16 vgg16.safetensors": "",
 }
 # Appended, so that they win over what the README gives: the smallest model, for two steps.
 SMALLEST = {
-    "fidediff train base": "--preset tiny --base-model random:0",
+    "fidediff train base": "--preset tiny --base-model random:0 --perceptual none",
+    "fidediff train control": "--perceptual none",
     "fidediff train": "--steps 2 --crop 64 --batch 1 --workers 0 --validate-every 0",
-    "fidediff demo": "--steps 2",
+    "fidediff evaluate": "--metrics psnr,ssim --limit 1",
+    "fidediff scan": "--metrics psnr --limit 1 --timesteps 0,200 --trajectories 1",
+    "fidediff benchmark": "--preset tiny --size 64x64 --repeats 1 --warm-up 1",
+    "fidediff demo": "--scale 0.01",
 }
 # CI runs these by themselves, or they end in a server or another machine's address.
 LEFT_TO_CI = re.compile(r"^(pip |pytest|git |python -m build)")
@@ -236,3 +243,43 @@ def test_benchmark_stands_in_the_page_on_reproducing(script):
 def test_result_has_the_script_that_made_it(result):
     page = (ROOT / "docs/reproducing.md").read_text()
     assert (ROOT / "benchmarks" / f"{result.stem}.py").exists() or result.stem in page
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documents as a site, built strictly: a dead link or a missing page fails it."""
+    pytest.importorskip("mkdocs", reason="needs pip install -e '.[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", out],
+        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+LOADED = re.compile(r"""<(?:script|img|iframe)[^>]+src=["']https?:|<link[^>]+href=["']https?:""")
+
+
+@pytest.mark.slow
+def test_site_loads_nothing_from_the_network(site):
+    pages = sorted(site.rglob("*.html"))
+    loading = [page.name for page in pages if LOADED.search(page.read_text())]
+    assert len(pages) > 15
+    assert loading == []
+
+
+@pytest.mark.slow
+def test_site_shows_the_help_of_every_command(site):
+    text = (site / "commands.html").read_text()
+    assert [f"{p} {n}" for p, _, n in COMMANDS if f"Usage: {p} {n}" not in text] == []
+
+
+@pytest.mark.parametrize("package", [trajectory_builder, fidediff_model], ids=lambda p: p.__name__)
+def test_every_public_name_stands_in_the_api_page(package):
+    page = (ROOT / "docs/api.md").read_text()
+    named = re.findall(r"^::: (\S+)$", page, re.M)
+    homes = [".".join((package.__name__, *home)) for home in package._HOMES.values()]
+    lost = [home for home in homes if home not in named and home.rpartition(".")[0] not in named]
+    assert lost == []

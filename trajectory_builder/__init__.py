@@ -4,6 +4,8 @@ The public API on one screen; each name is imported on first use, so that import
 costs nothing:
 
     plan_gopro(src, recipe) -> Plan          what a GoPro tree and a recipe give
+    plan_footage(request) -> Plan            the same for videos, frames, photographs
+    FootageRequest                           what to make of them
     load_recipe(name_or_file) -> Recipe      which windows become pairs
     build_plan(plan, out, options)           make it, or what is missing of it
     BuildOptions                             workers, backend, links
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from trajectory_builder.build import BuildOptions
     from trajectory_builder.build import build as build_plan
     from trajectory_builder.explain import explain as explain_pair
+    from trajectory_builder.footage_request import FootageRequest
+    from trajectory_builder.generate import plan_footage
     from trajectory_builder.manifest import read as read_manifest
     from trajectory_builder.plan import plan_gopro
     from trajectory_builder.recipe import load as load_recipe
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildOptions",
+    "FootageRequest",
     "build_plan",
     "explain_pair",
     "load_recipe",
     "nested_means",
+    "plan_footage",
     "plan_gopro",
     "read_manifest",
     "timestep",
@@ -50,10 +56,12 @@ __all__ = [
 
 _HOMES = {
     "BuildOptions": ("build", "BuildOptions"),
+    "FootageRequest": ("footage_request", "FootageRequest"),
     "build_plan": ("build", "build"),
     "explain_pair": ("explain", "explain"),
     "load_recipe": ("recipe", "load"),
     "nested_means": ("averaging", "nested_means"),
+    "plan_footage": ("generate", "plan_footage"),
     "plan_gopro": ("plan", "plan_gopro"),
     "read_manifest": ("manifest", "read"),
     "timestep": ("trajectory", "timestep"),

@@ -70,7 +70,7 @@ def fidediff(debug: bool) -> None:
     \b
     First try:   fidediff demo
     Main jobs:   fidediff train base --data OUT --run-dir RUN
-                 fidediff restore --model RUN/model BLURRY SHARP
+                 fidediff restore BLURRY --model RUN/model --out SHARP
     """
 
 

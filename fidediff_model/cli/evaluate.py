@@ -77,11 +77,12 @@ def command(data: tuple[Path, ...], out: Path, **values: Any) -> int:
     fidediff evaluate --compare scores --compare blurry --out both
     """
     from fidediff_model import evaluate_command
+    from fidediff_model.restore_run import telling_disk_errors
 
     values["data"], values["out"] = data, out
     settings = settings_of(values) if values["model"] else None
     total = evaluate_command.count(values)
-    with progress_bar(total, "image") as bar:
+    with telling_disk_errors(out), progress_bar(total, "image") as bar:
         result = evaluate_command.run(values, settings, bar.update)
     for sample_id, what in result.failures[:5]:
         click.echo(f"failed: {sample_id}: {what}", err=True)

@@ -42,11 +42,12 @@ def command(data: Path, out: Path, **values: Any) -> int:
     fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
     from fidediff_model import scan_command
+    from fidediff_model.restore_run import telling_disk_errors
 
     values["data"], values["out"] = (data,), out
     settings = settings_of(values)
     total = len(scan_command.pairs_for(values, points="native"))
-    with progress_bar(total, "image") as bar:
+    with telling_disk_errors(out), progress_bar(total, "image") as bar:
         result = scan_command.run(values, settings, bar.update)
     for sample_id, what in result.failures[:5]:
         click.echo(f"failed: {sample_id}: {what}", err=True)

@@ -36,7 +36,7 @@ def shifted(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
 def test_alignment_finds_a_known_shift(shift):
     sharp = smooth()
     found = align(shifted(sharp, *shift), sharp).warp
-    assert (found / found[2, 2])[:2, 2] == pytest.approx(shift, abs=0.1)
+    assert (found / found[2, 2])[:2, 2] == pytest.approx(shift, abs=0.15)
 
 
 def test_alignment_takes_a_shift_out_of_the_score():

@@ -55,6 +55,15 @@ def test_any_size_in_is_the_same_size_out(size):
     assert ready(timestep=200.0).run(tensor(scene(*size))).images.shape == (1, 3, *size)
 
 
+@pytest.mark.slow
+def test_a_picture_of_20000_by_20_pixels_is_restored():
+    settings = Settings(
+        device="cpu", latent_stride=8, control="none", timestep=200.0, tile=512, overlap=64
+    )
+    thin = make_ready(FideDiff.load(folder_of()), settings)
+    assert thin.run(tensor(scene(20, 20_000))).images.shape == (1, 3, 20, 20_000)
+
+
 def test_tiles_share_the_timestep_of_the_whole_image():
     blur = tensor(scene(96, 288))
     whole = ready().run(blur).t_hat
@@ -327,9 +336,13 @@ ready = ReadyModel(model, settings, torch.device("cpu"))
 model.control = None
 ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-limit = used + (int(sys.argv[3]) << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-answer = ready.run(tensor(scene(512, 512)))
+# How much the whole takes depends on the allocator, so the limit comes down until it is too much.
+for extra in range(210, 80, -15):
+    limit = used + (extra << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    answer = ready.run(tensor(scene(320, 320)))
+    if answer.notes:
+        break
 print(answer.notes, tuple(answer.images.shape))
 """
 
@@ -338,14 +351,14 @@ def test_out_of_memory_falls_back_to_less_and_says_so(tmp_path):
     script = tmp_path / "limited.py"
     script.write_text(OUT_OF_MEMORY)
     ended = subprocess.run(
-        [sys.executable, script, folder_of(), Path(__file__).parent, "180"],
+        [sys.executable, script, folder_of(), Path(__file__).parent],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     assert "strips" in ended.stdout
-    assert "(1, 3, 512, 512)" in ended.stdout
+    assert "(1, 3, 320, 320)" in ended.stdout
     assert "out of memory" in ended.stderr
 
 

@@ -75,7 +75,7 @@ def test_every_frame_arrives_at_its_time(tmp_path):
     assert [time for time, _ in after] == pytest.approx([time for time, _ in before])
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".mov", ".webm"])
 def test_the_sound_is_kept_packet_by_packet(tmp_path, ending):
     source = make_video(tmp_path / f"a{ending}")
     restored(source, tmp_path / f"b{ending}")
