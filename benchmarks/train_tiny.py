@@ -303,6 +303,12 @@ def to_markdown(told: dict[str, Any]) -> str:
         " what the VAE gives back of the sharp image.",
         "",
     ]
+    if told["scale"] < 0.5:
+        lines += [
+            f"**This run took {told['scale']:.1%} of the steps: it shows that the chain runs and"
+            " that the yardsticks are right, not what a tiny model can learn.**",
+            "",
+        ]
     for name, rows in told["table"].items():
         lines += [f"## {name}", "", "| | PSNR | " + " | ".join(f"n = {n}" for n in LEVELS)
                   + " | SSIM | trajectory gap |", "|" + "---|" * (len(LEVELS) + 4)]  # fmt: skip
