@@ -80,6 +80,7 @@ def main() -> None:
         "machine": f"{platform.processor() or platform.machine()}, {given.threads} threads",
         "torch": torch.__version__,
         "scale": given.scale,
+        "steps": {name: max(2, round(count * given.scale)) for name, count in STEPS.items()},
         "seconds": _seconds(home, time.monotonic() - begun),
         "vae": (home / "vae.log").read_text().splitlines(),
         "runs": {name: _curve(home / name) for name in RUNS if (home / name).is_dir()},
@@ -294,7 +295,7 @@ def to_markdown(told: dict[str, Any]) -> str:
         "# Does a tiny FideDiff learn?",
         "",
         f"`benchmarks/train_tiny.py --scale {told['scale']}`, {told['machine']}, torch"
-        f" {told['torch']}. Structure: {json.dumps(asdict(_config().base))}, LoRA rank 32.",
+        f" {told['torch']}. Steps: {json.dumps(told['steps'])}. Structure: {json.dumps(asdict(_config().base))}, LoRA rank 32.",
         "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
         " Stable Diffusion. No perceptual loss, no discriminator.",
         f"Clips of {tiny_data.WIDTH} x {tiny_data.HEIGHT} pixels, n = {LEVELS}; PSNR and SSIM are"
