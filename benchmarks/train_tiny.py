@@ -295,7 +295,8 @@ def to_markdown(told: dict[str, Any]) -> str:
         "# Does a tiny FideDiff learn?",
         "",
         f"`benchmarks/train_tiny.py --scale {told['scale']}`, {told['machine']}, torch"
-        f" {told['torch']}. Steps: {json.dumps(told['steps'])}. Structure: {json.dumps(asdict(_config().base))}, LoRA rank 32.",
+        f" {told['torch']}. Steps: {json.dumps(told['steps'])}.",
+        f"Structure: {json.dumps(asdict(_config().base))}, LoRA rank 32.",
         "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
         " Stable Diffusion. No perceptual loss, no discriminator.",
         f"Clips of {tiny_data.WIDTH} x {tiny_data.HEIGHT} pixels, n = {LEVELS}; PSNR and SSIM are"
