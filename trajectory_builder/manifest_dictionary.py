@@ -52,9 +52,9 @@ _READING = """\
 ```python
 from trajectory_builder import manifest
 
-pairs = manifest.read("GOPRO_Large_trajectories")   # a folder, a split's folder, a file, or several
-pairs.table                                         # a pyarrow table with the columns above
-pairs.file(0, "blur_file_name")                     # the file of row 0, refused if it leads out
+pairs = manifest.read("GOPRO_Large_trajectories")  # a folder, a split's folder, a file, or several
+pairs.table  # a pyarrow table with the columns above
+pairs.file(0, "blur_file_name")  # the file of row 0, refused if it leads out
 ```
 
 `datasets.load_dataset("imagefolder", data_dir="GOPRO_Large_trajectories")` reads the same folder
