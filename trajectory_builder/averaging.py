@@ -30,6 +30,8 @@ DOMAINS: tuple[Domain, ...] = ("srgb", "gamma2.2")
 GAMMA = 2.2
 LINEAR_SCALE = (1 << 24) - 1
 """Linear light is held in steps of 1 / LINEAR_SCALE; the darkest grey level is 85 of them."""
+_STRIP = 1 << 17
+"""Values a strip, about."""
 GAMMA_BINS = 1 << 20
 """At least so many steps of mean linear light are told apart on the way back to 8 bits."""
 
@@ -73,12 +75,18 @@ def nested_means(
     if len(frames) % 2 == 0 or any(n > len(frames) for n in n_frames):
         raise ValueError(f"windows {tuple(n_frames)} do not nest in {len(frames)} frames")
     center = len(frames) // 2
-    grown = _Growth(center, n_frames, domain)
-    means: dict[int, Pixels] = {}
-    for radius in range(grown.reach + 1):
-        mean = grown.add(frames[center - radius], frames[center + radius])
-        if mean is not None:
-            means[mean.n_frames] = mean.pixels
+    for frame in frames:
+        _check_alike(frame, frames[center].shape, frames[center].dtype)
+    means = {n: np.empty_like(frames[center]) for n in sorted(n_frames)}
+    # Strip by strip, so that sums stay in the processor's cache: half the time of whole frames.
+    rows = max(_STRIP * len(frames[0]) // max(frames[0].size, 1), 1)
+    for top in range(0, len(frames[0]), rows):
+        strip = slice(top, top + rows)
+        grown = _Growth(center, n_frames, domain)
+        for radius in range(grown.reach + 1):
+            mean = grown.add(frames[center - radius][strip], frames[center + radius][strip])
+            if mean is not None:
+                means[mean.n_frames][strip] = mean.pixels
     return means
 
 
@@ -167,9 +175,7 @@ class _Growth:
         else:
             total = self._total
             for frame in (early, late):
-                if (frame.shape, frame.dtype) != (total.shape, self._dtype):
-                    found, others = f"{frame.shape} {frame.dtype}", f"{total.shape} {self._dtype}"
-                    raise ValueError(f"a frame is {found}, the others are {others}")
+                _check_alike(frame, total.shape, self._dtype)
                 np.add(total, _linear(frame, self._domain), out=total)
         self._total = total
         n_frames = 2 * self._radius + 1
@@ -181,6 +187,11 @@ class _Growth:
             return WindowMean(self.center_index, 1, late.copy())
         mean = _mean(total, n_frames, self._dtype, self._domain)
         return WindowMean(self.center_index, n_frames, mean)
+
+
+def _check_alike(frame: Pixels, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if (frame.shape, frame.dtype) != (shape, dtype):
+        raise ValueError(f"a frame is {frame.shape} {frame.dtype}, the others are {shape} {dtype}")
 
 
 def _linear(frame: Pixels, domain: Domain) -> Pixels:

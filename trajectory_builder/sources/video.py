@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from trajectory_builder.errors import printable
 from trajectory_builder.sources import clock
-from trajectory_builder.sources.colour import Colour, RgbConverter, colour_of
+from trajectory_builder.sources.colour import Colour, RgbConverter, colour_of, luma_of
 from trajectory_builder.sources.containers import (
     VideoError,
     open_container,
@@ -272,7 +272,30 @@ def stretch(video: Video, first: int, end: int) -> Stretch:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame in RGB, and its luma as the decoder gave it.
+
+    Attributes:
+        pixels: (H, W, 3) RGB, uint8 or uint16, turned upright.
+        luma: (h, w) uint8, as stored, not turned; None where none of 8 bits is stored.
+        full_range: whether luma runs from 0 to 255.
+        turns: counter-clockwise quarter turns that make luma upright.
+    """
+
+    pixels: npt.NDArray[Any]
+    luma: Pixels | None = None
+    full_range: bool = True
+    turns: int = 0
+
+
 def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | None]:
+    """The frames of a stretch in RGB alone: see `decode_with_luma`."""
+    for frame in decode_with_luma(wanted, bits=bits):
+        yield None if frame is None else frame.pixels
+
+
+def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | None]:
     """The frames of a stretch, in order, one at a time.
 
     A frame that is damaged or absent is None, and so are all that follow a damaged one up to the
@@ -283,7 +306,7 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
         bits: 8 or 16 bits a channel.
 
     Yields:
-        (H, W, 3) RGB, uint8 or uint16, turned upright; or None. One for each of `wanted.pts`.
+        A frame, or None; one for each of `wanted.pts`.
 
     Raises:
         VideoError: the file cannot be opened any more.
@@ -308,7 +331,9 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
             continue
         yield from [None] * (index - following)
         following = index + 1
-        yield _upright(convert(frame, bits=bits), turns) if sound else None
+        pixels = _upright(convert(frame, bits=bits), turns) if sound else None
+        full = wanted.colour.full_range
+        yield None if pixels is None else Decoded(pixels, luma_of(frame), full, turns)
         if following == len(wanted.pts):
             return
     yield from [None] * (len(wanted.pts) - following)
