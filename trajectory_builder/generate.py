@@ -137,9 +137,13 @@ def _no_window(
 ) -> WindowError:
     reasons = sorted({problem.reason for problem in problems})
     told = [problem.what for problem in problems[:3]]
+    fitting = windows.fitting_n(choice, max(clip.length for clip in clips)) or "3"
+    cures = sorted({problem.cure for problem in problems if problem.reason != "clip-too-short"})
+    if "clip-too-short" in reasons or not reasons:
+        cures.append(f"film longer, or ask for shorter windows: --n-frames {fitting}")
     return WindowError(
         f"no window of {windows.longest_n(choice, '')} frames can be made"
         f" ({', '.join(reasons) or 'no clip is long enough'})",
         where=shorten(told) or shorten([clip.name for clip in clips]),
-        cure="film longer, ask for shorter windows with --n-frames, or see docs/own-footage.md",
+        cure="; ".join(cures),
     )

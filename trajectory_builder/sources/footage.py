@@ -373,6 +373,11 @@ def _bad_name(part: Part) -> Problem:
 def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> FootageError:
     wanted = "photographs" if stills else "videos or folders of frames"
     shown = [f"{problem.what} ({problem.file})" for problem in problems]
+    if len(problems) == 1:
+        (only,) = problems
+        return FootageError(
+            only.what, where=only.file, cure=only.cure, exit_code=ExitCode.WRONG_USE
+        )
     return FootageError(
         f"no {wanted} that can be used" if problems else f"no {wanted} found",
         where=shorten([printable(str(source)) for source in sources])
