@@ -6,8 +6,9 @@ shard. Here only headers, frame times and, to warn of ghosts, two frames at a fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.windows import WindowChoice, WindowError
+
+_ROWS_AT_ONCE = 4096
 
 
 def plan_footage(request: FootageRequest) -> Plan:
@@ -51,7 +54,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     problems, notes = list(found.problems), list(found.notes)
     for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
         planned = ClipPlan(clip, splits[clip.shot], choice, request)
-        rows.append(pa.Table.from_pylist(list(planned.rows()), schema=SCHEMA))
+        rows.append(_table(planned.rows()))
         orders |= planned.orders()
         problems += planned.problems
         if not request.stills:
@@ -67,6 +70,14 @@ def plan_footage(request: FootageRequest) -> Plan:
         notes=tuple(notes),
         orders=orders,
     )
+
+
+def _table(rows: Iterator[dict[str, Any]]) -> pa.Table:
+    """Plan rows as a table, some thousand at a time: as dicts an hour's rows fill gigabytes."""
+    parts = [SCHEMA.empty_table()]
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(pa.Table.from_pylist(part, schema=SCHEMA))
+    return pa.concat_tables(parts)
 
 
 def _choice(request: FootageRequest) -> WindowChoice:
