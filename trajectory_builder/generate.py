@@ -46,6 +46,7 @@ def plan_footage(request: FootageRequest) -> Plan:
         fps=request.fps,
         join_chapters=request.join_chapters,
         stills=request.stills,
+        hdr=request.hdr,
     )
     _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)

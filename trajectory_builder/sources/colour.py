@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.sources import hdr
+
 Pixels = npt.NDArray[np.uint8]
 
 LUMA_WEIGHTS = {
@@ -25,7 +27,7 @@ LUMA_WEIGHTS = {
 }
 _OF_TAG = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
 _RGB_TAG, _YCGCO_TAG = 0, 8
-_HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
+_HDR = {16: hdr.PQ, 18: hdr.HLG}
 HD_HEIGHT = 720
 
 
@@ -92,8 +94,10 @@ class RgbConverter:
 
         Each value is within 0.52 code values of the exact one (tried against float64), at the
         place that the frame says its chroma samples have. Alpha is dropped: footage has none that
-        means anything.
+        means anything. HDR of 8 bits is converted by `hdr.to_sdr`; of 16 bits it is as stored.
         """
+        if self.colour.hdr and bits == 8:
+            return hdr.to_sdr(self(frame, bits=16), self.colour.hdr)
         if self.colour.matrix == "rgb":
             found = self._reformatted(frame, "rgb24" if bits == 8 else "rgb48le").to_ndarray()
             return np.ascontiguousarray(found[..., :3])

@@ -26,6 +26,7 @@ from trajectory_builder.sources.containers import (
     pyav,
     video_stream,
 )
+from trajectory_builder.sources.hdr import Handling
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,17 +87,18 @@ class Video:
         return last + Fraction(clock.median_interval(self.pts)) * self.time_base
 
 
-def index(path: Path, *, fps: float | None = None) -> Video:
+def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> Video:
     """Read a video's frame times and properties; only one frame is decoded.
 
     Args:
         path: the file.
         fps: frames a second at which it was shot, for files that were slowed down afterwards
             (240 fps stored as 30).
+        hdr: whether HDR is refused, or converted when it is decoded.
 
     Raises:
-        VideoError: not a video, cut, without a video stream, HDR, too large, without frames or
-            without a rate.
+        VideoError: not a video, cut, without a video stream, HDR (unless converted), too large,
+            without frames or without a rate.
     """
     with open_container(path) as container:
         stream = video_stream(container, path)
@@ -115,7 +117,9 @@ def index(path: Path, *, fps: float | None = None) -> Video:
     times = packets if packets.timed else _decoded_times(path)
     pts = np.sort(np.array(times.pts, dtype=np.int64))
     keys = np.sort(np.array(times.keys, dtype=np.int64))
-    colour = _colour(first, tags, path)
+    colour = _colour(first, tags)
+    if colour.hdr and hdr == "refuse":
+        raise _hdr_error(colour.hdr, path)
     turned = _quarter_turns(first.rotation) % 2
     size = (first.height, first.width) if turned else (first.width, first.height)
     found = Video(
@@ -188,22 +192,22 @@ def _decoded_times(path: Path) -> _Packets:
     return found
 
 
-def _colour(frame: Any, of_stream: dict[str, Any], path: Path) -> Colour:
+def _colour(frame: Any, of_stream: dict[str, Any]) -> Colour:
     def tag(name: str) -> int:
         of_frame = int(getattr(frame, name) or 0)
         return of_frame if of_frame != _TAGS[name] else int(of_stream[name] or 0)
 
     matrix, color_range, transfer = (tag(name) for name in _TAGS)
-    colour = colour_of(matrix, color_range, transfer, frame.format.name, frame.height)
-    if colour.hdr:
-        raise VideoError(
-            f"the video is HDR: {colour.hdr}",
-            reason="video-hdr",
-            where=printable(str(path)),
-            cure="film with HDR off, or convert it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,"
-            "tonemap=hable,zscale=p=bt709:t=bt709:m=bt709:r=tv,format=yuv420p -crf 12 OUT.mp4",
-        )
-    return colour
+    return colour_of(matrix, color_range, transfer, frame.format.name, frame.height)
+
+
+def _hdr_error(transfer: str, path: Path) -> VideoError:
+    return VideoError(
+        f"the video is HDR: {transfer}",
+        reason="video-hdr",
+        where=printable(str(path)),
+        cure="film with HDR off, or have it converted to ordinary video: --hdr convert",
+    )
 
 
 def _refuse(video: Video, broken: bool) -> None:
