@@ -290,7 +290,9 @@ def read_problems(root: Path) -> list[Problem]:
     if not path.is_file():
         return []
     with open(path, "rb") as file:
-        return [Problem(**row) for row in pq.read_table(file).to_pylist()]
+        # In this thread: commands end right after, and threads that still start would abort them.
+        table = pq.ParquetFile(file).read(use_threads=False)
+        return [Problem(**row) for row in table.to_pylist()]
 
 
 def versions() -> dict[str, str]:
