@@ -1,15 +1,17 @@
 """Reading some columns of many manifest rows, and what follows from them for a smaller set.
 
 A million rows of all columns are 700 MB, of the columns that a decision needs 60. So every tool
-first scans those, decides by row number, and only then streams whole rows.
+first scans those, decides by row number, and only then streams whole rows. Names that only have to
+be told apart are kept as 64-bit hashes: 8 bytes a row however long they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +34,22 @@ class CurateError(TrajbuildError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some columns of all rows of some manifest files, in the files' order.
+    """Some columns of the rows of some manifest files, in the files' order.
 
     Attributes:
         files: the manifest files.
-        counts: rows a file.
-        table: the scanned columns, one row a manifest row.
+        groups: the row groups that were read, a file.
+        counts: rows in those, a file.
+        totals: all rows, a file.
+        table: the scanned columns, one row a manifest row that was read.
         metadata: one dictionary a file: its `trajbuild.` entries.
         schema: all columns that the files have.
     """
 
     files: tuple[Path, ...]
+    groups: tuple[tuple[int, ...], ...]
     counts: tuple[int, ...]
+    totals: tuple[int, ...]
     table: pa.Table
     metadata: tuple[dict[str, str], ...]
     schema: pa.Schema
@@ -58,10 +64,17 @@ def schema_of(sources: Sequence[Path]) -> pa.Schema:
     return _schema(_open(files)[0])
 
 
+Reduce = Callable[[pa.Array], npt.NDArray[Any]]
+"""What makes a short value of each value of a column, e.g. `hashes`."""
+
+
 def scan(
     sources: Sequence[Path],
     columns: Iterable[str],
     computed: Mapping[str, pc.Expression] | None = None,
+    *,
+    reduced: Mapping[str, tuple[str, Reduce]] | None = None,
+    skip: pc.Expression | None = None,
 ) -> Rows:
     """Read `columns` of all rows, and further columns that expressions compute.
 
@@ -69,6 +82,10 @@ def scan(
         sources: manifest files, or folders of splits or data sets.
         columns: names; those that a file lacks are null there.
         computed: name -> expression over the columns of the manifest.
+        reduced: name -> a column and what to keep of its values, in their place; where there are
+            `computed` conditions only rows that meet all of them have it, others 0.
+        skip: a condition; row groups that by their statistics hold no row of it are not read,
+            where the build's record of the file's digest vouches for its footer.
 
     Raises:
         manifest.ManifestError: a manifest cannot be trusted or read.
@@ -78,11 +95,28 @@ def scan(
     schemas, metadata = _open(files)
     whole = _schema(schemas)
     wanted = {name: ds.field(name) for name in columns} | dict(computed or {})
-    tables = []
+    sources_of = {column: ds.field(column) for column, _ in (reduced or {}).values()}
+    conditions = list(computed or {})
+    tables, groups, totals = [], [], []
     for path in files:
         try:
-            scanner = _dataset(path, whole).scanner(columns=wanted, use_threads=True)
-            tables.append(scanner.to_table())
+            dataset = _dataset(path, whole)
+            (fragment,) = dataset.get_fragments()
+            totals.append(fragment.count_rows())
+            if skip is not None and manifest.recorded_sha256(path) is not None:
+                fragment = fragment.subset(filter=skip, schema=dataset.schema)
+            groups.append(tuple(group.id for group in fragment.row_groups))
+            scanner = fragment.scanner(
+                schema=dataset.schema, columns=wanted | sources_of, batch_readahead=READ_AHEAD
+            )
+            # An empty batch gives the columns their types where no group is read.
+            empty = pa.RecordBatch.from_arrays(
+                [pa.array([], field.type) for field in scanner.projected_schema],
+                schema=scanner.projected_schema,
+            )
+            batches = [empty, *(scanner.to_batches() if groups[-1] else ())]
+            parts = [_reduced(batch, wanted, reduced or {}, conditions) for batch in batches]
+            tables.append(pa.concat_tables(parts))
         except (pa.ArrowException, OSError) as error:
             raise CurateError(
                 f"cannot evaluate this on the manifest: {str(error).splitlines()[0]}",
@@ -92,7 +126,59 @@ def scan(
                 exit_code=ExitCode.WRONG_USE,
             ) from error
     counts = tuple(table.num_rows for table in tables)
-    return Rows(tuple(files), counts, pa.concat_tables(tables), tuple(metadata), whole)
+    return Rows(
+        tuple(files), tuple(groups), counts, tuple(totals), pa.concat_tables(tables),
+        tuple(metadata), whole,
+    )  # fmt: skip
+
+
+def _reduced(
+    batch: pa.RecordBatch,
+    wanted: Iterable[str],
+    reduced: Mapping[str, tuple[str, Reduce]],
+    conditions: Sequence[str],
+) -> pa.Table:
+    """The wanted columns of a batch, and the short values of others."""
+    table = pa.table({name: batch[name] for name in wanted})
+    met = np.ones(batch.num_rows, np.bool_)
+    for name in conditions:
+        passed = pc.fill_null(batch[name], False)
+        met &= np.asarray(passed.to_numpy(zero_copy_only=False))
+    for name, (column, reduce) in reduced.items():
+        values = batch[column] if met.all() else batch[column].filter(pa.array(met))
+        short = reduce(values)
+        full = np.zeros(len(met), short.dtype)
+        full[met] = short
+        table = table.append_column(name, pa.array(full))
+    return table
+
+
+def hashes(values: pa.Array) -> npt.NDArray[np.int64]:
+    """A 64-bit hash a value, equal for equal texts of this process, null being one too.
+
+    Two of a million names share one with a probability of 3e-8.
+    """
+    return np.fromiter(map(hash, values.to_pylist()), np.int64, len(values))
+
+
+def hashes_of_few(values: pa.Array) -> npt.NDArray[np.int64]:
+    """The same for a column in which values repeat."""
+    encoded = pc.dictionary_encode(values, null_encoding="encode")
+    return np.asarray(hashes(encoded.dictionary)[np.asarray(encoded.indices)], np.int64)
+
+
+def texts(rows: Rows, column: str, which: npt.NDArray[np.int64]) -> list[str]:
+    """The values of a column of some rows, read again."""
+    found: list[str] = []
+    first = 0
+    order = np.sort(which)
+    for path, groups in zip(rows.files, rows.groups, strict=True):
+        for batch in stream(path, pa.schema([rows.schema.field(column)]), groups):
+            inside = order[np.searchsorted(order, first) :]
+            inside = inside[: np.searchsorted(inside, first + batch.num_rows)] - first
+            found += batch[column].take(pa.array(inside)).to_pylist()
+            first += batch.num_rows
+    return found
 
 
 def _open(files: Sequence[Path]) -> tuple[list[pa.Schema], list[dict[str, str]]]:
