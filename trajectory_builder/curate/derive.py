@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest, record
 from trajectory_builder.curate import card
 from trajectory_builder.curate.rows import (
+    BackwardPoints,
     CurateError,
     Reduce,
     Rows,
-    backward_points,
     hashes,
     hashes_of_few,
     scan,
@@ -134,7 +135,8 @@ def write(
     _refuse_twice(keys, rows, kept)
     names = pa.array(manifest.SPLITS).take(pa.array(splits[kept]))
     keys = keys.set_column(keys.schema.get_field_index("split"), "split", names)
-    backward = backward_points(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
+    backward = BackwardPoints(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
+    del keys
     with fresh_folder(out) as folder:
         writer = _Writer(rows, splits, folder, derivation)
         placed = writer.run(backward, progress=progress)
@@ -188,18 +190,23 @@ class _Writer:
         self._files: dict[int, pq.ParquetWriter] = {}
         self._waiting: dict[int, list[pa.Table]] = {}
         self._counts: dict[int, int] = {}
+        self._thread: ThreadPoolExecutor
+        self._writing: Future[None] | None = None
 
-    def run(self, backward: pa.Array, *, progress: bool) -> int:
+    def run(self, backward: BackwardPoints, *, progress: bool) -> int:
         """Stream all kept rows; payload files placed."""
         start = done = 0
-        with Progress(len(backward), "pairs", shown=progress) as bar:
+        with (
+            ThreadPoolExecutor(1, "write") as self._thread,
+            Progress(len(backward), "pairs", shown=progress) as bar,
+        ):
             for index, (path, groups, count) in enumerate(
                 zip(self.rows.files, self.rows.groups, self.rows.counts, strict=True)
             ):
                 targets = self.splits[start : start + count]
                 start += count
                 for table, split in _kept_rows(path, groups, targets):
-                    points = backward.slice(done, table.num_rows)
+                    points = backward.lists(done, table.num_rows)
                     done += table.num_rows
                     self._take(self._renamed(table, split, points, index), split, index)
                     bar.advance(table.num_rows)
@@ -254,8 +261,15 @@ class _Writer:
         if sum(table.num_rows for table in self._waiting[split]) >= size:
             waiting = pa.concat_tables(self._waiting[split])
             whole = waiting.num_rows // size * size
-            self._file(split).write_table(self._conformed(waiting.slice(0, whole)), size)
+            self._write(split, waiting.slice(0, whole))
             self._waiting[split] = [waiting.slice(whole)]
+
+    def _write(self, split: int, rows: pa.Table) -> None:
+        """Encode rows in a thread of its own, while the next ones are read and looked at."""
+        if self._writing is not None:
+            self._writing.result()  # one at a time: rows in memory stay few
+        file, table = self._file(split), self._conformed(rows)
+        self._writing = self._thread.submit(file.write_table, table, manifest.ROWS_A_GROUP)
 
     def _conformed(self, table: pa.Table) -> pa.Table:
         return manifest.conform(table).replace_schema_metadata(self.schema.metadata)
@@ -268,10 +282,11 @@ class _Writer:
 
     def _finish(self, split: int) -> None:
         rest = pa.concat_tables(self._waiting[split])
-        file = self._file(split)
         if rest.num_rows:
-            file.write_table(self._conformed(rest), manifest.ROWS_A_GROUP)
-        file.close()
+            self._write(split, rest)
+        if self._writing is not None:
+            self._writing.result()
+        self._file(split).close()
         name = f"{manifest.SPLITS[split]}/{manifest.FILE_NAME}"
         with open(self.folder / name, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -293,7 +308,6 @@ def _kept_rows(
     """
     file, _ = manifest.open_file(path)
     with file:
-        schema = file.schema_arrow.remove_metadata()
         sizes = [file.metadata.row_group(group).num_rows for group in groups]
     ends = np.cumsum(sizes).astype(np.int64)
     parts = [
@@ -305,7 +319,7 @@ def _kept_rows(
     part = np.concatenate(there) if there else targets[:0]
     waiting: list[pa.RecordBatch] = []
     begin = at = held = 0
-    for batch in stream(path, schema, wanted):
+    for batch in stream(path, wanted):
         keep = part[at : at + batch.num_rows] != DROPPED
         waiting.append(batch if keep.all() else batch.filter(pa.array(keep)))
         at += batch.num_rows
