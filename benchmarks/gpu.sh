@@ -18,7 +18,8 @@ if [ "${1:-}" = --dry ]; then
     common=(--device cpu --size 64x48 --repeats 1 --warm-up 0)
     "${fidediff[@]}" benchmark --preset tiny --random-base "${common[@]}" --dtype fp32 \
         --dtype bf16 --latent-stride 8 --out "$out/gpu-dry-tiny"
-    "$python" "$root/benchmarks/reblur.py" --side 24 --repeat 1 --threads 1 --out "$out"
+    "$python" "$root/benchmarks/reblur.py" --side 24 --repeat 1 --threads 1 --out "$out" \
+        --name gpu-dry-reblur
     echo "dry run done: $out" >&2
     exit
 fi
@@ -43,6 +44,7 @@ echo "== $device: speed, tiny" >&2
 "${fidediff[@]}" benchmark --preset tiny --random-base --device cuda \
     --out "$out/gpu-$device-tiny"
 echo "== $device: reblur" >&2
-"$python" "$root/benchmarks/reblur.py" --side 256 --out "$out"
+"$python" "$root/benchmarks/reblur.py" --side 256 --out "$out" \
+    --name "gpu-$device-reblur"
 echo "== $device: tests that need a GPU" >&2
 "$python" -m pytest -m gpu "$root/tests/model"

@@ -144,6 +144,8 @@ def _table(report: dict[str, Any]) -> str:
             f"| {row['way']} | {found:.1f} {row['unit']} | {images:g}"
             f" | {found * images / decoder:.2f} |"
         )
+    if report["note"]:
+        lines += ["", report["note"]]
     return "\n".join(lines) + "\n"
 
 
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each way")
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--note", default="", help="a sentence for the table")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -163,6 +166,7 @@ def main() -> None:
         "torch": torch.__version__,
         "opencv": cv2.__version__,
         "crop": options.crop,
+        "note": options.note,
         "results": results,
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from fidediff_model.restore import Settings, choose_device, open_model
 from fidediff_model.restore_images import encode_picture, read_picture
 from fidediff_model.restore_jobs import Job, collect, left_to_do
 from fidediff_model.restore_run import Report, RunOptions, RunReport, restore_files
+from fidediff_model.restore_tiles import no_part
+from fidediff_model.restored import ModelError
 
 _SAMPLED = 1 << 20
 
@@ -36,8 +38,6 @@ class RestorePlan:
     def run(self, report: Report) -> RunReport:
         """Load the model and restore all jobs."""
         ready = open_model(self.model, self.settings, base_model=self.base_model)
-        if self.options.show_kernels:
-            _need_estimator(ready.model)
         return restore_files(ready, self.jobs, self.out, self.options, report=report)
 
 
@@ -56,7 +56,7 @@ def make_plan(
     Raises:
         FideDiffError: the model folder, the device, an input or an output cannot be used.
     """
-    read_config(values["model"])
+    _need_parts(read_config(values["model"])["parts"], settings, values["show_kernels"])
     choose_device(settings.device)
     jobs = collect(inputs, out)
     recorded = {"model": model_digest(values["model"]), **asdict(settings)}
@@ -102,10 +102,13 @@ def model_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _need_estimator(model: Any) -> None:
-    from fidediff_model.restored import ModelError
-
-    if model.kernel_estimator is None:
+def _need_parts(parts: Sequence[str], settings: Settings, show_kernels: bool) -> None:
+    """Refuse what no image can be done with, before the model loads and a thousand files fail."""
+    if settings.timestep is None:
+        for part in ("kernel_estimator", "timestep_regressor"):
+            if part not in parts:
+                raise no_part(part, parts)
+    if show_kernels and "kernel_estimator" not in parts:
         raise ModelError(
             "this model has no kernel_estimator, so there are no kernels to show",
             where="--show-kernels",

@@ -8,6 +8,7 @@ the whole reach of the kernel estimator. So a tile never changes brightness or k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -160,11 +161,7 @@ def read_kernels(
     estimator, regressor = model.kernel_estimator, model.timestep_regressor
     if estimator is None or (t is None and regressor is None):
         missing = "kernel_estimator" if estimator is None else "timestep_regressor"
-        raise ModelError(
-            f"this model has no {missing}, which estimates the timestep",
-            where=f"it holds the base and {', '.join(model.parts) or 'nothing else'}",
-            cure="give --timestep T, such as 200 for a blur of 11 frames, or train that stage",
-        )
+        raise no_part(missing, model.parts)
     pool = stride if t is not None or regressor is None else regressor.pool
     with _autocast(model, padded):
         cells = pooled_in_bands(estimator, padded, pool)
@@ -174,6 +171,20 @@ def read_kernels(
             t_hat = timesteps(t if t is not None else 0.0, padded)
         k_in = pool_kernels(cells, stride // pool) if wanted else None
     return k_in, t_hat
+
+
+def no_part(part: str, parts: Sequence[str]) -> ModelError:
+    """The error of a model that cannot tell the timestep.
+
+    Args:
+        part: what is missing.
+        parts: what it has besides the base.
+    """
+    return ModelError(
+        f"this model has no {part}, which estimates the timestep",
+        where=f"it holds the base and {', '.join(parts) or 'nothing else'}",
+        cure="give --timestep T, such as 200 for a blur of 11 frames, or train that stage",
+    )
 
 
 def _autocast(model: FideDiff, x: Tensor) -> torch.autocast:

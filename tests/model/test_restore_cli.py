@@ -256,8 +256,9 @@ def test_a_model_without_stages_asks_for_a_timestep(tmp_path, capsys):
     save(tmp_path / "a.png")
     code = cli("restore", tmp_path / "a.png", "--model", folder_of(()), "--out", tmp_path / "o")
     error = capsys.readouterr().err
-    assert code == 1
+    assert code == 2
     assert "--timestep" in error
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("t", ["-3", "1000", "nan", "soon"])
