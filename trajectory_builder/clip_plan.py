@@ -23,6 +23,12 @@ _REASONS = {
     "time-gap": "a frame is missing in time",
     "time-duplicate": "two frames have the same time, or nearly",
 }
+_CURES = {
+    "time-gap": "none, if few; if many, film at a fixed rate",
+    "time-duplicate": "none, if few; if many, film at a fixed rate",
+    "frame-missing": "copy the frame again from its source",
+    "window-leaves-clip": "none: the clip begins or ends there",
+}
 
 
 class ClipPlan:
@@ -85,7 +91,7 @@ class ClipPlan:
         if reason:
             sample_id = sample_name(trajectory_id, n)
             self.problems.append(
-                Problem(reason, f"{sample_id} is left out: {what}", "", self.split,
+                Problem(reason, f"{sample_id} is left out: {what}", _CURES[reason], self.split,
                         self.clip.name, sample_id)
             )  # fmt: skip
         return not reason

@@ -6,7 +6,7 @@ window, a frame stored twice, a picture that does not move. Such a window makes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
@@ -26,10 +26,11 @@ from trajectory_builder.store import Batch
 from trajectory_builder.trajectory import Problem
 
 Stream = Iterator[tuple[int, Pixels | None]]
+See = Callable[[int, motion.Small], None]
 
 DAMAGED, VIDEO_DAMAGED = "frame-damaged", "video-frame-damaged"
 _WHAT = {
-    motion.SCENE_CUT: ("a scene cut lies in it", ""),
+    motion.SCENE_CUT: ("a scene cut lies in it", "none: two shots make no blur"),
     motion.REPEATED: ("a frame of it is stored twice", "film at a fixed rate, without slow motion"
                       " made up by the phone"),
     motion.STATIC: ("nothing moves in it, so blur and sharp are the same", "move the camera, or"
@@ -59,8 +60,7 @@ def render(work: Work) -> Iterator[tuple[dict[str, Any], Pixels]]:
             if shot is not None:
                 yield from ((row, shot.blurs[row["n_frames"]]) for row in rows)
         return
-    watch = Watch(work.order["interpolate"] + 1)
-    for rows, frames in _whole_windows(_stream(work, watch, result), work.trajectories()):
+    for rows, frames in _whole_windows(_stream(work, result), work.trajectories()):
         sound = [row for row in rows if _has_all(row, frames)]
         if sound:
             blurs = _expose(work, sound, frames)
@@ -69,7 +69,7 @@ def render(work: Work) -> Iterator[tuple[dict[str, Any], Pixels]]:
 
 def _make_windows(work: Work, batch: Batch, result: Result) -> None:
     watch = Watch(work.order["interpolate"] + 1)
-    stream = _stream(work, watch, result)
+    stream = _stream(work, result, watch.see)
     for rows, frames in _whole_windows(stream, work.trajectories()):
         moved = _judge(work, rows, frames, watch, result)
         watch.forget(rows[-1]["first_index"])
@@ -180,10 +180,9 @@ class Watch:
         self._factor = factor
         self._small: dict[int, motion.Small] = {}
 
-    def see(self, rank: int, pixels: Pixels | None) -> None:
-        """Keep a small copy of a frame as shot."""
-        if pixels is not None:
-            self._small[rank] = motion.small(pixels)
+    def see(self, rank: int, small: motion.Small) -> None:
+        """Keep the small copy of a frame as shot."""
+        self._small[rank] = small
 
     def forget(self, rank: int) -> None:
         """Drop what lies well before a window that starts at `rank`."""
@@ -212,9 +211,9 @@ class Watch:
         return [(share * a, share * b) for share, (a, b) in zip(shares, found, strict=True)]
 
 
-def _stream(work: Work, watch: Watch, result: Result) -> Stream:
+def _stream(work: Work, result: Result, see: See | None = None) -> Stream:
     """The shard's frames as windows count them, interpolated ones among them."""
-    shot = _shot_frames(work, watch, result)
+    shot = _shot_frames(work, result, see)
     count = work.order["interpolate"]
     if not count:
         return shot
@@ -222,19 +221,27 @@ def _stream(work: Work, watch: Watch, result: Result) -> Stream:
     return interpolation.upsampled(shot, count, spans)
 
 
-def _shot_frames(work: Work, watch: Watch, result: Result) -> Stream:
+def _shot_frames(work: Work, result: Result, see: See | None) -> Stream:
+    """The frames as shot; `see` gets a small copy of each, and none are made without it."""
     rank = work.order["first"]
     size = (work.order["size"][0], work.order["size"][1])
     for part in work.order["parts"]:
         path = Path(work.roots[part["root"]], part["name"])
         if work.order["kind"] == "video":
-            found: Iterable[Pixels | None] = video.decode(_stretch(path, part))
+            frames = video.decode_with_luma(_stretch(path, part))
         else:
-            found = _files(path, part["names"], size, result)
-        for pixels in found:
-            watch.see(rank, pixels)
-            yield rank, pixels
+            frames = _files(path, part["names"], size, result)
+        for frame in frames:
+            if see is not None and frame is not None:
+                see(rank, _small(frame))
+            yield rank, None if frame is None else frame.pixels
             rank += 1
+
+
+def _small(frame: video.Decoded) -> motion.Small:
+    if frame.luma is None:
+        return motion.small(frame.pixels)
+    return motion.small_of_luma(frame.luma, full_range=frame.full_range, turns=frame.turns)
 
 
 def _stretch(path: Path, part: dict[str, Any]) -> video.Stretch:
@@ -250,7 +257,7 @@ def _stretch(path: Path, part: dict[str, Any]) -> video.Stretch:
 
 def _files(
     folder: Path, names: Sequence[str | None], size: tuple[int, int], result: Result
-) -> Iterator[Pixels | None]:
+) -> Iterator[video.Decoded | None]:
     """Frames of a folder; one that cannot be read is told of once and costs its windows."""
     for name in names:
         if name is None:
@@ -263,4 +270,4 @@ def _files(
             yield None
             continue
         result.frames[name] = found.sha256
-        yield found.pixels
+        yield video.Decoded(found.pixels)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trajectory_builder import motion, windows
 from trajectory_builder.recipe import Recipe
+from trajectory_builder.sources.hdr import Handling
 from trajectory_builder.windows import TimestepMap
 
 
@@ -31,6 +32,7 @@ class FootageRequest:
         max_side: photographs are reduced to at most so many pixels a side; 0 leaves them.
         bits: of the written files, 8 or 16.
         motion_floor: windows that move less, in pixels, make no pair.
+        hdr: `refuse`, or `convert` to ordinary video as `sources.hdr` says.
     """
 
     sources: tuple[Path, ...]
@@ -51,3 +53,4 @@ class FootageRequest:
     max_side: int = 1920
     bits: int = 8
     motion_floor: float = motion.STATIC_PX
+    hdr: Handling = "refuse"

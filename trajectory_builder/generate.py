@@ -6,8 +6,9 @@ shard. Here only headers, frame times and, to warn of ghosts, two frames at a fe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.windows import WindowChoice, WindowError
+
+_ROWS_AT_ONCE = 4096
 
 
 def plan_footage(request: FootageRequest) -> Plan:
@@ -43,6 +46,7 @@ def plan_footage(request: FootageRequest) -> Plan:
         fps=request.fps,
         join_chapters=request.join_chapters,
         stills=request.stills,
+        hdr=request.hdr,
     )
     _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
@@ -51,7 +55,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     problems, notes = list(found.problems), list(found.notes)
     for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
         planned = ClipPlan(clip, splits[clip.shot], choice, request)
-        rows.append(pa.Table.from_pylist(list(planned.rows()), schema=SCHEMA))
+        rows.append(_table(planned.rows()))
         orders |= planned.orders()
         problems += planned.problems
         if not request.stills:
@@ -67,6 +71,14 @@ def plan_footage(request: FootageRequest) -> Plan:
         notes=tuple(notes),
         orders=orders,
     )
+
+
+def _table(rows: Iterator[dict[str, Any]]) -> pa.Table:
+    """Plan rows as a table, some thousand at a time: as dicts an hour's rows fill gigabytes."""
+    parts = [SCHEMA.empty_table()]
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(pa.Table.from_pylist(part, schema=SCHEMA))
+    return pa.concat_tables(parts)
 
 
 def _choice(request: FootageRequest) -> WindowChoice:
@@ -137,9 +149,13 @@ def _no_window(
 ) -> WindowError:
     reasons = sorted({problem.reason for problem in problems})
     told = [problem.what for problem in problems[:3]]
+    fitting = windows.fitting_n(choice, max(clip.length for clip in clips)) or "3"
+    cures = sorted({problem.cure for problem in problems if problem.reason != "clip-too-short"})
+    if "clip-too-short" in reasons or not reasons:
+        cures.append(f"film longer, or ask for shorter windows: --n-frames {fitting}")
     return WindowError(
         f"no window of {windows.longest_n(choice, '')} frames can be made"
         f" ({', '.join(reasons) or 'no clip is long enough'})",
         where=shorten(told) or shorten([clip.name for clip in clips]),
-        cure="film longer, ask for shorter windows with --n-frames, or see docs/own-footage.md",
+        cure="; ".join(cures),
     )

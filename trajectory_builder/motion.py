@@ -63,15 +63,44 @@ def small(pixels: npt.NDArray[Any]) -> Small:
 
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
+    reduced, scale = _halved(pixels)
+    return _small(np.asarray(cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY), dtype=np.uint8), scale)
+
+
+def small_of_luma(luma: Gray, *, full_range: bool, turns: int) -> Small:
+    """Small copies of a frame from its stored luma: a fifth of what they cost from RGB.
+
+    Args:
+        luma: (h, w) as the file stores it.
+        full_range: whether it runs from 0 to 255, not from 16 to 235.
+        turns: counter-clockwise quarter turns that make it upright.
+    """
+    import cv2
+
+    gray, scale = _halved(luma)
+    if not full_range:
+        gray = np.asarray(cv2.addWeighted(gray, 255 / 219, gray, 0, -16 * 255 / 219), np.uint8)
+    return _small(np.ascontiguousarray(np.rot90(gray, turns)), scale)
+
+
+def _halved(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+    """A picture halved until its longer side is at most `SMALL_SIDE`, and by how much in all."""
+    import cv2
+
     reduced, scale = pixels, 1.0
     while max(reduced.shape[:2]) > SMALL_SIDE and min(reduced.shape[:2]) > 1:
         # Halving by 2 x 2 means has a fast path in OpenCV, other factors are five times slower.
         size = (max(reduced.shape[1] // 2, 1), max(reduced.shape[0] // 2, 1))
-        reduced = cv2.resize(reduced, size, interpolation=cv2.INTER_AREA)
+        reduced = np.asarray(cv2.resize(reduced, size, interpolation=cv2.INTER_AREA), np.uint8)
         scale *= 2
-    gray = cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY)
+    return reduced, scale
+
+
+def _small(gray: Gray, scale: float) -> Small:
+    import cv2
+
     thumb = cv2.resize(gray, _THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return Small(np.asarray(gray, dtype=np.uint8), thumb, scale)
+    return Small(gray, thumb, scale)
 
 
 def displacement(first: Small, last: Small) -> tuple[float, float]:
@@ -125,8 +154,8 @@ def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -
     return np.asarray(field, dtype=np.float32)
 
 
-def _followed(of: Small) -> npt.NDArray[np.bool_]:
-    """Every other pixel each way: whether it has something to follow.
+def _followed(of: Small) -> npt.NDArray[np.intp]:
+    """Flat places, of every other pixel each way, which have something to follow.
 
     Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
     """
@@ -134,13 +163,13 @@ def _followed(of: Small) -> npt.NDArray[np.bool_]:
 
     edges = cv2.convertScaleAbs(cv2.Laplacian(of.gray, cv2.CV_16S))
     texture = cv2.blur(edges, (9, 9))[::2, ::2]
-    mask = texture > max(float(np.median(texture)), 1.0)
-    return np.asarray(mask if mask.any() else np.ones_like(mask))
+    places = np.flatnonzero(texture > max(float(np.median(texture)), 1.0))
+    return places if places.size else np.arange(texture.size)
 
 
-def _lengths(field: Flow, followed: npt.NDArray[np.bool_], scale: float) -> tuple[float, float]:
+def _lengths(field: Flow, followed: npt.NDArray[np.intp], scale: float) -> tuple[float, float]:
     """(median, 95th percentile) of a flow's length where it counts, in full-size pixels."""
-    vectors = field[::2, ::2][followed]
+    vectors = field[::2, ::2].reshape(-1, 2).take(followed, axis=0)
     length = np.hypot(vectors[:, 0], vectors[:, 1]) * scale
     median, most = np.percentile(length, (50, 95))
     return float(median), float(most)

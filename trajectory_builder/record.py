@@ -306,11 +306,11 @@ def read_problems(root: Path) -> list[Problem]:
 def _read_table(path: Path) -> pa.Table:
     """A Parquet file, from its bytes: pyarrow takes no path that is not UTF-8.
 
-    Not by `pq.read_table` of an open file: about one in thirty processes that did so aborted when
-    it ended (pyarrow 26, "terminate called without an active exception").
+    In this thread: where threads still start while a command ends, about one process in thirty
+    aborted (pyarrow 26, "terminate called without an active exception").
     """
     content = pa.BufferReader(path.read_bytes())
-    return pq.ParquetFile(content, page_checksum_verification=True).read()
+    return pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
 
 
 def versions() -> dict[str, str]:

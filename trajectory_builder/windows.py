@@ -107,8 +107,22 @@ def check_timesteps(choice: WindowChoice, fps: float, clip: str) -> None:
     raise WindowError(
         f"a window of {longest} frames has t = {t}, above {MAX_TIMESTEP}",
         where=f"{clip}, {fps:g} frames a second, --timestep-map {choice.timestep_map}",
-        cure=f"use at most --n-frames {largest}",
+        cure=_cure(choice, largest),
     )
+
+
+def _cure(choice: WindowChoice, largest: int) -> str:
+    if largest < 3:
+        return "the footage is too slow for exposures: --timestep-map frames"
+    fitting = fitting_n(choice, largest) or str(largest)
+    other = ", or --timestep-map frames" if choice.timestep_map == "exposure" else ""
+    return f"{largest} is the largest n that works: --n-frames {fitting}{other}"
+
+
+def fitting_n(choice: WindowChoice, most: int) -> str:
+    """The wanted n up to `most`, as `--n-frames` takes them; "" if there is none."""
+    wanted = choice.recipe.n_frames(choice.native_n_frames, "")
+    return ",".join(str(n) for n in wanted if n <= most)
 
 
 def longest_n(choice: WindowChoice, trajectory_id: str) -> int:

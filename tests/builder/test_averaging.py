@@ -61,6 +61,8 @@ def test_every_possible_sum_is_divided_exactly(n_frames):
     assert np.array_equal(np.sum(frames, axis=0, dtype=np.int64), sums)
     nearest = (2 * sums + n_frames) // (2 * n_frames)  # n is odd: there is no tie
     assert np.array_equal(mean_of_window([f[None] for f in frames])[0], nearest)
+    (streamed,) = in_one_pass(enumerate(frames), [(n_frames // 2, (n_frames,))])
+    assert np.array_equal(streamed.pixels, nearest)
 
 
 @pytest.mark.parametrize(("dtype", "peak"), [(np.uint8, 255), (np.uint16, 65535)])

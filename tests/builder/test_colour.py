@@ -1,14 +1,16 @@
 import av
 import numpy as np
 import pytest
-from footage_maker import pan, write_video
+from footage_maker import pan, texture, write_video
 
 from trajectory_builder.sources import video
 from trajectory_builder.sources.colour import (
     LUMA_WEIGHTS,
     Colour,
     RgbConverter,
+    _plane,
     colour_of,
+    luma_of,
     rgb_matrix,
 )
 
@@ -45,27 +47,90 @@ def test_known_colours_come_back_by_their_matrix(matrix, full, pix_fmt):
         assert np.abs(found.astype(int) - rgb).max() <= 2, (rgb, found)
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_fast_and_exact_conversion_agree_on_flat_colours(full):
-    convert = RgbConverter(Colour("bt709", full, "", True))
-    for rgb in COLOURS:
-        frame = flat(rgb, "bt709", full)
-        fast, exact = convert._by_matrix(frame), convert._exact(frame, "rgb24")
-        assert np.abs(fast[16, 16].astype(int) - exact[16, 16]).max() <= 1
+def enlarged(chroma, across, down, left):
+    """Chroma at the luma's size by straight lines between samples, float64.
+
+    `left`: samples stand on even columns (H.264's default); else half-way between two columns.
+    Rows always stand half-way.
+    """
+    plane = chroma.astype(float)
+    if down:
+        over = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
+        plane = np.repeat(plane, 2, axis=0) * 0.75
+        plane[0::2] += 0.25 * over[:-2]
+        plane[1::2] += 0.25 * over[2:]
+    if across:
+        over = np.pad(plane, ((0, 0), (1, 1)), mode="edge")
+        before, here, after = over[:, :-2], over[:, 1:-1], over[:, 2:]
+        even = here if left else 0.75 * here + 0.25 * before
+        odd = 0.5 * (here + after) if left else 0.75 * here + 0.25 * after
+        plane = np.stack([even, odd], axis=2).reshape(len(plane), -1)
+    return plane
 
 
-def test_strips_of_rows_leave_no_seam():
-    random = np.random.default_rng(0)
-    frame = av.VideoFrame(64, 101, "yuv444p")
-    coded = random.integers(16, 236, (3, 101, 64)).astype(np.uint8)
-    for plane, values in zip(frame.planes, coded, strict=True):
+def true_rgb(planes, colour, across, down, left=False):
+    height, width = planes[0].shape
+    chroma = [enlarged(plane, across, down, left)[:height, :width] for plane in planes[1:]]
+    matrix = rgb_matrix(colour.matrix, colour.full_range)
+    values = np.stack([planes[0].astype(float), *chroma], axis=2)
+    return np.clip(values @ matrix[:, :3].T + matrix[:, 3], 0, 255)
+
+
+def random_frame(pix_fmt, height, width, seed=0):
+    """A frame of smooth random values, and its three planes."""
+    frame = av.VideoFrame(width, height, pix_fmt)
+    planes = []
+    for index, plane in enumerate(frame.planes):
+        values = texture(plane.height, plane.width, seed + index)[..., 0]
         rows = np.zeros((plane.height, plane.line_size), np.uint8)
-        rows[:, :64] = values
+        rows[:, : plane.width] = 16 + values.astype(int) * 219 // 255
         plane.update(rows.tobytes())
-    convert = RgbConverter(Colour("bt601", False, "", True))
-    matrix = rgb_matrix("bt601", False)
-    true = np.einsum("cv,vhw->hwc", matrix[:, :3], coded.astype(float)) + matrix[:, 3]
-    assert np.abs(convert(frame) - np.clip(true, 0, 255)).max() <= 1
+        planes.append(rows[:, : plane.width])
+    return frame, planes
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("pix_fmt", "across", "down"),
+    [("yuv420p", True, True), ("yuv422p", True, False), ("yuv444p", False, False)],
+)
+def test_every_value_is_the_exact_one_rounded(matrix, full, pix_fmt, across, down):
+    colour = Colour(matrix, full, "", True)
+    frame, planes = random_frame(pix_fmt, 46, 70)
+    errors = RgbConverter(colour)(frame) - true_rgb(planes, colour, across, down)
+    assert np.abs(errors).max() < 0.52
+    assert abs(errors.mean()) < 0.03
+
+
+def test_chroma_stands_where_the_file_says(tmp_path):
+    options = {"crf": "0", "threads": "1"}
+    path = write_video(tmp_path / "l.mp4", pan(3), codec="libx264", pix_fmt="yuv420p",
+                       options=options)  # fmt: skip
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+        planes = [_plane(frame, index).copy() for index in range(3)]
+        colour = Colour("bt601", False, "", True)
+        errors = RgbConverter(colour)(frame) - true_rgb(planes, colour, True, True, left=True)
+    assert np.abs(errors).max() < 0.52
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_grey_video_keeps_its_range(full):
+    frame, (grey,) = random_frame("gray", 20, 30)
+    true = grey if full else np.clip((grey.astype(float) - 16) * 255 / 219, 0, 255)
+    found = RgbConverter(Colour("bt601", full, "", True))(frame)
+    assert np.abs(found - true[..., None]).max() <= 0.5
+
+
+def test_luma_of_planar_video_is_told():
+    frame, planes = random_frame("yuv420p", 20, 30)
+    assert (luma_of(frame) == planes[0]).all()
+
+
+@pytest.mark.parametrize("pix_fmt", ["rgb24", "yuyv422", "yuv420p10le", "gbrp"])
+def test_other_formats_have_no_luma_of_eight_bits(pix_fmt):
+    assert luma_of(av.VideoFrame(32, 16, pix_fmt)) is None
 
 
 def test_conversion_has_no_bias():
@@ -126,4 +191,12 @@ def test_sixteen_bits_keep_what_ten_bits_hold():
         plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
     found = RgbConverter(Colour("bt709", False, "", True))(frame, bits=16)
     assert found.dtype == np.uint16
-    assert abs(float(found[8, 8, 0]) / 65535 - (501 - 64) / 876) < 0.002
+    assert abs(float(found[8, 8, 0]) / 65535 - (501 - 64) / 876) < 0.0003
+
+
+def test_white_of_sixteen_bits_is_the_top():
+    frame = av.VideoFrame(16, 16, "yuv420p10le")
+    for plane, value in zip(frame.planes, (940, 512, 512), strict=True):
+        plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
+    found = RgbConverter(Colour("bt2020", False, "", True))(frame, bits=16)
+    assert found.min() >= 65535 - 16

@@ -95,6 +95,14 @@ def test_source_that_does_not_exist_is_an_error(tmp_path):
         footage.find([tmp_path / "none"])
 
 
+def test_only_fault_of_a_folder_is_the_error(tmp_path):
+    for index, pixels in enumerate([*pan(3), pan(1)[0][:40]]):
+        Image.fromarray(pixels).save(tmp_path / f"f{index}.png")
+    with pytest.raises(FootageError, match="not of one size") as caught:
+        footage.find([tmp_path])
+    assert "folder of their own" in caught.value.cure
+
+
 def test_empty_folder_is_an_error(tmp_path):
     with pytest.raises(FootageError, match="no videos or folders of frames found"):
         footage.find([tmp_path])

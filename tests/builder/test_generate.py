@@ -493,8 +493,27 @@ def test_gamma_averages_of_a_video_are_told(clip, tmp_path):
 
 def test_fewer_frames_than_n_are_told(tmp_path):
     path = write_video(tmp_path / "short.mp4", pan(8))
-    with pytest.raises(WindowError, match="no window of 13 frames"):
+    with pytest.raises(WindowError, match="no window of 13 frames") as caught:
         generate.plan_footage(FootageRequest((path,)))
+    assert "--n-frames 5,7" in caught.value.cure
+
+
+def test_reasons_of_problems_are_printed_with_their_cures(tmp_path):
+    still = write_video(tmp_path / "still.mp4", [pan(1)[0]] * 20)
+    done = trajbuild("generate", "--src", still, "--out", tmp_path / "out")
+    assert done.returncode == 4
+    assert "no pairs" in done.stdout
+    assert "5 static, first: still/000006/n05 is left out: nothing moves" in done.stderr
+    assert "cure:  move the camera" in done.stderr
+
+
+def test_every_problem_of_a_window_has_a_cure(tmp_path):
+    pts = [4 * rank + (9 if rank > 15 else 0) for rank in range(40)]
+    path = write_video(tmp_path / "v.mkv", pan(20) + pan(20, seed=3), fps=25, pts=pts)
+    make(tmp_path / "out", path, n_frames=(5,), every=2)
+    problems = record.read_problems(tmp_path / "out")
+    assert {problem.reason for problem in problems} == {"time-gap", "scene-cut"}
+    assert all(problem.cure for problem in problems)
 
 
 def test_output_on_the_source_is_refused(clip, tmp_path):

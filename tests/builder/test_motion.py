@@ -102,3 +102,14 @@ def test_jerk_is_no_cut():
     assert steps[5] > motion.CUT_DIFFERENCE
     assert steps[5] > motion.CUT_RATIO * np.median(steps)
     assert interruption(frames) is None
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_stored_luma_gives_nearly_the_small_copy_of_the_picture(turns):
+    gray = texture(200, 300)[..., 0]
+    stored = (16 + gray.astype(float) * 219 / 255).round().astype(np.uint8)
+    upright = np.dstack([np.rot90(gray, turns)] * 3)
+    found = motion.small_of_luma(stored, full_range=False, turns=turns)
+    true = motion.small(np.ascontiguousarray(upright))
+    assert found.scale == true.scale
+    assert np.abs(found.gray.astype(int) - true.gray).max() <= 1

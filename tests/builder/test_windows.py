@@ -58,6 +58,19 @@ def test_largest_number_by_exposure_hangs_on_the_rate():
     assert "--n-frames 7" in caught.value.cure
 
 
+def test_wanted_numbers_that_work_are_named():
+    with pytest.raises(WindowError) as caught:
+        windows.check_timesteps(choice(timestep_map="exposure"), 30, "clip")
+    assert "--n-frames 5,7, or --timestep-map frames" in caught.value.cure
+
+
+def test_footage_too_slow_for_any_exposure_is_told_the_other_map():
+    with pytest.raises(WindowError) as caught:
+        windows.check_timesteps(choice(timestep_map="exposure"), 4, "clip")
+    assert "--n-frames" not in caught.value.cure
+    assert "--timestep-map frames" in caught.value.cure
+
+
 def test_49_frames_are_within_the_schedule():
     windows.check_timesteps(choice((49,)), 240, "clip")
 

@@ -47,6 +47,9 @@ _FOOTAGE = options.chain(
                  " counts them too."),
     click.option("--motion-floor", type=click.FloatRange(0), default=0.5, show_default=True,
                  metavar="PX", help="Windows that move less make no pair."),
+    click.option("--hdr", type=click.Choice(["refuse", "convert"]), default="refuse",
+                 show_default=True, help="HLG and PQ video: refuse it, or convert it to ordinary"
+                 " video (BT.709)."),
 )  # fmt: skip
 
 _LOOK = options.chain(

@@ -178,11 +178,28 @@ def _size(count: int) -> str:
 def print_report(report: BuildReport) -> None:
     """Say what a build made, where, in how long, and what to do next."""
     out = printable(str(report.out))
-    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
+    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items()) or "no"
     if report.made == 0 and not report.problems:
         click.echo(f"{out} is whole: {pairs} pairs; nothing to do")
     else:
         click.echo(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if report.problems:
         click.echo(f"{report.problems:,} problems: see {out}/problems.parquet", err=True)
+        _tell_reasons(report.out)
     click.echo(f"next: trajbuild verify {out}", err=True)
+
+
+def _tell_reasons(out: Path) -> None:
+    """The reasons in problems.parquet, the commonest first, each with an example and its cure."""
+    from collections import Counter
+
+    from trajectory_builder import record
+    from trajectory_builder.errors import LISTED_AT_MOST
+
+    problems = record.read_problems(out)
+    counts = Counter(problem.reason for problem in problems)
+    for reason, count in counts.most_common(LISTED_AT_MOST):
+        first = next(problem for problem in problems if problem.reason == reason)
+        click.echo(f"  {count:,} {reason}, first: {printable(first.what)}", err=True)
+        if first.cure:
+            click.echo(f"    cure:  {printable(first.cure)}", err=True)

@@ -153,7 +153,7 @@ def open_container(path: Path) -> Any:
             "the video has no index (its moov atom is missing or damaged): the file was cut short"
             if cut
             else "the video's header is damaged",
-            where=f"{printable(str(path))}: {error}",
+            where=f"{printable(str(path))}: {error.strerror}",
             cure="copy it again from the camera, or repair it, for example with untrunc",
         ) from error
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 from trajectory_builder.errors import ExitCode, TrajbuildError, printable, shorten
 from trajectory_builder.sources import chapters, clock, containers, frames, pictures, video
+from trajectory_builder.sources.hdr import Handling
 from trajectory_builder.trajectory import Problem
 
 Kind = Literal["video", "frames", "still"]
@@ -104,6 +105,7 @@ def find(
     fps: float | None = None,
     join_chapters: bool = False,
     stills: bool = False,
+    hdr: Handling = "refuse",
 ) -> Found:
     """Find all clips in videos, folders of videos, folders of frames, or (`stills`) photographs.
 
@@ -112,6 +114,7 @@ def find(
         fps: frames a second at which all of it was shot; None takes each file's own.
         join_chapters: make one clip of the chapter files of a shot.
         stills: each picture is a photograph on its own, not a frame.
+        hdr: whether HDR videos are refused or converted.
 
     Raises:
         FootageError: a source that does not exist, or nothing in them that can be used.
@@ -135,16 +138,13 @@ def find(
         ]
     problems = [_bad_name(part) for _, part in parts if not _is_utf8(part.path)]
     parts = [(kind, part) for kind, part in parts if _is_utf8(part.path)]
-    clips, found_problems = _clips(parts, fps)
+    clips, found_problems = _clips(parts, fps, hdr)
     problems += found_problems
     if not clips:
         raise _nothing(sources, problems, stills)
-    notes: list[str] = []
     clips, chapter_notes = _chaptered(clips, join_chapters)
     named = _named(clips, roots)
-    for clip in named:
-        notes += _notes(clip)
-    return Found(named, roots, tuple(problems), (*chapter_notes, *notes))
+    return Found(named, roots, tuple(problems), (*chapter_notes, *_notes(named)))
 
 
 def _candidates(root: Path, stills: bool) -> list[tuple[Kind, Path]]:
@@ -175,13 +175,18 @@ def _videos(root: Path) -> list[Path]:
 
 
 def _clips(
-    parts: list[tuple[Kind, Part]], fps: float | None
+    parts: list[tuple[Kind, Part]], fps: float | None, hdr: Handling
 ) -> tuple[list[Footage], list[Problem]]:
     clips: list[Footage] = []
     problems: list[Problem] = []
     for kind, part in parts:
         try:
-            clips += _READERS[kind](part, fps, problems)
+            if kind == "video":
+                clips.append(_read_video(part, fps, hdr))
+            elif kind == "frames":
+                clips += _read_frames(part, fps, problems)
+            else:
+                clips.append(_read_still(part))
         except (containers.VideoError, pictures.PictureError) as error:
             if len(parts) == 1:
                 raise
@@ -189,24 +194,21 @@ def _clips(
     return clips, problems
 
 
-def _read_video(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
-    found = video.index(part.path, fps=fps)
-    stops = clock.irregular(found.pts)
-    return [
-        Footage(
-            name=part.path.stem,
-            shot=part.path.as_posix(),
-            kind="video",
-            parts=(replace(part, content=found),),
-            length=len(found),
-            fps=found.fps,
-            width=found.width,
-            height=found.height,
-            bits=8,
-            stops=stops,
-            starts=tuple(sorted({0, *(int(rank) for rank in found.keyframes)})),
-        )
-    ]
+def _read_video(part: Part, fps: float | None, hdr: Handling) -> Footage:
+    found = video.index(part.path, fps=fps, hdr=hdr)
+    return Footage(
+        name=part.path.stem,
+        shot=part.path.as_posix(),
+        kind="video",
+        parts=(replace(part, content=found),),
+        length=len(found),
+        fps=found.fps,
+        width=found.width,
+        height=found.height,
+        bits=8,
+        stops=clock.irregular(found.pts),
+        starts=tuple(sorted({0, *(int(rank) for rank in found.keyframes)})),
+    )
 
 
 def _read_frames(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
@@ -232,25 +234,20 @@ def _read_frames(part: Part, fps: float | None, problems: list[Problem]) -> list
     ]
 
 
-def _read_still(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
+def _read_still(part: Part) -> Footage:
     width, height, bits = pictures.size_and_bits(part.path)
-    return [
-        Footage(
-            name=part.path.stem,
-            shot=part.path.as_posix(),
-            kind="still",
-            parts=(part,),
-            length=1,
-            fps=0.0,
-            width=width,
-            height=height,
-            bits=bits,
-            stops={},
-        )
-    ]
-
-
-_READERS = {"video": _read_video, "frames": _read_frames, "still": _read_still}
+    return Footage(
+        name=part.path.stem,
+        shot=part.path.as_posix(),
+        kind="still",
+        parts=(part,),
+        length=1,
+        fps=0.0,
+        width=width,
+        height=height,
+        bits=bits,
+        stops={},
+    )
 
 
 def _chaptered(clips: list[Footage], join: bool) -> tuple[list[Footage], list[str]]:
@@ -330,27 +327,34 @@ def _safe_name(clip: Footage, roots: dict[str, Path], *, with_suffix: bool) -> s
     return text[:_LONGEST_NAME] or "clip"
 
 
-def _notes(clip: Footage) -> list[str]:
-    found = clip.parts[0].content
+def _notes(clips: Sequence[Footage]) -> list[str]:
+    """Remarks, each with the names of all clips that it holds for."""
+    names: dict[str, list[str]] = {}
+    for clip in clips:
+        for remark in _remarks(clip.parts[0].content):
+            names.setdefault(remark, []).append(clip.name)
+    return [f"{shorten(of)}: {remark}" for remark, of in names.items()]
+
+
+def _remarks(found: video.Video | frames.FrameFolder | None) -> list[str]:
     if isinstance(found, frames.FrameFolder) and found.lossy:
-        return [f"{clip.name}: the frames are JPEG or WebP; what their coder lost is in every blur"]
+        return ["frames are JPEG or WebP; what their coder lost is in every blur"]
     if not isinstance(found, video.Video):
         return []
-    notes = []
+    remarks = []
     if found.alpha:
-        notes.append(f"{clip.name}: its alpha channel is dropped")
+        remarks.append("the alpha channel is dropped")
     if found.interlaced:
-        notes.append(
-            f"{clip.name}: its frames are interlaced, so each holds two times; deinterlace"
-        )
+        remarks.append("frames are interlaced, so each holds two times; deinterlace")
+    if found.colour.hdr:
+        remarks.append(f"{found.colour.hdr} is converted to ordinary video")
     if not found.colour.told:
-        notes.append(f"{clip.name}: its colour matrix is not told; {found.colour.matrix} is taken")
+        remarks.append(f"the colour matrix is not told; {found.colour.matrix} is taken")
     if found.told_fps and abs(found.told_fps / found.fps - 1) > clock.TOLERANCE:
-        notes.append(
-            f"{clip.name}: {found.fps:g} frames a second are used, its header says"
-            f" {found.told_fps:g}"
+        remarks.append(
+            f"{found.fps:g} frames a second are used, the header says {found.told_fps:g}"
         )
-    return notes
+    return remarks
 
 
 def _is_utf8(path: Path) -> bool:
@@ -373,6 +377,11 @@ def _bad_name(part: Part) -> Problem:
 def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> FootageError:
     wanted = "photographs" if stills else "videos or folders of frames"
     shown = [f"{problem.what} ({problem.file})" for problem in problems]
+    if len(problems) == 1:
+        (only,) = problems
+        return FootageError(
+            only.what, where=only.file, cure=only.cure, exit_code=ExitCode.WRONG_USE
+        )
     return FootageError(
         f"no {wanted} that can be used" if problems else f"no {wanted} found",
         where=shorten([printable(str(source)) for source in sources])

@@ -19,13 +19,14 @@ import numpy.typing as npt
 
 from trajectory_builder.errors import printable
 from trajectory_builder.sources import clock
-from trajectory_builder.sources.colour import Colour, RgbConverter, colour_of
+from trajectory_builder.sources.colour import Colour, RgbConverter, colour_of, luma_of
 from trajectory_builder.sources.containers import (
     VideoError,
     open_container,
     pyav,
     video_stream,
 )
+from trajectory_builder.sources.hdr import Handling
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,17 +87,18 @@ class Video:
         return last + Fraction(clock.median_interval(self.pts)) * self.time_base
 
 
-def index(path: Path, *, fps: float | None = None) -> Video:
+def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> Video:
     """Read a video's frame times and properties; only one frame is decoded.
 
     Args:
         path: the file.
         fps: frames a second at which it was shot, for files that were slowed down afterwards
             (240 fps stored as 30).
+        hdr: whether HDR is refused, or converted when it is decoded.
 
     Raises:
-        VideoError: not a video, cut, without a video stream, HDR, too large, without frames or
-            without a rate.
+        VideoError: not a video, cut, without a video stream, HDR (unless converted), too large,
+            without frames or without a rate.
     """
     with open_container(path) as container:
         stream = video_stream(container, path)
@@ -115,7 +117,9 @@ def index(path: Path, *, fps: float | None = None) -> Video:
     times = packets if packets.timed else _decoded_times(path)
     pts = np.sort(np.array(times.pts, dtype=np.int64))
     keys = np.sort(np.array(times.keys, dtype=np.int64))
-    colour = _colour(first, tags, path)
+    colour = _colour(first, tags)
+    if colour.hdr and hdr == "refuse":
+        raise _hdr_error(colour.hdr, path)
     turned = _quarter_turns(first.rotation) % 2
     size = (first.height, first.width) if turned else (first.width, first.height)
     found = Video(
@@ -188,22 +192,22 @@ def _decoded_times(path: Path) -> _Packets:
     return found
 
 
-def _colour(frame: Any, of_stream: dict[str, Any], path: Path) -> Colour:
+def _colour(frame: Any, of_stream: dict[str, Any]) -> Colour:
     def tag(name: str) -> int:
         of_frame = int(getattr(frame, name) or 0)
         return of_frame if of_frame != _TAGS[name] else int(of_stream[name] or 0)
 
     matrix, color_range, transfer = (tag(name) for name in _TAGS)
-    colour = colour_of(matrix, color_range, transfer, frame.format.name, frame.height)
-    if colour.hdr:
-        raise VideoError(
-            f"the video is HDR: {colour.hdr}",
-            reason="video-hdr",
-            where=printable(str(path)),
-            cure="film with HDR off, or convert it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,"
-            "tonemap=hable,zscale=p=bt709:t=bt709:m=bt709:r=tv,format=yuv420p -crf 12 OUT.mp4",
-        )
-    return colour
+    return colour_of(matrix, color_range, transfer, frame.format.name, frame.height)
+
+
+def _hdr_error(transfer: str, path: Path) -> VideoError:
+    return VideoError(
+        f"the video is HDR: {transfer}",
+        reason="video-hdr",
+        where=printable(str(path)),
+        cure="film with HDR off, or have it converted to ordinary video: --hdr convert",
+    )
 
 
 def _refuse(video: Video, broken: bool) -> None:
@@ -272,7 +276,30 @@ def stretch(video: Video, first: int, end: int) -> Stretch:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame in RGB, and its luma as the decoder gave it.
+
+    Attributes:
+        pixels: (H, W, 3) RGB, uint8 or uint16, turned upright.
+        luma: (h, w) uint8, as stored, not turned; None where none of 8 bits is stored.
+        full_range: whether luma runs from 0 to 255.
+        turns: counter-clockwise quarter turns that make luma upright.
+    """
+
+    pixels: npt.NDArray[Any]
+    luma: Pixels | None = None
+    full_range: bool = True
+    turns: int = 0
+
+
 def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | None]:
+    """The frames of a stretch in RGB alone: see `decode_with_luma`."""
+    for frame in decode_with_luma(wanted, bits=bits):
+        yield None if frame is None else frame.pixels
+
+
+def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | None]:
     """The frames of a stretch, in order, one at a time.
 
     A frame that is damaged or absent is None, and so are all that follow a damaged one up to the
@@ -283,7 +310,7 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
         bits: 8 or 16 bits a channel.
 
     Yields:
-        (H, W, 3) RGB, uint8 or uint16, turned upright; or None. One for each of `wanted.pts`.
+        A frame, or None; one for each of `wanted.pts`.
 
     Raises:
         VideoError: the file cannot be opened any more.
@@ -308,7 +335,9 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
             continue
         yield from [None] * (index - following)
         following = index + 1
-        yield _upright(convert(frame, bits=bits), turns) if sound else None
+        pixels = _upright(convert(frame, bits=bits), turns) if sound else None
+        full = wanted.colour.full_range
+        yield None if pixels is None else Decoded(pixels, luma_of(frame), full, turns)
         if following == len(wanted.pts):
             return
     yield from [None] * (len(wanted.pts) - following)
