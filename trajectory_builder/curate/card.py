@@ -84,7 +84,7 @@ def counts(folder: Path) -> list[str]:
     keys = ["n_frames", "timestep"]
     for path in manifest.files(folder):
         with pq.ParquetFile(path) as file:
-            table = file.read(columns=[*keys, "trajectory_id"])
+            table = file.read(columns=[*keys, "trajectory_id"], use_threads=False)
         groups = table.group_by(keys).aggregate(
             [([], "count_all"), ("trajectory_id", "count_distinct")]
         )
