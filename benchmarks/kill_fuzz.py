@@ -390,6 +390,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     parser.add_argument("--add", action="store_true", help="join to what OUT.json holds")
     given = parser.parse_args()
+    # In a shell's background SIGINT is ignored, and builds would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     report = fuzz(
         given.kills, given.signals, seed=given.seed, side_by_side=given.side_by_side,
         only=tuple(given.kinds.split(",")) if given.kinds else (),

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -241,10 +242,15 @@ def child(*arguments: str | Path) -> tuple[float, float]:
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)  # fmt: skip
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{arguments} ended with {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    peak = 0.0
+    # The kernel's own count for a parent that waits holds what the parent had when it forked.
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *(int(kib) / 1024 for kib in re.findall(r"VmHWM:\s+(\d+)", status))])
+        time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit(f"{arguments} ended with {process.returncode}")
+    return time.perf_counter() - start, peak
 
 
 def main() -> None:

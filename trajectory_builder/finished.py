@@ -140,7 +140,8 @@ def _sizes(out: Path) -> dict[str, int]:
         file, _ = manifest.open_file(path)
         for name, size in manifest.FILE_COLUMNS.items():
             if name in file.schema_arrow.names:
-                rows = file.read(columns=[name, size])
+                # In this thread, since the command ends right after.
+                rows = file.read(columns=[name, size], use_threads=False)
                 names = [f"{path.parent.name}/{one}" for one in rows[name].to_pylist()]
                 sizes.update(zip(names, rows[size].to_pylist(), strict=True))
     return sizes

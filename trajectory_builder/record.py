@@ -104,9 +104,7 @@ def plan_bytes(table: pa.Table) -> bytes:
 def read_plan(folder: OutputFolder) -> pa.Table | None:
     """The stored plan, or None where it is absent or damaged."""
     try:
-        # pyarrow takes no path that is not UTF-8.
-        with open(folder.root / PLAN, "rb") as file:
-            return pq.read_table(file, page_checksum_verification=True)
+        return _read_table(folder.root / PLAN)
     except (OSError, pa.ArrowException):
         return None
 
@@ -302,10 +300,17 @@ def read_problems(root: Path) -> list[Problem]:
     path = root / PROBLEMS
     if not path.is_file():
         return []
-    with open(path, "rb") as file:
-        # In this thread: commands end right after, and threads that still start would abort them.
-        table = pq.ParquetFile(file).read(use_threads=False)
-        return [Problem(**row) for row in table.to_pylist()]
+    return [Problem(**row) for row in _read_table(path).to_pylist()]
+
+
+def _read_table(path: Path) -> pa.Table:
+    """A Parquet file, from its bytes: pyarrow takes no path that is not UTF-8.
+
+    In this thread: where threads still start while a command ends, about one process in thirty
+    aborted (pyarrow 26, "terminate called without an active exception").
+    """
+    content = pa.BufferReader(path.read_bytes())
+    return pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The self-check finds what names cannot tell: wrong shifts, new numbers, a doubled frame."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import small_gopro
 
-from trajectory_builder import alignment, plan, recipe
+from trajectory_builder import alignment, plan, recipe, record
+from trajectory_builder.store import OutputFolder
 
 CLIP = "train/GOPR0002_11_01"
 SEQUENCES = {CLIP: 12, "train/GOPR0003_13_02": 6, "test/GOPR0004_11_01": 6}
@@ -156,7 +156,7 @@ def test_known_report_is_used_again_without_reading_a_pixel(trees):
     first = settled(trees)
     (trees / "out").mkdir()
     (trees / "out" / ".trajbuild").mkdir()
-    (trees / "out" / ".trajbuild" / "alignment.json").write_text(json.dumps(first.alignment))
+    record.write_alignment(OutputFolder(trees / "out"), first.alignment)
     for path in frames_of(trees):
         path.write_bytes(b"")
     assert settled(trees).alignment == first.alignment

@@ -83,7 +83,8 @@ def counts(folder: Path) -> list[str]:
     lines = ["| split | n | t | pairs | trajectories |", "|---|---|---|---|---|"]
     keys = ["n_frames", "timestep"]
     for path in manifest.files(folder):
-        table = pq.read_table(path, columns=[*keys, "trajectory_id"])
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=[*keys, "trajectory_id"], use_threads=False)
         groups = table.group_by(keys).aggregate(
             [([], "count_all"), ("trajectory_id", "count_distinct")]
         )

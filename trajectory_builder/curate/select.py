@@ -67,21 +67,32 @@ class Choice:
 
     def sample_ids(self) -> list[str]:
         """The kept pairs' names, in the manifests' order."""
-        return texts(self.rows, "sample_id", np.flatnonzero(self.keep))
+        names = self.rows.table["sample_id"]
+        if pa.types.is_integer(names.type):
+            return texts(self.rows, "sample_id", np.flatnonzero(self.keep))
+        kept: list[str] = names.filter(pa.array(self.keep)).to_pylist()
+        return kept
 
 
-def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
+def choose(sources: Sequence[Path], criteria: Criteria, *, to_write: bool = False) -> Choice:
     """Decide by the columns that the criteria need; opens no image.
 
     Every draw is a hash of (seed, sample_id): it depends neither on the order of rows nor on what
     other rows there are, so a grown data set keeps its earlier choices as far as they still fit.
+
+    Args:
+        sources: as `select` takes them.
+        criteria: which pairs.
+        to_write: read what `derive.write` needs of the rows, rather than their names.
 
     Raises:
         CurateError: a condition or a column that does not fit the manifest.
         manifest.ManifestError: a manifest that cannot be trusted.
     """
     schema = schema_of(sources)
-    columns = {"split", "n_frames"}
+    draws = {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}
+    columns = {"split", "n_frames"} if to_write else {"sample_id"}
+    columns |= {"split"} if draws else set()
     computed: dict[str, pc.Expression] = {}
     if criteria.where:
         condition, _ = expression.parse(criteria.where, schema)
@@ -90,8 +101,10 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
         computed["min_motion"] = pc.field("motion_px") >= criteria.min_motion
     if criteria.balance is not None:
         columns.add(column_expected(schema, criteria.balance).name)
-    reduced = dict(derive.REDUCED_NAMES)
-    if {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}:
+    reduced = dict(derive.REDUCED_NAMES) if to_write else {}
+    if criteria.max_per_trajectory is not None:
+        reduced["trajectory_id"] = derive.REDUCED_NAMES["trajectory_id"]
+    if draws:
         reduced["#draw"] = ("sample_id", lambda ids: chance(ids.to_pylist(), criteria.seed))
     first = next(iter(computed.values()), None)
     rows = scan(sources, sorted(columns), computed, reduced=reduced, skip=first)
@@ -126,7 +139,7 @@ def select(
         allow_links: follow symbolic links out of the sources.
         progress: show progress on stderr.
     """
-    choice = choose(sources, criteria)
+    choice = choose(sources, criteria, to_write=True)
     splits = split_indices(choice.rows)
     splits[~choice.keep] = derive.DROPPED
     options = {k: v for k, v in asdict(criteria).items() if v not in (None, "")}

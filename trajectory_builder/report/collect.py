@@ -277,7 +277,9 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
     try:
         if path.stat().st_size > MAX_PROBLEM_BYTES:
             return None, f"problems.parquet is larger than {MAX_PROBLEM_BYTES >> 20} MiB"
-        table = pq.read_table(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
+        table = pq.ParquetFile(
+            pa.BufferReader(path.read_bytes()), page_checksum_verification=True
+        ).read()
         rows = table.select(["reason", "what", "cure", "split", "clip", "sample_id", "file"])
         listed = rows.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:

@@ -56,9 +56,9 @@ def _three_points(points: Points) -> Finding | None:
     enough, all_longest = points.renderable, points.longest
     short = points.pairs - enough
     text = (
-        f"{points.longest_on_disk:,} of {all_longest:,} trajectories have at least"
-        f" {POINTS_WANTED} backward points on disk; {enough:,} of {points.pairs:,} pairs can have"
-        " them rendered from the same frames"
+        f"{enough:,} of {points.pairs:,} pairs can have at least {POINTS_WANTED} backward points"
+        f" rendered from their frames; {points.longest_on_disk:,} of {all_longest:,} trajectories"
+        " have them on disk"
     )
     state: State = "good" if short <= points.short else "look"
     return Finding(state, text, "points")
