@@ -2,6 +2,9 @@
 
     python benchmarks/kill_fuzz.py --kills 500 --signals 50 --out benchmarks/results/kill_fuzz
 
+A long run may be cut into slices: `--add` joins what this run finds to what OUT.json holds, and
+another `--seed` gives other moments.
+
 Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 
 - `group`, `parent`, `worker`: SIGKILL to the whole process group, to the builder alone, to one of
@@ -12,7 +15,8 @@ Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 Then no process of it may be alive after five seconds (and after a signal nothing of it be left in
 shared memory), and the same command must end with 0, leave no temporary file, pass
 `verify --level deep`, and give the bytes of the quiet build. Of build.json the time `finished`, and
-the digest over it, are left out of the comparison; nothing else is.
+the digest over it, are left out of the comparison; nothing else is. The second run is the command's
+own `main` in a process that is forked from one with the imports done, which saves half of a trial.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import secrets
@@ -39,6 +44,9 @@ from typing import Any
 import psutil
 import small_gopro
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["trajectory_builder.build", "trajectory_builder.alignment"])
+
 SEQUENCES = {
     "train/GOPR0001_07_00": 17, "train/GOPR0002_11_01": 18, "train/GOPR0003_13_02": 9,
     "test/GOPR0004_11_01": 9,
@@ -47,10 +55,16 @@ FAULT_POINTS = {
     "shard": 3, "temp-written": 40, "before-rename": 40, "after-rename": 40, "before-marker": 3,
     "before-manifest": 2,
 }  # fmt: skip
+INSIDE = [
+    f"{step}={name}" for step in ("temp-written", "before-rename", "after-rename")
+    for name in ("metadata.parquet", "build.json", "config.json")
+]  # fmt: skip
+"""Steps inside the writing of a manifest and of the two records that a build is known by."""
 KILLS = ("group", "parent", "worker", "fault")
 SIGNALS = ("term-group", "term-parent", "int-group", "int-parent")
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"
 GRACE_SECONDS = 5.0
+POLL_SECONDS = 0.004
 JITTER_SECONDS = 0.02
 
 
@@ -75,7 +89,7 @@ class Fuzz:
         self.root = root
         self.random = random.Random(seed)
         self.source, _ = small_gopro.make(root, SEQUENCES)
-        self._expand(root / "quiet", jobs=2)
+        subprocess.run(self.command(root / "quiet", 2), check=True, capture_output=True)
         self.quiet = tree(root / "quiet")
 
     def command(self, out: Path, jobs: int, backend: str = "loky") -> list[str]:
@@ -84,9 +98,14 @@ class Fuzz:
             "--out", str(out), "--jobs", str(jobs), "--backend", backend, "--no-progress",
         ]  # fmt: skip
 
-    def _expand(self, out: Path, jobs: int) -> tuple[int, str]:
-        done = subprocess.run(self.command(out, jobs), capture_output=True, text=True, timeout=300)
-        return done.returncode, done.stderr
+    def _expand(self, out: Path) -> tuple[int | None, str]:
+        """The same command again, alone in a process; its exit code and what it said."""
+        said = out.with_name("said")
+        arguments = self.command(out, 1)[3:]
+        process = FORKS.Process(target=run_command, args=(arguments, said))
+        process.start()
+        process.join(300)
+        return process.exitcode, said.read_text()
 
     def trials(self, kinds: tuple[str, ...], count: int) -> list[Trial]:
         """Trial descriptions: kinds in turn, moments and steps at random."""
@@ -95,8 +114,9 @@ class Fuzz:
             kind = kinds[index % len(kinds)]
             backend = "threading" if index % 5 == 4 and kind != "worker" else "loky"
             if kind == "fault":
-                name = self.random.choice(sorted(FAULT_POINTS))
-                detail = f"{name}:{self.random.randint(1, FAULT_POINTS[name])}"
+                name = self.random.choice([*sorted(FAULT_POINTS), "inside"])
+                counted = f"{name}:{self.random.randint(1, FAULT_POINTS.get(name, 1))}"
+                detail = self.random.choice(INSIDE) if name == "inside" else counted
             else:
                 # A count of files, not a time: on a busy machine a time would miss the build.
                 first = 20 if kind == "worker" else 0  # workers are there when files are
@@ -129,9 +149,9 @@ class Fuzz:
             trial.met = True
             return time.monotonic()
         while not (out / ".trajbuild").is_dir() and process.poll() is None:
-            time.sleep(0.002)
+            time.sleep(POLL_SECONDS)
         while count_files(out) < int(trial.detail) and process.poll() is None:
-            time.sleep(0.001)
+            time.sleep(POLL_SECONDS)
         time.sleep(self.random.uniform(0, JITTER_SECONDS))
         trial.met = process.poll() is None
         target = trial.kind.rsplit("-", 1)[-1]
@@ -177,7 +197,7 @@ class Fuzz:
 
     def _again(self, trial: Trial, out: Path) -> str:
         trial.temporaries_met = len(temporaries(out))
-        code, errors = self._expand(out, jobs=1)
+        code, errors = self._expand(out)
         if code != 0:
             return f"the second run ended with {code}: {errors[-300:]}"
         if left := temporaries(out):
@@ -189,6 +209,16 @@ class Fuzz:
         if findings := verify(out, "deep").findings:
             return f"verify: {findings[0].what}"
         return ""
+
+
+def run_command(arguments: list[str], said: Path) -> None:
+    """`trajbuild ARGUMENTS` in this process, its output in a file."""
+    from trajectory_builder.cli import main
+
+    file = os.open(said, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    main(arguments)
 
 
 def loky_workers(pid: int) -> list[int]:
@@ -269,6 +299,7 @@ def fuzz(
         "machine": f"{os.cpu_count()} cores, Linux {os.uname().release}",
         "seconds": round(time.monotonic() - started, 1),
         "files_in_quiet_build": files,
+        "seeds": [seed],
         "kinds": list(summary(done)),
         "wrong": [asdict(trial) for trial in done if trial.wrong],
     }
@@ -294,24 +325,45 @@ def summary(trials: list[Trial]) -> Iterator[dict[str, Any]]:
             "kind": kind,
             "blows": len(same),
             "met a running build": len(met),
-            "first exit codes": ", ".join(f"{code}: {n}" for code, n in sorted(exits.items())),
+            "first exit codes": {str(code): n for code, n in sorted(exits.items())},
             "temporary files met": sum(trial.temporaries_met for trial in same),
             "slowest end, s": max((trial.seconds_to_end for trial in met), default=0.0),
             "went wrong": sum(bool(trial.wrong) for trial in same),
         }
 
 
+def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two runs' reports as one."""
+    kinds = {row["kind"]: row for row in one["kinds"]}
+    for row in other["kinds"]:
+        old = kinds.get(row["kind"], row)
+        if old is not row:
+            exits = Counter(old["first exit codes"]) + Counter(row["first exit codes"])
+            summed = {key: old[key] + row[key] for key in row if isinstance(row[key], int)}
+            slowest = max(old["slowest end, s"], row["slowest end, s"])
+            row = {**row, **summed, "first exit codes": dict(exits), "slowest end, s": slowest}
+        kinds[row["kind"]] = row
+    return {
+        **other,
+        "seconds": round(one["seconds"] + other["seconds"], 1),
+        "seeds": one["seeds"] + other["seeds"],
+        "kinds": [kinds[kind] for kind in (*KILLS, *SIGNALS) if kind in kinds],
+        "wrong": one["wrong"] + other["wrong"],
+    }
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The committed table."""
     heads = list(report["kinds"][0])
-    rows = ["| " + " | ".join(str(row[head]) for head in heads) + " |" for row in report["kinds"]]
+    rows = ["| " + " | ".join(_cell(row[head]) for head in heads) + " |" for row in report["kinds"]]
     total = sum(row["blows"] for row in report["kinds"])
     lines = [
         "# Kill-fuzz",
         "",
         f"{total} builds disturbed once each, {len(report['wrong'])} of them wrong afterwards;"
         f" {report['machine']}, {report['seconds']} s; {report['files_in_quiet_build']} files a"
-        " build. Made by `benchmarks/kill_fuzz.py`, which says what is demanded.",
+        f" build; seeds {', '.join(str(seed) for seed in report['seeds'])}. Made by"
+        " `benchmarks/kill_fuzz.py`, which says what is demanded.",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
@@ -322,6 +374,12 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{code}: {n}" for code, n in value.items())
+    return str(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
@@ -330,6 +388,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side-by-side", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
+    parser.add_argument("--add", action="store_true", help="join to what OUT.json holds")
     given = parser.parse_args()
     report = fuzz(
         given.kills, given.signals, seed=given.seed, side_by_side=given.side_by_side,
@@ -337,6 +396,9 @@ def main() -> None:
     )  # fmt: skip
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
+        stored = given.out.with_suffix(".json")
+        if given.add and stored.is_file():
+            report = joined(json.loads(stored.read_text()), report)
         given.out.with_suffix(".md").write_text(markdown(report))
         given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report))

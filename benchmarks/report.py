@@ -6,7 +6,7 @@ clip are made of photographs under a camera shake; the others are hard links to 
 report opens a sample only. The floor is measured in the same run: reading the manifest, and
 decoding and reducing the same images with the same reader, one after the other.
 
-    python benchmarks/report.py [--rows 10000] [--folder DIR] [--repeat 3]
+    python benchmarks/report.py --out benchmarks/results/report [--rows 10000] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from expand import machine, table
 from numpy.typing import NDArray
 
 from trajectory_builder import images, manifest
@@ -193,15 +193,38 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="keep the data set here")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")
     given = parser.parse_args()
+    load = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         if not (folder / "train").exists():
             make_data_set(folder, given.rows)
         figures = measure(folder, given.repeat)
     figures["ratio_to_floor"] = round(figures["seconds"] / figures["floor_seconds"], 2)
-    figures["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    print(json.dumps(figures, indent=2))
+    report = {"machine": machine(), "load": load, "repeat": given.repeat} | figures
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.with_suffix(".md").write_text(markdown(report))
+        given.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The committed table."""
+    rows = [
+        {"what": f"`trajbuild report`, {report['rows']:,} rows of 1280 x 720, whole command",
+         "is": f"{report['seconds']} s", "aim": "under 5 s"},
+        {"what": "reading the manifest and decoding the same images, one core",
+         "is": f"{report['floor_seconds']} s", "aim": ""},
+        {"what": "the first by the second", "is": f"{report['ratio_to_floor']}", "aim": ""},
+        {"what": "size of the page", "is": f"{report['bytes'] / 1e6:.2f} MB", "aim": "under 5 MB"},
+    ]  # fmt: skip
+    return "\n".join([
+        "# Report", "",
+        f"{report['machine']}; load before the start {report['load']}; best of {report['repeat']}."
+        " Made by `benchmarks/report.py`.", "", *table(rows),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from fidediff_model import metrics
+from fidediff_model import metrics, no_reference
 from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.evaluate_align import align
 from fidediff_model.evaluate_sets import Pair
@@ -32,7 +32,10 @@ from fidediff_model.restore_run import write_atomic
 from fidediff_model.vgg import open_vgg16
 from trajectory_builder.manifest import is_hostile
 
-Metric = Literal["psnr", "ssim", "ssim-matlab", "lpips", "dists"]
+Metric = Literal[
+    "psnr", "ssim", "ssim-matlab", "lpips", "dists",
+    "blur-effect", "niqe", "musiq", "maniqa", "clipiqa",
+]  # fmt: skip
 METRICS: tuple[Metric, ...] = get_args(Metric)
 ROWS_FILE, TABLE_FILE, RUN_FILE = "scores.jsonl", "scores.parquet", "run.json"
 _THREADS = 2
@@ -53,6 +56,7 @@ class Scorer:
 
     Raises:
         BackboneError: LPIPS or DISTS is asked for and the backbone is not there.
+        NoReferenceError: a score of pyiqa is asked for and pyiqa or its weights are not there.
     """
 
     def __init__(
@@ -72,6 +76,12 @@ class Scorer:
             backbone = open_vgg16(vgg16, needed_by=" and ".join(n.upper() for n in deep))
             kinds: dict[str, type[LPIPS] | type[DISTS]] = {"lpips": LPIPS, "dists": DISTS}
             self._nets = {name: kinds[name](backbone).to(self.device).eval() for name in deep}
+        self._alone: dict[str, Callable[[Image], float]] = {"blur-effect": no_reference.blur_effect}
+        self._alone |= {
+            name: no_reference.open_learnt(name, self.device)
+            for name in no_reference.LEARNT
+            if name in self.names
+        }
 
     def __call__(self, restored: Image, sharp: Image) -> dict[str, float]:
         """Scores by name; images (H, W, 3) uint8.
@@ -79,8 +89,9 @@ class Scorer:
         Raises:
             EvaluateError: the images differ in size or are too small for a score.
         """
-        scores: dict[str, float] = {}
         try:
+            # Without a reference there is nothing to align to, and no covered part to cut out.
+            scores = {n: self._alone[n](restored) for n in self.names if n in self._alone}
             if self.aligned:
                 aligned = align(restored, sharp)
                 scores |= {"psnr": aligned.psnr(), "ssim": aligned.ssim()}

@@ -51,6 +51,11 @@ HEADINGS = {
     "ssim-matlab": "SSIM (MATLAB)",
     "lpips": "LPIPS",
     "dists": "DISTS",
+    "blur-effect": "blur effect",
+    "niqe": "NIQE",
+    "musiq": "MUSIQ",
+    "maniqa": "MANIQA",
+    "clipiqa": "CLIP-IQA",
 }
 SETTINGS_TEXT = {
     "psnr": "PSNR: 8-bit RGB, 10 log10(255^2 / MSE) an image, then the mean over images.",
@@ -59,6 +64,12 @@ SETTINGS_TEXT = {
     "ssim-matlab": "SSIM (MATLAB): `ssim` on the RGB array as a volume, 11 x 11 x 11.",
     "lpips": "LPIPS: VGG16, version 0.1.",
     "dists": "DISTS: VGG16.",
+    "blur-effect": "Blur effect (Crete et al. 2007): no reference; 0 sharp, 1 blurred; as"
+    " scikit-image, window of 11.",
+    "niqe": "NIQE: no reference, lower is better; by pyiqa.",
+    "musiq": "MUSIQ: no reference, higher is better; by pyiqa.",
+    "maniqa": "MANIQA: no reference, higher is better; by pyiqa.",
+    "clipiqa": "CLIP-IQA: no reference, higher is better; by pyiqa.",
 }
 
 

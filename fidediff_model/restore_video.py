@@ -102,8 +102,8 @@ class _Passage:
             )
         self.stream = pictures[0]
         self.stream.thread_type = "AUTO"
-        self.sounds = {s.index: written.add_stream_from_template(s) for s in opened.streams.audio}
-        # The header is written with the first packet, so sound waits for the video's stream.
+        # Made with the video's stream, which comes first in the file; until then sound waits.
+        self.sounds: dict[int, Any] = {}
         self.waiting: list[Any] = []
         self.out: Any = None
         self.t_hats: list[float] = []
@@ -128,7 +128,7 @@ class _Passage:
             for future in behind:
                 future.result()
             if self.out is not None:
-                self.written.mux([*self.waiting, *self.out.encode()])
+                self.written.mux(self.out.encode())
         return self._record()
 
     def _later(self, behind: list[Future[None]], future: Future[None]) -> None:
@@ -138,13 +138,11 @@ class _Passage:
 
     def _items(self) -> Iterator[tuple[str, Any]]:
         """Sound packets and decoded frames, as they come."""
-        wanted = [self.stream, *(s for s in self.opened.streams.audio if s.index in self.sounds)]
-        for packet in self.opened.demux(wanted):
+        for packet in self.opened.demux([self.stream, *self.opened.streams.audio]):
             if packet.stream.index == self.stream.index:
                 for frame in packet.decode():
                     yield "frame", frame
             elif packet.dts is not None:
-                packet.stream = self.sounds[packet.stream.index]
                 yield "sound", packet
 
     def _restore(self, frames: list[Any]) -> tuple[list[Any], list[npt.NDArray[Any]]]:
@@ -176,10 +174,11 @@ class _Passage:
             self.written.mux(self.out.encode(frame))
 
     def _write_sound(self, packet: Any) -> None:
-        self.waiting.append(packet)
-        if self.out is not None:
-            self.written.mux(self.waiting)
-            self.waiting = []
+        if self.out is None:
+            self.waiting.append(packet)
+            return
+        packet.stream = self.sounds[packet.stream.index]
+        self.written.mux(packet)
 
     def _start(self, source: Any, values: npt.NDArray[Any]) -> None:
         """The output's video stream, once size and colours of the first frame are known."""
@@ -200,6 +199,13 @@ class _Passage:
             setattr(context, tag, getattr(own, tag))
         context.color_range = _range(source)
         self.out, self.size = stream, (width, height)
+        self.sounds = {
+            sound.index: self.written.add_stream_from_template(sound)
+            for sound in self.opened.streams.audio
+        }
+        waiting, self.waiting = self.waiting, []
+        for packet in waiting:
+            self._write_sound(packet)
 
     def _record(self) -> dict[str, Any]:
         ts = self.t_hats or [0.0]

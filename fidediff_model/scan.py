@@ -19,6 +19,7 @@ from fidediff_model.errors import FideDiffError
 from fidediff_model.evaluate import ROWS_FILE, Scorer, to_tensor, write_table
 from fidediff_model.evaluate_sets import Pair
 from fidediff_model.image_files import Image, read_image
+from fidediff_model.no_reference import LOWER_IS_BETTER
 from fidediff_model.restore import ReadyModel
 
 TIMESTEPS = tuple(range(0, 401, 40))
@@ -123,8 +124,9 @@ def curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[tuple[
 
 
 def best_timesteps(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, float]:
-    """The t of the best mean score, for each native n_frames; high is good for PSNR and SSIM."""
-    sign = 1 if metric in ("psnr", "ssim", "ssim-matlab") else -1
+    """The t of the best mean score, for each native n_frames; high or low as each is read."""
+    lower_is_better = (*LOWER_IS_BETTER, "lpips", "dists")
+    sign = -1 if metric in lower_is_better else 1
     return {
         label: max(points, key=lambda point: sign * point[1])[0]
         for label, points in curves(rows, metric).items()

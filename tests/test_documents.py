@@ -1,26 +1,25 @@
-"""The documents are true: commands run, links lead somewhere, counts are the plan's."""
+"""The documents are true: commands are taken, links lead somewhere, counts are the plan's."""
 
 import importlib.util
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import av
-import cv2
+import click
 import pyarrow.parquet as pq
 import pytest
 
 import fidediff_model
 import trajectory_builder
 from fidediff_model.cli import COMMANDS as MODEL_COMMANDS
+from fidediff_model.cli import fidediff
 from trajectory_builder.cli import COMMANDS as BUILDER_COMMANDS
+from trajectory_builder.cli import trajbuild
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     ROOT / "manifests/README.md",
@@ -31,96 +30,62 @@ COMMANDS = [
     *(("fidediff", "fidediff_model", name) for name in MODEL_COMMANDS),
 ]
 
-# What stands in the README for a real set, and what it means on the sample of 384 x 216 pixels.
-ON_THE_SAMPLE = {
-    "GOPR0372_07_00/000047/n07": "GOPR9005_11_01/003013/n11",
-    "--crop 512": "--crop 128",
-    "--jobs 8": "--jobs 1",
-    " --vgg16 vgg16.safetensors": "",
-}
-# Appended, so that they win over what the README gives: the smallest model, for two steps.
-SMALLEST = {
-    "fidediff train base": "--preset tiny --base-model random:0 --perceptual none",
-    "fidediff train control": "--perceptual none",
-    "fidediff train": "--steps 2 --crop 64 --batch 1 --workers 0 --validate-every 0",
-    "fidediff evaluate": "--metrics psnr,ssim --limit 1",
-    "fidediff scan": "--metrics psnr --limit 1 --timesteps 0,200 --trajectories 1",
-    "fidediff benchmark": "--preset tiny --size 64x64 --repeats 1 --warm-up 1",
-    "fidediff demo": "--scale 0.01",
-}
-# CI runs these by themselves, or they end in a server or another machine's address.
-LEFT_TO_CI = re.compile(r"^(pip |pytest|git |python -m build)")
+
+PROGRAMS = {"trajbuild": trajbuild, "fidediff": fidediff}
+CODE = re.compile(r"```\w*\n(.*?)```", re.S)
+BEFORE_OPTIONS = re.compile(r"^.*-m fidediff_model.cli(?= )")  # torchrun, accelerate launch
 
 
 def commands_of(page):
-    """Commands of a page's sh blocks, one a line; parts of `a && b` are commands of their own."""
-    for block in re.findall(r"```sh\n(.*?)```", page, re.S):
+    """(command, whether it is whole) of a page's blocks, and of its words in running text."""
+    text = page.read_text()
+    for block in CODE.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            for command in line.partition("  #")[0].split("&&"):
-                if command.strip() and not LEFT_TO_CI.match(command.strip()):
-                    yield command.strip()
+            for part in re.split(r"&&", BEFORE_OPTIONS.sub("fidediff", line)):
+                if re.match(r"\s*(trajbuild|fidediff) ", part):
+                    yield part.strip(), True
+    for words in re.findall(r"`([^`\n]+)`", CODE.sub("", text)):
+        whole = re.sub(r"^train (?=base|kernel|control)", "fidediff train ", words)
+        if re.match(r"(trajbuild|fidediff) \w", whole):
+            yield whole, False
 
 
-def on_the_sample(command):
-    for real, small in ON_THE_SAMPLE.items():
-        command = command.replace(real, small)
-    further = " ".join(flags for start, flags in SMALLEST.items() if command.startswith(start))
-    return f"{command} {further}".strip()
+def shell_words(command):
+    """A command's own words: no comment, nothing from a redirection or a pipe on."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars="<>|")
+    lexer.whitespace_split = True
+    words = list(lexer)
+    return words[: next((i for i, word in enumerate(words) if word in "<>|"), len(words))]
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Every command of the README, run in its order in one folder that holds the sample."""
-    room = tmp_path_factory.mktemp("readme")
-    found = {}
-    for command in commands_of(README):
-        found[command] = run(on_the_sample(command), room)
-        if command == "trajbuild demo":  # its sample now stands where a user has GoPro
-            for name in ("GOPRO_Large", "GOPRO_Large_all"):
-                shutil.move(room / "demo" / name, room / name)
-            write_footage(room)
-    return found
+def refusal(command, *, whole):
+    """What the command line says against a command, without running it; None if it takes it."""
+    name, *words = shell_words(command)
+    found = PROGRAMS[name]
+    while isinstance(found, click.Group) and words:
+        found = found.get_command(click.Context(found), words[0]) or pytest.fail(command)
+        words = words[1:]
+    if isinstance(found, click.Group):
+        return None
+    try:
+        found.make_context(found.name, words)
+    except click.MissingParameter as error:
+        return error.format_message() if whole else None
+    except click.UsageError as error:
+        said = error.format_message()
+        absent = "does not exist" in said or (not whole and "requires an argument" in said)
+        return None if absent else said
 
 
-def run(command, room):
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(
-        ["bash", "-c", command], cwd=room, env=env, capture_output=True, text=True, timeout=300,
-        check=False,
-    )  # fmt: skip
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_of_the_page_are_what_the_command_line_takes(page):
+    refused = {c: refusal(c, whole=whole) for c, whole in commands_of(page) if "--help" not in c}
+    assert {command: said for command, said in refused.items() if said} == {}
 
 
-def write_footage(room):
-    """holiday.mp4, of the sample's frames, and a blurry photograph of its pairs."""
-    clip = sorted((room / "GOPRO_Large_all/train").iterdir())[0]
-    frames = [cv2.imread(str(path)) for path in sorted(clip.glob("*.png"))[:30]]
-    with av.open(room / "holiday.mp4", "w") as file:
-        stream = file.add_stream("libx264", rate=240, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], (
-            "yuv420p"
-        )  # fmt: skip
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
-        file.mux(stream.encode())
-    blurry = next((room / "GOPRO_Large/test").rglob("blur/*.png"))
-    small = cv2.imread(str(blurry))[:128, :128]
-    for name in ("blurry.png", "blurry.jpg", "photo.jpg"):
-        cv2.imwrite(str(room / name), small)
-
-
-@pytest.mark.parametrize("command", dict.fromkeys(commands_of(README)))
-def test_command_of_the_readme_runs_on_the_sample(ran, command):
-    done = ran[command]
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-
-
-@pytest.mark.parametrize(
-    "command", dict.fromkeys(re.findall(r"`((?:trajbuild|fidediff) [^`]+)`", README))
-)
-def test_command_named_in_the_readme_exists(command):
-    words = shlex.split(command)
-    tables = {"trajbuild": BUILDER_COMMANDS, "fidediff": MODEL_COMMANDS}
-    assert words[1] in tables[words[0]]
+def test_commands_are_found_in_blocks_and_in_running_text():
+    kinds = {whole for page in PAGES for _, whole in commands_of(page)}
+    assert kinds == {True, False}
 
 
 def has_module(package, name):
@@ -193,35 +158,9 @@ def test_page_says_nothing_that_it_should_not(page):
     assert UNWANTED.findall(text) == []
 
 
-@pytest.fixture(scope="module")
-def published():
-    table = pq.read_table(ROOT / "manifests/gopro_fidediff_7877.parquet",
-                          columns=["split", "n_frames", "origin"])  # fmt: skip
-    return table.to_pandas()
-
-
-def test_counts_by_n_in_the_readme_are_the_plans(published):
-    told = re.search(r"\{5: [\d,:\s]+\}", README)[0]
-    told = {int(n): int(count.replace(",", ""))
-            for n, count in re.findall(r"(\d+):\s+([\d,]+\d)", told)}  # fmt: skip
-    counted = published[published.split == "train"].n_frames.value_counts().to_dict()
-    assert told == counted
-
-
-@pytest.mark.parametrize(
-    ("told", "rows"),
-    [
-        ("7,877", "split == 'train'"),
-        ("2,103", "split == 'train' and origin == 'official'"),
-        ("1,111", "split == 'test'"),
-    ],
-)
-def test_totals_in_the_readme_are_the_plans(published, told, rows):
-    assert f"{len(published.query(rows)):,}" == told
-    assert told in README
-
-
-def test_counts_in_the_data_dictionary_are_the_plans(published):
+def test_counts_in_the_data_dictionary_are_the_plans():
+    plan = ROOT / "manifests/gopro_fidediff_7877.parquet"
+    published = pq.read_table(plan, columns=["split", "n_frames"]).to_pandas()
     page = (ROOT / "manifests/README.md").read_text()
     rows = re.findall(r"^\| (train|validation|test) \| (\d+) \| \d+ \| ([\d,]+) \|$", page, re.M)
     told = {(split, int(n)): int(count.replace(",", "")) for split, n, count in rows}

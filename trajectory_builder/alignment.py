@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder import averaging, backends, images, record
+from trajectory_builder.finished import CHECKS
 from trajectory_builder.plan import Corrections, Plan
 from trajectory_builder.store import OutputFolder
 
 Pixels = npt.NDArray[np.uint8]
-LEVELS = ("off", "quick", "full")
 REACH = 8
 """Ours: a sharp image is looked for so many frames before and after its expected rank."""
 QUICK_PAIRS = 3
@@ -119,7 +119,7 @@ def settle(
     Args:
         plan: made from names alone.
         out: the output folder; it need not exist.
-        level: one of `LEVELS`: nothing, a few pairs of each clip, all.
+        level: one of `CHECKS`: nothing, a few pairs of each clip, all.
         jobs: worker processes.
         plan_again: makes the plan with corrections.
     """
@@ -138,10 +138,10 @@ def settle(
 
 def _stored(out: Path, digest: str, level: str) -> dict[str, Any] | None:
     folder = OutputFolder(out)
-    report = folder.read_json(record.ALIGNMENT) or (record.read_build(out) or {}).get("alignment")
+    report = record.read_alignment(folder) or (record.read_build(out) or {}).get("alignment")
     if not report or report.get("plan_sha256") != digest:
         return None
-    if LEVELS.index(report["level"]) < LEVELS.index(level):
+    if CHECKS.index(report["level"]) < CHECKS.index(level):
         return None
     known: dict[str, Any] = report
     return None if any(clip["distrusted"] for clip in report["clips"]) else known

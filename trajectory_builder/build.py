@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from trajectory_builder import backends, images, manifest, record
 from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.finished import CONFIG, BuildReport
 from trajectory_builder.plan import Plan
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, write_error
@@ -35,41 +36,6 @@ BYTES_A_PIXEL = 1.7
 
 class BuildError(TrajbuildError):
     """A build that stopped; what is finished stays."""
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build made.
-
-    Attributes:
-        out: the output folder.
-        pairs: pairs on disk per split.
-        made: pairs made by this run; 0 when everything was whole already.
-        problems: rows of problems.parquet.
-        seconds: wall time of this run.
-    """
-
-    out: Path
-    pairs: dict[str, int]
-    made: int
-    problems: int
-    seconds: float
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Done, or done in part."""
-        return ExitCode.DONE_IN_PART if self.problems else ExitCode.DONE
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {
-            "out": str(self.out),
-            "pairs": self.pairs,
-            "made": self.made,
-            "problems": self.problems,
-            "seconds": round(self.seconds, 3),
-            "exit_code": int(self.exit_code),
-        }
 
 
 @dataclass(frozen=True)
@@ -159,7 +125,7 @@ def _strict(problem: Problem, count: int) -> BuildError:
 def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
     """Refuse a folder of another config or source; return the digest of this plan."""
     wanted = plan.config | {"link": link}
-    stored = folder.read_json(".trajbuild/config.json") or folder.read_json("build.json") or {}
+    stored = record.claimed_config(folder) or {}
     config = stored.get("config")
     if config is not None and config != wanted:
         differing = sorted(_differing(config, wanted))
@@ -171,7 +137,7 @@ def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
         record.refuse_other_source(folder, plan.table)
     if plan.alignment is not None:
         record.write_alignment(folder, plan.alignment)
-    if not known:
+    if not known or folder.read_sealed(CONFIG) is None:
         record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
     return digest
 
@@ -368,12 +334,6 @@ def _backward(table: pa.Table) -> pa.Array:
         for name, n in zip(names, numbers, strict=True)
     ]
     return pa.array(lists, type=manifest.SCHEMA.field("backward_n_frames").type)
-
-
-def default_out(src: Path) -> Path:
-    """Where `expand` writes unless told: the source's name and `_trajectories`, beside it."""
-    src = src.resolve()
-    return src.with_name(src.name + "_trajectories")
 
 
 def needed_bytes(plan: Plan, out: Path) -> int:

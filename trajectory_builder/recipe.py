@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 from trajectory_builder.trajectory import MAX_TIMESTEP, TIMESTEP_STEP
@@ -123,13 +122,18 @@ def built_in() -> dict[str, Path]:
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}
 
 
+def file_of(name_or_file: str) -> Path:
+    """Where the recipe of that name, or that file, is read from."""
+    return built_in().get(name_or_file, Path(name_or_file))
+
+
 def load(name_or_file: str) -> Recipe:
     """The built-in recipe of that name, or the one in that file.
 
     Raises:
         RecipeError: no such recipe or file, or one with an unknown, doubled or impossible entry.
     """
-    path = built_in().get(name_or_file, Path(name_or_file))
+    path = file_of(name_or_file)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -143,8 +147,10 @@ def load(name_or_file: str) -> Recipe:
 
 def parse(text: str, *, where: str) -> Recipe:
     """A recipe from YAML text; `where` names it in errors."""
+    import yaml
+
     try:
-        data = yaml.load(text, Loader=_StrictLoader)
+        data = yaml.load(text, Loader=_strict_loader())
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
         raise RecipeError(f"the recipe is not sound YAML: {said}", where=where) from error
@@ -239,18 +245,23 @@ def _check(recipe: Recipe, where: str) -> None:
             raise RecipeError(f"the draws of {native} do not sum to 1", where=where)
 
 
-class _StrictLoader(yaml.SafeLoader):
+@cache
+def _strict_loader() -> type[Any]:
     """YAML's safe loader, but a key that stands twice is an error, not a silent last word."""
+    import yaml
 
+    class StrictLoader(yaml.SafeLoader):
+        pass
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if doubled:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"key {doubled[0]} stands twice", node.start_mark
-        )
-    return loader.construct_mapping(node, deep=True)
+    def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if doubled:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {doubled[0]} stands twice", node.start_mark
+            )
+        plain: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+        return plain
 
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    return StrictLoader

@@ -6,7 +6,6 @@ Payload files are made by `shard`; here stands everything that is derived from p
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import time
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from trajectory_builder import card, images, manifest
 from trajectory_builder.errors import ExitCode, printable, shorten
+from trajectory_builder.finished import CONFIG
 from trajectory_builder.plan import Plan
 from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
 from trajectory_builder.trajectory import SETTLED, Problem
@@ -30,7 +30,6 @@ from trajectory_builder.version import __version__
 BUILD = "build.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
-CONFIG = ".trajbuild/config.json"
 ALIGNMENT = ".trajbuild/alignment.json"
 PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
@@ -56,13 +55,39 @@ def has_size(path: Path, size: int) -> bool:
 def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any]) -> None:
     """Store the plan and the config that this folder now belongs to."""
     write_atomic(folder.root / PLAN, plan_bytes(table))
-    write_atomic(folder.root / CONFIG, _json(config))
+    folder.write_sealed(CONFIG, config)
 
 
 def write_alignment(folder: OutputFolder, report: Mapping[str, Any]) -> None:
     """Store what the check of the pixels said, so that a killed build need not check again."""
-    if folder.read_json(ALIGNMENT) != report:
-        write_atomic(folder.root / ALIGNMENT, _json(report))
+    if read_alignment(folder) != report:
+        folder.write_sealed(ALIGNMENT, report)
+
+
+def read_alignment(folder: OutputFolder) -> dict[str, Any] | None:
+    """What `write_alignment` stored, or None where it is absent or damaged."""
+    stored = folder.read_sealed(ALIGNMENT)
+    return {k: v for k, v in stored.items() if k != "sha256"} if stored else None
+
+
+def claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
+    """What the folder says of the build that it belongs to: `config`, `plan_sha256`.
+
+    Returns:
+        None for a folder that belongs to nobody yet.
+
+    Raises:
+        StoreError: the file that says it is damaged, and no sound build.json stands in for it.
+    """
+    stored = folder.read_sealed(CONFIG) or read_build(folder.root)
+    if stored is None and (folder.root / CONFIG).exists():
+        raise StoreError(
+            "the note of which config this folder belongs to is damaged",
+            where=f"{folder.root}/{CONFIG}",
+            cure="delete that file and run the same command again: shards that were made with this"
+            " command's config are kept, others are made again",
+        )
+    return stored
 
 
 def plan_bytes(table: pa.Table) -> bytes:
@@ -253,24 +278,12 @@ def write(
 
 def write_build(root: Path, build: Mapping[str, Any]) -> None:
     """Write build.json with its own digest in it."""
-    content = dict(build)
-    content["sha256"] = _build_sha256(content)
-    write_atomic(root / BUILD, _json(content))
+    OutputFolder(root).write_sealed(BUILD, build)
 
 
 def read_build(root: Path) -> dict[str, Any] | None:
     """build.json, or None where it is absent, torn or altered."""
-    build = OutputFolder(root).read_json(BUILD)
-    return build if build and build.get("sha256") == _build_sha256(build) else None
-
-
-def _build_sha256(build: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in build.items() if key != "sha256"}
-    return hashlib.sha256(_json(rest)).hexdigest()
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return OutputFolder(root).read_sealed(BUILD)
 
 
 def _write_file(folder: OutputFolder, name: str, content: bytes) -> str:

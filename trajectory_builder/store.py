@@ -13,14 +13,15 @@ import json
 import os
 import secrets
 import signal
-import socket
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 TEMPORARY = ".tmp-"
 """Every temporary file's name begins so; no payload's name does."""
@@ -81,12 +82,12 @@ def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
         with open(temporary, "wb") as file:
             file.write(payload)
             file.flush()
-            fault_point("temp-written")
+            fault_point("temp-written", path.name)
             if sync:
                 os.fsync(file.fileno())
-        fault_point("before-rename")
+        fault_point("before-rename", path.name)
         os.replace(temporary, path)
-        fault_point("after-rename")
+        fault_point("after-rename", path.name)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -103,6 +104,8 @@ class Batch:
     """
 
     def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self._written: dict[Path, Path] = {}
         self._flushing: list[Future[None]] = []
         self._threads = ThreadPoolExecutor(FLUSH_THREADS, "flush")
@@ -277,6 +280,8 @@ class OutputFolder:
         Raises:
             StoreError: another process holds it, named by what it wrote of itself.
         """
+        import socket
+
         from filelock import FileLock, Timeout
 
         holder = self.state / "holder.json"
@@ -338,13 +343,29 @@ class OutputFolder:
                         removed += 1
         return removed
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, or None where it is absent, torn or no table of keys."""
+    def write_sealed(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder with its own digest in it, under `sha256`."""
+        write_atomic(self.root / name, json_bytes({**content, "sha256": _seal(content)}))
+
+    def read_sealed(self, name: str) -> dict[str, Any] | None:
+        """What `write_sealed` wrote, its digest with it; None where absent, torn or altered."""
         try:
             content = json.loads((self.root / name).read_text())
+            whole = isinstance(content, dict) and content.get("sha256") == _seal(content)
         except (OSError, ValueError, RecursionError):
             return None
-        return content if isinstance(content, dict) else None
+        return content if whole else None
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A table of keys as the same JSON text every time, for people to read too."""
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """Digest of a table of keys, its own entry `sha256` left out."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json_bytes(rest)).hexdigest()
 
 
 def _holder(path: Path) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 
 from trajectory_builder import images, manifest, rebuild, record
 from trajectory_builder.errors import ExitCode, printable
+from trajectory_builder.finished import CONFIG
 from trajectory_builder.progress import Progress
 from trajectory_builder.sources import pictures
-from trajectory_builder.store import TEMPORARY
+from trajectory_builder.store import TEMPORARY, OutputFolder
 
 LEVELS = ("quick", "full", "deep")
 FILES_A_TASK = 64
@@ -130,6 +131,8 @@ def verify(
 
 def _records(folder: Path) -> Iterator[Finding]:
     """build.json against its own digest, and the small files against build.json."""
+    if (folder / CONFIG).exists() and OutputFolder(folder).read_sealed(CONFIG) is None:
+        yield Finding("state-altered", f"{CONFIG} is damaged or was altered", CONFIG)
     if not (folder / record.BUILD).is_file():
         yield Finding("record-missing", "build.json is not there, so digests cannot be checked",
                       record.BUILD)  # fmt: skip

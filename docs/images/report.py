@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 from playwright.sync_api import Browser, sync_playwright
 
-from trajectory_builder import build, plan, recipe, report, sample
+from trajectory_builder import build, finished, plan, recipe, report, sample
 
 HERE = Path(__file__).parent
 SIZE = {"width": 1160, "height": 870}
@@ -26,7 +26,7 @@ def make_report(folder: Path) -> Path:
     """Sample, expand, report: what `trajbuild demo` does."""
     sample.write_sample(folder)
     planned = plan.plan_gopro(folder / "GOPRO_Large", recipe.load(recipe.DEFAULT))
-    target = build.default_out(folder / "GOPRO_Large")
+    target = finished.default_out(folder / "GOPRO_Large")
     build.build(planned, target, build.BuildOptions(jobs=1, progress=False))
     return report.write_report(target)
 

@@ -13,7 +13,6 @@ import sys
 import traceback
 from importlib import import_module
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -47,7 +46,7 @@ class LazyGroup(click.Group):
         """Import the command's module and return its `command`."""
         if cmd_name not in COMMANDS:
             return None
-        module = _import(f"{__name__}.{cmd_name}")
+        module = import_module(f"{__name__}.{cmd_name}")
         command: click.Command = module.command
         return command
 
@@ -104,6 +103,8 @@ def main(args: list[str] | None = None) -> None:
 
 def _tell(error: Exception) -> int:
     """Print a user's error and return its code; anything else is a bug and goes on as it is."""
+    if isinstance(error, ModuleNotFoundError) and not _is_ours(error):
+        error = _not_installed(error)
     if isinstance(error, FideDiffError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
@@ -115,18 +116,18 @@ def _tell(error: Exception) -> int:
     return int(error.exit_code)
 
 
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
-            raise
-        raise FideDiffError(
-            f"{error.name} is not installed",
-            where=f"needed by {name.rpartition('.')[2]}",
-            cure="install the model half: pip install 'fidediff[model]'",
-            exit_code=ExitCode.WRONG_USE,
-        ) from error
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] == __name__.partition(".")[0]
+
+
+def _not_installed(error: ModuleNotFoundError) -> FideDiffError:
+    """What to say when torch or its like is missing: the data half installs without them."""
+    return FideDiffError(
+        f"{error.name} is not installed",
+        where="it comes with the model half, which this environment lacks",
+        cure='pip install "fidediff[model]"',
+        exit_code=ExitCode.WRONG_USE,
+    )
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

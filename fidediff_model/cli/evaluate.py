@@ -17,15 +17,19 @@ from fidediff_model.cli.model_options import (
 )
 
 DEFAULT_METRICS = "psnr,ssim,lpips,dists"
+METRICS = (
+    *("psnr", "ssim", "ssim-matlab", "lpips", "dists"),
+    *("blur-effect", "niqe", "musiq", "maniqa", "clipiqa"),
+)
+"""`evaluate.METRICS`, written again so that `--help` needs no torch."""
 
 
 def read_metrics(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
     """Names joined by commas, each one of `METRICS`."""
-    known = ("psnr", "ssim", "ssim-matlab", "lpips", "dists")
     names = [name.strip() for name in value.split(",") if name.strip()]
-    wrong = [name for name in names if name not in known]
+    wrong = [name for name in names if name not in METRICS]
     if wrong or not names:
-        raise click.BadParameter(f"give some of {','.join(known)}, not {value!r}")
+        raise click.BadParameter(f"give some of {','.join(METRICS)}, not {value!r}")
     return list(dict.fromkeys(names))
 
 
@@ -33,7 +37,13 @@ def read_metrics(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--data", multiple=True, type=FOLDER, help="trajbuild folder, or blurs and sharps.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the scores.")
 @click.option("--baseline", type=click.Choice(["blurry"]), help="Score the blurs themselves.")
-@click.option("--metrics", default=DEFAULT_METRICS, show_default=True, callback=read_metrics)
+@click.option(
+    "--metrics",
+    default=DEFAULT_METRICS,
+    show_default=True,
+    callback=read_metrics,
+    help=f"Some of {','.join(METRICS)}.",
+)
 @click.option("--vgg16", help="VGG16 file for LPIPS and DISTS, or `download`.")
 @click.option("--align", is_flag=True, help="Align by ECC first, as RealBlur asks for.")
 @click.option("--split", default="test", show_default=True, help="Of a manifest; `all` takes all.")

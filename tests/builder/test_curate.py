@@ -254,6 +254,31 @@ WORDS = [
 ]
 
 
+@pytest.fixture
+def grouped(tmp_path, monkeypatch):
+    """A set whose manifests have a row group for each three rows."""
+    monkeypatch.setattr(manifest, "ROWS_A_GROUP", 3)
+    return small_dataset.make(tmp_path / "grouped")
+
+
+def test_groups_that_hold_no_wanted_row_are_not_read_but_counted(grouped):
+    choice = select.choose([grouped], Criteria(where='clip == "GOPR0002_11_00"'))
+    assert choice.rows.groups == ((2, 3), ())
+    assert choice.dropped == {"where": 12}
+    assert choice.sample_ids() == [name for name in ids(grouped) if name.startswith("GOPR0002")]
+
+
+def test_all_groups_are_read_where_no_record_vouches_for_the_footer(grouped):
+    (grouped / "build.json").unlink()
+    choice = select.choose([grouped], Criteria(where='clip == "GOPR0002_11_00"'))
+    assert choice.rows.groups == ((0, 1, 2, 3), (0, 1))
+
+
+def test_selection_from_some_groups_verifies(grouped, tmp_path):
+    select.select([grouped], tmp_path / "out", Criteria(where='clip == "GOPR0002_11_00"'))
+    assert len(sound(tmp_path / "out")) == 6
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9))
 def test_any_text_is_a_condition_or_a_named_error(dataset, words):
@@ -269,8 +294,10 @@ def test_backward_points_equal_those_of_a_plain_loop(pairs):
         for t, n in pairs
     ]
     codes = np.array([t for t, _ in pairs], np.int64)
-    points = rows.backward_points(codes, np.array([n for _, n in pairs], np.int64))
-    assert points.to_pylist() == expected
+    points = rows.BackwardPoints(codes, np.array([n for _, n in pairs], np.int64))
+    half = len(pairs) // 2
+    parts = [points.lists(0, half), points.lists(half, len(pairs) - half)]
+    assert [one for part in parts for one in part.to_pylist()] == expected
 
 
 @pytest.mark.parametrize("by", ["clip", "trajectory"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small_dataset
@@ -258,6 +259,82 @@ def test_deepdeblur_names_the_blur_folder_after_the_domain(tmp_path):
     small_dataset.rewrite(linear, "train", gamma)
     export_folders(Request(linear, tmp_path / "out", layout="deepdeblur"))
     assert (tmp_path / "out/GOPRO_Large/train/A/blur_gamma").is_dir()
+
+
+# Kernel files of synthetic trajectories
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """A set whose trajectories have kernel files, but for the last; key -> bytes or None."""
+    folder = small_dataset.make(
+        tmp_path_factory.mktemp("kernels") / "set", clips={"train": ("A",)}, n_frames=(3, 5)
+    )
+    (folder / "train/kernels/A").mkdir(parents=True)
+    table = manifest.read(folder).table
+    kernels, names = {}, []
+    for row in table.to_pylist():
+        payload, name = None, None
+        if row["trajectory_id"] == "A/000001":
+            name = f"kernels/{row['trajectory_id']}.npz"
+            payload = b"kernels of A/000001"
+            (folder / "train" / name).write_bytes(payload)
+        kernels[row["sample_id"].replace("/", "-")] = payload
+        names.append((name, payload))
+    columns = {
+        "kernel_path": pa.array([name for name, _ in names], pa.string()),
+        "kernel_sha256": pa.array([p and hashlib.sha256(p).hexdigest() for _, p in names]),
+        "kernel_bytes": pa.array([p and len(p) for _, p in names], pa.int64()),
+    }
+    for name, values in columns.items():
+        table = table.append_column(manifest.FURTHER.field(name), values)
+    small_dataset.rewrite(folder, "train", table)
+    return folder, kernels
+
+
+def test_datasets_reads_kernel_files_bit_for_bit(synthetic, tmp_path):
+    folder, kernels = synthetic
+    export_hf(Request(folder, tmp_path / "out"))
+    rows = load(tmp_path / "out", tmp_path)["train"]
+    assert {row["sample_id"].replace("/", "-"): row["kernels"] for row in rows} == kernels
+
+
+def test_trajectory_rows_hold_their_kernel_file(synthetic, tmp_path):
+    export_hf(Request(synthetic[0], tmp_path / "out", rows="trajectory"))
+    rows = load(tmp_path / "out", tmp_path)["train"]
+    assert [row["kernels"] for row in rows] == [b"kernels of A/000001", None]
+
+
+def test_mlcroissant_validates_a_set_with_kernel_files(synthetic, tmp_path):
+    croissant = pytest.importorskip("mlcroissant")
+    export_hf(Request(synthetic[0], tmp_path / "out"))
+    assert not croissant.Dataset(str(tmp_path / "out/croissant.json")).metadata.ctx.issues.errors
+
+
+def test_webdataset_reads_kernel_files_bit_for_bit(synthetic, tmp_path):
+    folder, kernels = synthetic
+    export_webdataset(Request(folder, tmp_path / "out"))
+    read = {pair["__key__"]: pair.get("kernels.npz") for pair in wds_pairs(tmp_path / "out")}
+    assert read == kernels
+
+
+@pytest.mark.parametrize("crop", [None, 24])
+def test_lmdb_holds_kernel_files_of_whole_pairs(synthetic, tmp_path, crop):
+    folder, kernels = synthetic
+    export_lmdb(Request(folder, tmp_path / "out", crop=crop))
+    home = tmp_path / "out/train/kernels.lmdb"
+    assert {key: lmdb_value(home, key) for key in kernels} == kernels
+
+
+@pytest.mark.parametrize("layout", ["mprnet", "hinet", "deepdeblur"])
+@pytest.mark.parametrize("crop", [None, 24])
+def test_folders_hold_kernel_files_apart_from_images(synthetic, tmp_path, layout, crop):
+    folder, kernels = synthetic
+    out = tmp_path / "out"
+    export_folders(Request(folder, out, layout=layout, crop=crop))
+    found = {path.stem: path.read_bytes() for path in out.rglob("kernels/*.npz")}
+    assert found == {key: payload for key, payload in kernels.items() if payload}
+    assert {path.parent.name for path in out.rglob("*.npz")} == {"kernels"}
 
 
 def test_crops_are_the_regions_of_their_source_bit_for_bit(dataset, source, tmp_path):

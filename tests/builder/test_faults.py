@@ -18,6 +18,8 @@ import kill_fuzz
 import small_gopro
 
 CLIP = "train/GOPR0002_11_01"
+CONFIG = ".trajbuild/config.json"
+RECORDS = ["train/metadata.parquet", "build.json", "README.md", CONFIG]
 
 
 @pytest.fixture(scope="module")
@@ -317,17 +319,34 @@ def test_marker_with_a_flipped_byte_counts_as_absent(faithful, quiet, interrupte
     assert equals(interrupted, quiet)
 
 
-@pytest.mark.parametrize("name", ["train/metadata.parquet", "build.json", "README.md"])
+@pytest.mark.parametrize("name", RECORDS)
 def test_flipped_byte_in_a_record_is_found(name, finished):
     flip(finished / name)
     assert verify(finished, "quick").returncode == 3
 
 
-@pytest.mark.parametrize("name", ["train/metadata.parquet", "build.json", "README.md"])
+@pytest.mark.parametrize("name", RECORDS)
 def test_flipped_byte_in_a_record_is_mended_by_running_again(name, faithful, quiet, finished):
     flip(finished / name)
     assert expand(faithful, finished).returncode == 0
     assert equals(finished, quiet)
+    assert verify(finished, "quick").returncode == 0
+
+
+def test_flipped_byte_in_the_config_of_an_unfinished_build_is_named(faithful, interrupted):
+    flip(interrupted / CONFIG)
+    done = expand(faithful, interrupted)
+    assert done.returncode == 1
+    assert errors(done)[0].startswith("error: the note of which config this folder belongs to")
+    assert f"{interrupted}/{CONFIG}" in errors(done)[1]
+
+
+def test_build_goes_on_when_its_damaged_config_is_deleted(faithful, quiet, interrupted):
+    kept = {path.name: path.stat().st_ino for path in markers(interrupted)}
+    (interrupted / CONFIG).unlink()
+    assert expand(faithful, interrupted).returncode == 0
+    assert kept.items() <= {path.name: path.stat().st_ino for path in markers(interrupted)}.items()
+    assert equals(interrupted, quiet)
 
 
 def test_flipped_byte_in_an_image_is_found_by_full(finished):

@@ -396,6 +396,24 @@ def test_selection_takes_the_kernels_along(stills_made, tmp_path):
     assert len(list((tmp_path / "s/train/kernels").rglob("*.npz"))) == 4
 
 
+def test_split_takes_the_kernels_along(stills_made, tmp_path):
+    done = trajbuild(
+        "split", stills_made, "--by", "trajectory", "--into", "train=0.5,validation=0.5",
+        "--out", tmp_path / "s",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert verify.verify(tmp_path / "s", "full").findings == ()
+    assert len(list((tmp_path / "s/validation/kernels").rglob("*.npz"))) == 2
+
+
+def test_merge_takes_the_kernels_along(stills_made, tmp_path):
+    again = shutil.copytree(stills_made, tmp_path / "again")
+    done = trajbuild("merge", stills_made, again, "--clashes", "prefix", "--out", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+    assert verify.verify(tmp_path / "m", "full").findings == ()
+    assert len(list((tmp_path / "m/train").rglob("*.npz"))) == 8
+
+
 def test_datasets_reads_the_set_offline(stills_made, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")

@@ -21,6 +21,7 @@ WRITERS = {
     "curate/derive.py": "a new data set's card, in a folder that it fills under a temporary name",
     "doctor/machine.py": "a frame in a temporary folder, to measure speed",
     "export/webdataset.py": "a tar under a temporary name of store's",
+    "sample/video.py": "a video in memory, which store then writes",
 }  # fmt: skip
 
 

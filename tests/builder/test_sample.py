@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from trajectory_builder.images import pixel_sha256
 from trajectory_builder.sample import CLIPS, HEIGHT, WIDTH, render_clip, render_frame, write_sample
 from trajectory_builder.sample.scenes import SCENES, background_matrix, foreground_matrix
 from trajectory_builder.sample.trees import RECORD, SampleError, _files_in_all
+from trajectory_builder.sample.video import VIDEO, VIDEO_CLIP
 
 NAMES = [clip.name for clip in CLIPS]
 SHIFTED = [clip for clip in CLIPS if clip.shift]
@@ -148,7 +151,9 @@ def test_report_counts_what_stands_on_disk(sample):
     assert report.frames == len(list((sample / "GOPRO_Large_all").rglob("*.png"))) == 260
     assert report.pairs == len(list((sample / "GOPRO_Large").rglob("blur/*.png"))) == 26
     assert report.size_bytes == sum(
-        path.stat().st_size for path in sample.rglob("*") if path.is_file() and path.name != RECORD
+        path.stat().st_size
+        for path in sample.rglob("*")
+        if path.is_file() and path.name not in (RECORD, VIDEO)
     )
 
 
@@ -267,6 +272,31 @@ def test_disk_that_refuses_is_told_with_its_reason():
     with pytest.raises(SampleError, match="cannot be written") as caught:
         write_sample(Path("/proc/no-such-folder/sample"))
     assert caught.value.cure
+
+
+def test_video_shows_the_frames_of_its_sequence(sample):
+    av = pytest.importorskip("av")
+    with av.open(sample / VIDEO) as file:
+        assert file.streams.video[0].average_rate == 240
+        shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    paths = numbered(sample / "GOPRO_Large_all/train" / VIDEO_CLIP)
+    stored = [pixels(path).astype(float) for path in paths]
+    assert len(shown) == len(stored)
+    # Lossy, at a quarter of the colours' resolution: far nearer to its own frame than to the next.
+    apart = [np.abs(one - other).mean() for one, other in zip(shown, stored, strict=True)]
+    further = [np.abs(one - other).mean() for one, other in pairwise(stored)]
+    assert max(apart) < 5
+    assert np.mean(apart) < 0.7 * np.mean(further)
+
+
+def test_sample_without_pyav_has_no_video_and_tells_how_to_get_it(sample, tmp_path):
+    shutil.copytree(sample, tmp_path / "own")
+    (tmp_path / "own" / VIDEO).unlink()
+    code = "import sys; sys.modules['av'] = None; from trajectory_builder.cli import main; main()"
+    command = [sys.executable, "-c", code, "sample", "--out", str(tmp_path / "own")]
+    told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert 'no video: pip install "fidediff[video]"' in told
+    assert not (tmp_path / "own" / VIDEO).exists()
 
 
 def test_command_prints_one_json_object(sample):

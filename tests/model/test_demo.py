@@ -53,3 +53,23 @@ def test_a_practice_base_is_a_base_model_that_can_be_loaded(tmp_path):
     weights = load_base(tmp_path / "base", base, prompt_start="normal")
     assert weights.vae.config.scaling_factor != pytest.approx(0.18215)
     assert read_image(next(data.glob("train/sharp/*/*.png"))).shape == (64, 72, 3)
+
+
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = None; from fidediff_model.cli import main; main()"
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["demo --out D", "restore a.png --model M --out D", "evaluate --model M --data D --out S",
+     "scan --model M --data D --out S", "benchmark --preset tiny",
+     "train base --run-dir R", "doctor"],
+)  # fmt: skip
+def test_data_half_alone_is_told_what_to_install(tmp_path, words):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.splitlines()[0] == "error: torch is not installed"
+    assert 'cure:  pip install "fidediff[model]"' in done.stderr
+    assert list(tmp_path.iterdir()) == []

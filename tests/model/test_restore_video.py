@@ -84,6 +84,13 @@ def test_the_sound_is_kept_packet_by_packet(tmp_path, ending):
     assert [time for time, _ in after] == pytest.approx([time for time, _ in before], abs=0.002)
 
 
+def test_the_picture_comes_before_the_sound(tmp_path):
+    source = make_video(tmp_path / "a.mp4")
+    restored(source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as opened:
+        assert [stream.type for stream in opened.streams] == ["video", "audio"]
+
+
 def test_colours_arrive_as_they_were(tmp_path):
     source = make_video(tmp_path / "a.mp4")
     restored(source, tmp_path / "b.mp4")

@@ -91,6 +91,12 @@ def test_the_best_timestep_is_high_in_psnr_and_low_in_lpips():
     assert best_timesteps(ROWS, "lpips") == {"7 frames": 100, "11 frames": 200}
 
 
+@pytest.mark.parametrize(("metric", "best"), [("blur-effect", 0), ("niqe", 0), ("musiq", 40)])
+def test_scores_without_reference_are_read_in_their_own_direction(metric, best):
+    rows = [{"native_n_frames": 7, "t": t, metric: score} for t, score in ((0, 0.1), (40, 0.2))]
+    assert best_timesteps(rows, metric) == {"7 frames": best}
+
+
 def test_a_trajectory_is_restored_from_every_point(data):
     ready = ReadyModel(loaded(), Settings(device="cpu"), loaded().base.prompt.device)
     pairs = [p for p in pairs_of_manifest(data, native=False) if p.trajectory_id == "CLIP0/000000"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -93,6 +92,19 @@ def trajbuild(debug: bool) -> None:
     """
 
 
+class _NoPandas:
+    """An importer that knows no pandas.
+
+    pyarrow imports pandas, where it is installed, at its first array, to tell whether it was given
+    a Series: 0.3 s of every command. No command here uses pandas.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse pandas; leave all else to the importers that follow."""
+        if name == "pandas":
+            raise ModuleNotFoundError("trajbuild does without pandas", name=name)
+
+
 def _terminate(signum: int, frame: FrameType | None) -> None:
     # Raising, instead of dying on the spot, lets joblib end its workers: without it loky leaves
     # them behind, and they go on writing (measured; see docs/decisions). Once is enough: a second
@@ -103,6 +115,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _own_fault(error: Exception) -> TrajbuildError:
     """What to say of an exception that no user's mistake should have raised."""
+    import traceback
+
     where = traceback.extract_tb(error.__traceback__)[-1]
     return TrajbuildError(
         f"trajbuild met a fault of its own: {type(error).__name__}: {error}",
@@ -114,6 +128,8 @@ def _own_fault(error: Exception) -> TrajbuildError:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with one of `ExitCode`."""
     argv = sys.argv[1:] if args is None else args
+    if args is None:
+        sys.meta_path.insert(0, _NoPandas())  # this process is ours alone
     debug = "--debug" in argv
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -121,7 +137,7 @@ def main(args: list[str] | None = None) -> None:
         code = result if isinstance(result, int) else ExitCode.DONE
     except TrajbuildError as error:
         if debug:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
     except click.exceptions.Exit as error:
@@ -138,7 +154,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo("terminated; run the same command again to resume", err=True)
         code = ExitCode.TERMINATED
     except Exception as error:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         click.echo(f"error: {_own_fault(error)}", err=True)
         code = ExitCode.FAILED
     # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.

@@ -23,7 +23,7 @@ def command(out: Path, jobs: int | None) -> int:
     Example:
       trajbuild demo --out demo
     """
-    from trajectory_builder import build, plan, recipe, report, sample, verify
+    from trajectory_builder import build, finished, plan, recipe, report, sample, verify
     from trajectory_builder.backends import default_jobs
 
     workers = jobs or default_jobs()
@@ -31,7 +31,7 @@ def command(out: Path, jobs: int | None) -> int:
     sample.write_sample(out)
     click.echo("2/4 expand: windows averaged round each sharp frame", err=True)
     planned = plan.plan_gopro(out / "GOPRO_Large", recipe.load(recipe.DEFAULT))
-    target = build.default_out(out / "GOPRO_Large")
+    target = finished.default_out(out / "GOPRO_Large")
     built = build.build(planned, target, build.BuildOptions(jobs=workers))
     options.print_report(built)
     click.echo("3/4 verify: every file hashed and decoded", err=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trajectory_builder.cli import options
+
+if TYPE_CHECKING:
+    from trajectory_builder.finished import BuildReport
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
@@ -34,22 +37,40 @@ def command(
       trajbuild expand --src GOPRO_Large --frames GOPRO_Large_all --jobs 8
     Run the same command again to resume.
     """
-    from trajectory_builder import alignment, build
+    from trajectory_builder import finished
 
-    plan = options.plan_of(src, given)
-    target = out or build.default_out(src)
+    target = out or finished.default_out(src)
     if dry_run:
-        options.print_plan(plan, target, as_json=as_json)
+        options.print_plan(options.plan_of(src, given), target, as_json=as_json)
         return None
-    chosen = options.build_options(given)
-    plan = alignment.settle(
-        plan, target, level=check, jobs=chosen.jobs,
-        plan_again=lambda corrections: options.plan_of(src, given, corrections),
-    )  # fmt: skip
-    options.tell_notes(plan)
-    report = build.build(plan, target, chosen)
+    options.address_of(given)  # refuses one of another backend
+    decisive = {key: given[key] for key in ("average", "expand_test", "link")}
+    asked = finished.question_sha256(src, given["frames"], given["recipe"], decisive)
+    found = finished.look(target, asked, check)
+    if found is None:
+        report = _expand(src, target, check, given)
+        # Asked again: a source that grew meanwhile is not what was built.
+        if asked == finished.question_sha256(src, given["frames"], given["recipe"], decisive):
+            finished.remember(target, asked, check)
+    else:
+        report, notes = found
+        options.tell_notes(notes, ())
     if as_json:
         click.echo(json.dumps(report.as_data()))
     else:
         options.print_report(report)
     return int(report.exit_code)
+
+
+def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> BuildReport:
+    """Plan, hold pixels against names, build."""
+    from trajectory_builder import alignment, build
+
+    plan = options.plan_of(src, given)
+    chosen = options.build_options(given)
+    plan = alignment.settle(
+        plan, target, level=check, jobs=chosen.jobs,
+        plan_again=lambda corrections: options.plan_of(src, given, corrections),
+    )  # fmt: skip
+    options.tell_notes(plan.notes, plan.problems)
+    return build.build(plan, target, chosen)

@@ -103,7 +103,7 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     if dry_run:
         options.print_plan(plan, out, as_json=as_json)
         return None
-    options.tell_notes(plan)
+    options.tell_notes(plan.notes, plan.problems)
     report = build.build(plan, out, options.build_options(given))
     if as_json:
         click.echo(json.dumps(report.as_data()))

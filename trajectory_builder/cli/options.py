@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +12,10 @@ import click
 from trajectory_builder.errors import printable
 
 if TYPE_CHECKING:
-    from trajectory_builder.build import BuildOptions, BuildReport
+    from trajectory_builder.build import BuildOptions
+    from trajectory_builder.finished import BuildReport
     from trajectory_builder.plan import Corrections, Plan
+    from trajectory_builder.trajectory import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
@@ -90,7 +91,7 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
     return BuildOptions(
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
-        address=_address(given),
+        address=address_of(given),
         link=given.get("link", "copy"),
         strict=given["strict"],
         wait_seconds=given["wait"],
@@ -98,7 +99,7 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
     )
 
 
-def _address(given: dict[str, Any]) -> str | None:
+def address_of(given: dict[str, Any]) -> str | None:
     """The cluster's address, which must be of the chosen backend."""
     for backend, option in (("dask", "dask_scheduler"), ("ray", "ray_address")):
         if given[option] and given["backend"] != backend:
@@ -107,14 +108,14 @@ def _address(given: dict[str, Any]) -> str | None:
     return address
 
 
-def tell_notes(plan: Plan) -> None:
+def tell_notes(notes: Sequence[str], problems: Sequence[Problem]) -> None:
     """Say on stderr what is odd or missing in the source before the work starts."""
-    for note in plan.notes:
+    for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
-    for problem in plan.problems[:5]:
+    for problem in problems[:5]:
         click.echo(f"problem: {problem.what}", err=True)
-    if len(plan.problems) > 5:
-        click.echo(f"problem: and {len(plan.problems) - 5:,} more", err=True)
+    if len(problems) > 5:
+        click.echo(f"problem: and {len(problems) - 5:,} more", err=True)
 
 
 def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
@@ -159,6 +160,8 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
         "notes": list(plan.notes),
     }
     if out is not None:
+        import shutil
+
         folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
         data |= {
             "out": str(out),

@@ -21,7 +21,9 @@ def command(out: Path, as_json: bool) -> None:
 
     Afterwards OUT/GOPRO_Large holds 26 official pairs in 8 sequences (blur,
     blur_gamma, sharp), and OUT/GOPRO_Large_all their 260 frames, named,
-    numbered, shifted and averaged as the real set is. Nothing is downloaded.
+    numbered, shifted and averaged as the real set is, and OUT/holiday.mp4 a
+    slow-motion video of one sequence (with fidediff[video]). Nothing is
+    downloaded.
 
     \b
     Example:
@@ -38,4 +40,8 @@ def command(out: Path, as_json: bool) -> None:
         return
     click.echo(f"{report.pairs} pairs and {report.frames} frames in {report.clips} sequences")
     click.echo(f"{report.files} files, {report.size_bytes / 1e6:.1f} MB; {report.written} written")
+    if report.video:
+        click.echo(f"a video of one sequence: {report.video}")
+    else:
+        click.echo('no video: pip install "fidediff[video]" and run the same command again')
     click.echo(f"next: trajbuild expand --src {report.src}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest, record
 from trajectory_builder.curate import card
 from trajectory_builder.curate.rows import (
+    BackwardPoints,
     CurateError,
+    Reduce,
     Rows,
-    backward_points,
+    hashes,
+    hashes_of_few,
+    scan,
     stream,
+    texts,
     trajectory_codes,
     whole_numbers,
 )
@@ -39,6 +45,11 @@ DROPPED = -1
 ROWS_AT_ONCE = 2 * manifest.ROWS_A_GROUP
 """Rows in memory at a time; more is no faster."""
 KEY_COLUMNS = ("sample_id", "trajectory_id", "split", "n_frames")
+REDUCED_NAMES: dict[str, tuple[str, Reduce]] = {
+    "sample_id": ("sample_id", hashes),
+    "trajectory_id": ("trajectory_id", hashes_of_few),
+}
+"""Names as hashes, for tools that need only tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,8 @@ def write(
     """Write the data set `out` from rows of others.
 
     Args:
-        rows: `KEY_COLUMNS` of all rows of the sources, `sample_id` and `trajectory_id` already as
-            they shall stand in the new set.
+        rows: `KEY_COLUMNS` of the rows of the sources, `sample_id` and `trajectory_id` already as
+            they shall stand in the new set, or as hashes of that.
         splits: (R,) for each row the index of its new split in `manifest.SPLITS`, or `DROPPED`.
         out: must not exist, or be an empty folder.
         derivation: what to tell of where it comes from, and how files are taken over.
@@ -118,11 +129,14 @@ def write(
             where=", ".join(f"{reason}: {count:,}" for reason, count in (dropped or {}).items()),
             cure="loosen the conditions",
         )
-    keys = rows.table.select(list(KEY_COLUMNS)).take(pa.array(kept))
-    _refuse_twice(keys)
+    keys = rows.table.select(list(KEY_COLUMNS))
+    if len(kept) < len(rows):
+        keys = keys.take(pa.array(kept))
+    _refuse_twice(keys, rows, kept)
     names = pa.array(manifest.SPLITS).take(pa.array(splits[kept]))
     keys = keys.set_column(keys.schema.get_field_index("split"), "split", names)
-    backward = backward_points(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
+    backward = BackwardPoints(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
+    del keys
     with fresh_folder(out) as folder:
         writer = _Writer(rows, splits, folder, derivation)
         placed = writer.run(backward, progress=progress)
@@ -132,15 +146,30 @@ def write(
     return DerivedReport(out, pairs, placed, dict(dropped or {}))
 
 
-def _refuse_twice(keys: pa.Table) -> None:
-    counts = keys["sample_id"].value_counts()
-    if len(counts) != keys.num_rows:
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+def _refuse_twice(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
+    twice = _repeated(keys["sample_id"])
+    if twice is not None and pa.types.is_integer(keys["sample_id"].type):
+        # Equal hashes: perhaps of different names.
+        same = np.isin(keys["sample_id"].to_numpy(), twice.to_numpy())
+        twice = _repeated(pa.chunked_array([texts(rows, "sample_id", kept[same])]))
+    if twice is not None:
         raise CurateError(
             f"{len(twice):,} sample_ids would stand twice",
-            where=shorten(twice),
+            where=shorten(twice.to_pylist()),
             cure="`trajbuild merge --clashes` offers ways round it",
         )
+
+
+def _repeated(values: pa.ChunkedArray) -> pa.Array | None:
+    """The values that stand more than once, or None."""
+    if pa.types.is_integer(values.type):
+        ordered = np.sort(values.to_numpy())
+        again = ordered[1:][ordered[1:] == ordered[:-1]]
+        return pa.array(np.unique(again)) if len(again) else None
+    counts = values.value_counts()
+    if len(counts) == len(values):
+        return None
+    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
 
 class _Writer:
@@ -161,18 +190,23 @@ class _Writer:
         self._files: dict[int, pq.ParquetWriter] = {}
         self._waiting: dict[int, list[pa.Table]] = {}
         self._counts: dict[int, int] = {}
+        self._thread: ThreadPoolExecutor
+        self._writing: Future[None] | None = None
 
-    def run(self, backward: pa.Array, *, progress: bool) -> int:
+    def run(self, backward: BackwardPoints, *, progress: bool) -> int:
         """Stream all kept rows; payload files placed."""
         start = done = 0
-        with Progress(len(backward), "pairs", shown=progress) as bar:
-            for index, (path, count) in enumerate(
-                zip(self.rows.files, self.rows.counts, strict=True)
+        with (
+            ThreadPoolExecutor(1, "write") as self._thread,
+            Progress(len(backward), "pairs", shown=progress) as bar,
+        ):
+            for index, (path, groups, count) in enumerate(
+                zip(self.rows.files, self.rows.groups, self.rows.counts, strict=True)
             ):
                 targets = self.splits[start : start + count]
                 start += count
-                for table, split in _kept_rows(path, targets):
-                    points = backward.slice(done, table.num_rows)
+                for table, split in _kept_rows(path, groups, targets):
+                    points = backward.lists(done, table.num_rows)
                     done += table.num_rows
                     self._take(self._renamed(table, split, points, index), split, index)
                     bar.advance(table.num_rows)
@@ -227,8 +261,15 @@ class _Writer:
         if sum(table.num_rows for table in self._waiting[split]) >= size:
             waiting = pa.concat_tables(self._waiting[split])
             whole = waiting.num_rows // size * size
-            self._file(split).write_table(self._conformed(waiting.slice(0, whole)), size)
+            self._write(split, waiting.slice(0, whole))
             self._waiting[split] = [waiting.slice(whole)]
+
+    def _write(self, split: int, rows: pa.Table) -> None:
+        """Encode rows in a thread of its own, while the next ones are read and looked at."""
+        if self._writing is not None:
+            self._writing.result()  # one at a time: rows in memory stay few
+        file, table = self._file(split), self._conformed(rows)
+        self._writing = self._thread.submit(file.write_table, table, manifest.ROWS_A_GROUP)
 
     def _conformed(self, table: pa.Table) -> pa.Table:
         return manifest.conform(table).replace_schema_metadata(self.schema.metadata)
@@ -241,10 +282,11 @@ class _Writer:
 
     def _finish(self, split: int) -> None:
         rest = pa.concat_tables(self._waiting[split])
-        file = self._file(split)
         if rest.num_rows:
-            file.write_table(self._conformed(rest), manifest.ROWS_A_GROUP)
-        file.close()
+            self._write(split, rest)
+        if self._writing is not None:
+            self._writing.result()
+        self._file(split).close()
         name = f"{manifest.SPLITS[split]}/{manifest.FILE_NAME}"
         with open(self.folder / name, "rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -258,24 +300,26 @@ def joined(prefix: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _kept_rows(
-    path: Path, targets: npt.NDArray[np.int8]
+    path: Path, groups: Sequence[int], targets: npt.NDArray[np.int8]
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int8]]]:
-    """The kept rows of one manifest file with their split; groups without any are not read."""
+    """The kept rows of some groups of a manifest file with their split; (R,) `targets` is theirs.
+
+    Groups without a kept row are not read.
+    """
     file, _ = manifest.open_file(path)
     with file:
-        schema = file.schema_arrow.remove_metadata()
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
-    wanted = [
-        group
-        for group in range(len(sizes))
-        if (targets[starts[group] : starts[group + 1]] != DROPPED).any()
+        sizes = [file.metadata.row_group(group).num_rows for group in groups]
+    ends = np.cumsum(sizes).astype(np.int64)
+    parts = [
+        (group, targets[end - size : end])
+        for group, size, end in zip(groups, sizes, ends, strict=True)
     ]
-    there = [targets[starts[group] : starts[group + 1]] for group in wanted]
+    wanted = [group for group, part in parts if (part != DROPPED).any()]
+    there = [part for _, part in parts if (part != DROPPED).any()]
     part = np.concatenate(there) if there else targets[:0]
     waiting: list[pa.RecordBatch] = []
     begin = at = held = 0
-    for batch in stream(path, schema, wanted):
+    for batch in stream(path, wanted):
         keep = part[at : at + batch.num_rows] != DROPPED
         waiting.append(batch if keep.all() else batch.filter(pa.array(keep)))
         at += batch.num_rows
@@ -300,7 +344,7 @@ def _metadata(rows: Rows, derivation: Derivation) -> dict[str, str]:
 def _sources(rows: Rows) -> list[dict[str, Any]]:
     """Each manifest that rows came from: its data set's name, its own, digest and rows."""
     found = []
-    for path, count in zip(rows.files, rows.counts, strict=True):
+    for path, count in zip(rows.files, rows.totals, strict=True):
         digest = manifest.file_sha256(path)
         home = path.absolute().parent
         name = f"{home.name}/{path.name}"
@@ -348,7 +392,7 @@ def refuse_path_clashes(
     """Refuse rows of different content that would land in one file.
 
     Args:
-        rows: with the columns `{blur,sharp}_file_name` and `{blur,sharp}_sha256`.
+        rows: all of the files' rows; the names and digests of their files are read where needed.
         splits: (R,) as `write` takes it.
         prefixes: as in `Derivation`.
 
@@ -359,7 +403,8 @@ def refuse_path_clashes(
     homes_of_split = np.unique(splits[splits != DROPPED].astype(np.int64) * len(rows.files) + owner)
     if len(homes_of_split) == len(np.unique(splits[splits != DROPPED])):
         return  # every new split takes from one manifest alone, in which a name is one file
-    kept = rows.table.filter(pa.array(splits != DROPPED))
+    columns = [f"{kind}_{what}" for kind in ("blur", "sharp") for what in ("file_name", "sha256")]
+    kept = scan(rows.files, columns).table.filter(pa.array(splits != DROPPED))
     homes = pa.array([f"{p}/" if p else "" for p in prefixes or [""] * len(rows.files)])
     target = pa.array(manifest.SPLITS).take(pa.array(splits[splits != DROPPED]))
     for kind in ("blur", "sharp"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.placing import FileMode
 
 CLASHES = ("refuse", "same", "prefix")
-_CONTENT = ("blur_file_name", "sharp_file_name", "blur_sha256", "sharp_sha256")
+_CONTENT = ("blur_sha256", "sharp_sha256")
 _MEANING = {"timestep_map": "frames", "timestep_step": "20"}
 
 
@@ -106,7 +107,7 @@ def _prefixed(rows: Rows, prefixes: Sequence[str]) -> Rows:
     for name in ("sample_id", "trajectory_id"):
         changed = pc.binary_join_element_wise(before, table[name], "")
         table = table.set_column(table.schema.get_field_index(name), name, changed)
-    return Rows(rows.files, rows.counts, table, rows.metadata, rows.schema)
+    return replace(rows, table=table)
 
 
 def _repeated(rows: Rows) -> Mask:

@@ -1,27 +1,33 @@
 """Reading some columns of many manifest rows, and what follows from them for a smaller set.
 
 A million rows of all columns are 700 MB, of the columns that a decision needs 60. So every tool
-first scans those, decides by row number, and only then streams whole rows.
+first scans those, decides by row number, and only then streams whole rows. Names that only have to
+be told apart are kept as 64-bit hashes: 8 bytes a row however long they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
 from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 
 READ_AHEAD = 4
-"""Row groups decoded ahead; the default of 16 holds a gigabyte and is no faster."""
+"""Batches that a scan of few columns decodes ahead; the default of 16 is no faster."""
+BATCHES_AHEAD = 2
 
 Mask = npt.NDArray[np.bool_]
 
@@ -32,18 +38,22 @@ class CurateError(TrajbuildError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some columns of all rows of some manifest files, in the files' order.
+    """Some columns of the rows of some manifest files, in the files' order.
 
     Attributes:
         files: the manifest files.
-        counts: rows a file.
-        table: the scanned columns, one row a manifest row.
+        groups: the row groups that were read, a file.
+        counts: rows in those, a file.
+        totals: all rows, a file.
+        table: the scanned columns, one row a manifest row that was read.
         metadata: one dictionary a file: its `trajbuild.` entries.
         schema: all columns that the files have.
     """
 
     files: tuple[Path, ...]
+    groups: tuple[tuple[int, ...], ...]
     counts: tuple[int, ...]
+    totals: tuple[int, ...]
     table: pa.Table
     metadata: tuple[dict[str, str], ...]
     schema: pa.Schema
@@ -58,10 +68,17 @@ def schema_of(sources: Sequence[Path]) -> pa.Schema:
     return _schema(_open(files)[0])
 
 
+Reduce = Callable[[pa.Array], npt.NDArray[Any]]
+"""What makes a short value of each value of a column, e.g. `hashes`."""
+
+
 def scan(
     sources: Sequence[Path],
     columns: Iterable[str],
     computed: Mapping[str, pc.Expression] | None = None,
+    *,
+    reduced: Mapping[str, tuple[str, Reduce]] | None = None,
+    skip: pc.Expression | None = None,
 ) -> Rows:
     """Read `columns` of all rows, and further columns that expressions compute.
 
@@ -69,6 +86,10 @@ def scan(
         sources: manifest files, or folders of splits or data sets.
         columns: names; those that a file lacks are null there.
         computed: name -> expression over the columns of the manifest.
+        reduced: name -> a column and what to keep of its values, in their place; where there are
+            `computed` conditions only rows that meet all of them have it, others 0.
+        skip: a condition; row groups that by their statistics hold no row of it are not read,
+            where the build's record of the file's digest vouches for its footer.
 
     Raises:
         manifest.ManifestError: a manifest cannot be trusted or read.
@@ -78,11 +99,28 @@ def scan(
     schemas, metadata = _open(files)
     whole = _schema(schemas)
     wanted = {name: ds.field(name) for name in columns} | dict(computed or {})
-    tables = []
+    sources_of = {column: ds.field(column) for column, _ in (reduced or {}).values()}
+    conditions = list(computed or {})
+    tables, groups, totals = [], [], []
     for path in files:
         try:
-            scanner = _dataset(path, whole).scanner(columns=wanted, use_threads=True)
-            tables.append(scanner.to_table())
+            dataset = _dataset(path, whole)
+            (fragment,) = dataset.get_fragments()
+            totals.append(fragment.count_rows())
+            if skip is not None and manifest.recorded_sha256(path) is not None:
+                fragment = fragment.subset(filter=skip, schema=dataset.schema)
+            groups.append(tuple(group.id for group in fragment.row_groups))
+            scanner = fragment.scanner(
+                schema=dataset.schema, columns=wanted | sources_of, batch_readahead=READ_AHEAD
+            )
+            # An empty batch gives the columns their types where no group is read.
+            empty = pa.RecordBatch.from_arrays(
+                [pa.array([], field.type) for field in scanner.projected_schema],
+                schema=scanner.projected_schema,
+            )
+            batches = [empty, *(scanner.to_batches() if groups[-1] else ())]
+            parts = [_reduced(batch, wanted, reduced or {}, conditions) for batch in batches]
+            tables.append(pa.concat_tables(parts))
         except (pa.ArrowException, OSError) as error:
             raise CurateError(
                 f"cannot evaluate this on the manifest: {str(error).splitlines()[0]}",
@@ -92,7 +130,59 @@ def scan(
                 exit_code=ExitCode.WRONG_USE,
             ) from error
     counts = tuple(table.num_rows for table in tables)
-    return Rows(tuple(files), counts, pa.concat_tables(tables), tuple(metadata), whole)
+    return Rows(
+        tuple(files), tuple(groups), counts, tuple(totals), pa.concat_tables(tables),
+        tuple(metadata), whole,
+    )  # fmt: skip
+
+
+def _reduced(
+    batch: pa.RecordBatch,
+    wanted: Iterable[str],
+    reduced: Mapping[str, tuple[str, Reduce]],
+    conditions: Sequence[str],
+) -> pa.Table:
+    """The wanted columns of a batch, and the short values of others."""
+    table = pa.table({name: batch[name] for name in wanted})
+    met = np.ones(batch.num_rows, np.bool_)
+    for name in conditions:
+        passed = pc.fill_null(batch[name], False)
+        met &= np.asarray(passed.to_numpy(zero_copy_only=False))
+    for name, (column, reduce) in reduced.items():
+        values = batch[column] if met.all() else batch[column].filter(pa.array(met))
+        short = reduce(values)
+        full = np.zeros(len(met), short.dtype)
+        full[met] = short
+        table = table.append_column(name, pa.array(full))
+    return table
+
+
+def hashes(values: pa.Array) -> npt.NDArray[np.int64]:
+    """A 64-bit hash a value, equal for equal texts of this process, null being one too.
+
+    Two of a million names share one with a probability of 3e-8.
+    """
+    return np.fromiter(map(hash, values.to_pylist()), np.int64, len(values))
+
+
+def hashes_of_few(values: pa.Array) -> npt.NDArray[np.int64]:
+    """The same for a column in which values repeat."""
+    encoded = pc.dictionary_encode(values, null_encoding="encode")
+    return np.asarray(hashes(encoded.dictionary)[np.asarray(encoded.indices)], np.int64)
+
+
+def texts(rows: Rows, column: str, which: npt.NDArray[np.int64]) -> list[str]:
+    """The values of a column of some rows, read again."""
+    found: list[str] = []
+    first = 0
+    order = np.sort(which)
+    for path, groups in zip(rows.files, rows.groups, strict=True):
+        for batch in stream(path, groups, [column]):
+            inside = order[np.searchsorted(order, first) :]
+            inside = inside[: np.searchsorted(inside, first + batch.num_rows)] - first
+            found += batch[column].take(pa.array(inside)).to_pylist()
+            first += batch.num_rows
+    return found
 
 
 def _open(files: Sequence[Path]) -> tuple[list[pa.Schema], list[dict[str, str]]]:
@@ -119,24 +209,30 @@ def _schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema([*manifest.SCHEMA, *extra.values()])
 
 
-def stream(path: Path, schema: pa.Schema, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    """The rows of some row groups of a manifest file, in order, read ahead by several threads.
+def stream(
+    path: Path, groups: Sequence[int], columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups of a manifest file, in order, read a little ahead by a thread.
+
+    pyarrow's own scanner reads ahead without end where the rows are written slower than read.
 
     Raises:
         ManifestError: a page is damaged.
     """
-    try:
-        for fragment in _dataset(path, schema).get_fragments():
-            part = fragment.subset(row_group_ids=list(groups))
-            yield from part.to_batches(
-                batch_size=manifest.ROWS_A_GROUP, batch_readahead=READ_AHEAD, use_threads=True
-            )
-    except (pa.ArrowException, OSError) as error:
-        raise manifest.ManifestError(
-            f"the manifest is damaged: {str(error).splitlines()[0]}",
-            where=str(path),
-            cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
-        ) from error
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+                batches = file.iter_batches(manifest.ROWS_A_GROUP, list(groups), columns)
+                ahead = deque(thread.submit(next, batches, None) for _ in range(BATCHES_AHEAD))
+                while (batch := ahead.popleft().result()) is not None:
+                    ahead.append(thread.submit(next, batches, None))
+                    yield batch
+        except (pa.ArrowException, OSError) as error:
+            raise manifest.ManifestError(
+                f"the manifest is damaged: {str(error).splitlines()[0]}",
+                where=str(path),
+                cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
+            ) from error
 
 
 def _dataset(path: Path, schema: pa.Schema) -> ds.Dataset:
@@ -202,51 +298,53 @@ def place_in_group(
     return ranks
 
 
-def backward_points(
-    trajectories: npt.NDArray[np.int64], n_frames: npt.NDArray[np.int64]
-) -> pa.Array:
+class BackwardPoints:
     """The column `backward_n_frames` for rows which are all the pairs that there are.
+
+    Lists are made for some rows at a time; until then a row costs two numbers.
 
     Args:
         trajectories: (R,) a number a trajectory.
         n_frames: (R,) n, 0 where unknown.
-
-    Returns:
-        (R,) lists, ascending: the sharp point 1, then each smaller n of the row's trajectory.
-        Of a row with unknown n, 1 alone; of a row with n = 1, nothing.
     """
-    if not len(n_frames):
-        return pa.array([], manifest.SCHEMA.field("backward_n_frames").type)
-    order = np.lexsort((n_frames, trajectories))
-    group, n = trajectories[order], n_frames[order]
-    new_group = np.r_[True, group[1:] != group[:-1]]
-    distinct = (new_group | np.r_[True, n[1:] != n[:-1]]) & (n > 1)
-    values = n[distinct]
-    seen = np.cumsum(distinct)
-    start = np.maximum.accumulate(np.where(new_group, np.arange(len(n)), 0))
-    begin = (seen - distinct)[start]  # of the trajectory's n in `values`
-    smaller = np.where(n > 1, seen - begin - 1, 0)
-    lengths = np.where(n == 1, 0, smaller + 1)
-    at = np.empty_like(begin)
-    at[order] = begin
-    size = np.empty_like(lengths)
-    size[order] = lengths
-    return _lists(values, at, size)
 
+    def __init__(
+        self, trajectories: npt.NDArray[np.int64], n_frames: npt.NDArray[np.int64]
+    ) -> None:
+        order = np.lexsort((n_frames, trajectories))
+        group, n = trajectories[order], n_frames[order].astype(np.int32)
+        new_group = np.r_[True, group[1:] != group[:-1]][: len(n)]
+        distinct = (new_group | np.r_[True, n[1:] != n[:-1]][: len(n)]) & (n > 1)
+        del group
+        seen = np.cumsum(distinct, dtype=np.int32)
+        start = np.maximum.accumulate(np.where(new_group, np.arange(len(n), dtype=np.int32), 0))
+        begin = (seen - distinct)[start]  # of the trajectory's n in `values`
+        smaller = np.where(n > 1, seen - begin - 1, 0)
+        self._values = n[distinct] if distinct.any() else np.zeros(1, np.int32)
+        self._begin = np.empty(len(n), np.int32)
+        self._begin[order] = begin
+        self._size = np.empty(len(n), np.int32)
+        self._size[order] = np.where(n == 1, 0, smaller + 1)
 
-def _lists(
-    values: npt.NDArray[np.int64], begin: npt.NDArray[np.int64], size: npt.NDArray[np.int64]
-) -> pa.Array:
-    """Lists of 1 followed by `size` - 1 of `values` from `begin` on; empty where `size` is 0."""
-    offsets = np.r_[0, np.cumsum(size)]
-    owner = np.repeat(np.arange(len(size)), size)
-    position = np.arange(offsets[-1]) - offsets[owner]
-    index = np.maximum(begin[owner] + position - 1, 0)
-    padded = values if len(values) else np.zeros(1, np.int64)
-    points = np.where(position == 0, 1, padded[np.minimum(index, len(padded) - 1)])
-    kind = manifest.SCHEMA.field("backward_n_frames").type
-    flat = pa.array(points.astype(np.int16), pa.int16())
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat).cast(kind)
+    def __len__(self) -> int:
+        return len(self._size)
+
+    def lists(self, first: int, count: int) -> pa.Array:
+        """The column of `count` rows from `first` on.
+
+        Returns:
+            (count,) lists, ascending: the sharp point 1, then each smaller n of the row's
+            trajectory. Of a row with unknown n, 1 alone; of a row with n = 1, nothing.
+        """
+        begin, size = (part[first : first + count] for part in (self._begin, self._size))
+        offsets = np.r_[0, np.cumsum(size)]
+        owner = np.repeat(np.arange(len(size)), size)
+        position = np.arange(offsets[-1]) - offsets[owner]
+        index = np.clip(begin[owner] + position - 1, 0, len(self._values) - 1)
+        points = np.where(position == 0, 1, self._values[index])
+        kind = manifest.SCHEMA.field("backward_n_frames").type
+        flat = pa.array(points.astype(np.int16), pa.int16())
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), flat).cast(kind)
 
 
 def column_expected(schema: pa.Schema, name: str) -> pa.Field:

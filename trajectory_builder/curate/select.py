@@ -24,6 +24,7 @@ from trajectory_builder.curate.rows import (
     place_in_group,
     scan,
     schema_of,
+    texts,
     trajectory_codes,
 )
 from trajectory_builder.placing import FileMode
@@ -66,8 +67,7 @@ class Choice:
 
     def sample_ids(self) -> list[str]:
         """The kept pairs' names, in the manifests' order."""
-        names: list[str] = self.rows.table["sample_id"].filter(pa.array(self.keep)).to_pylist()
-        return names
+        return texts(self.rows, "sample_id", np.flatnonzero(self.keep))
 
 
 def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
@@ -81,8 +81,8 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
         manifest.ManifestError: a manifest that cannot be trusted.
     """
     schema = schema_of(sources)
-    columns = set(derive.KEY_COLUMNS)
-    computed = {}
+    columns = {"split", "n_frames"}
+    computed: dict[str, pc.Expression] = {}
     if criteria.where:
         condition, _ = expression.parse(criteria.where, schema)
         computed["where"] = condition
@@ -90,12 +90,18 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
         computed["min_motion"] = pc.field("motion_px") >= criteria.min_motion
     if criteria.balance is not None:
         columns.add(column_expected(schema, criteria.balance).name)
-    rows = scan(sources, sorted(columns), computed)
+    reduced = dict(derive.REDUCED_NAMES)
+    if {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}:
+        reduced["#draw"] = ("sample_id", lambda ids: chance(ids.to_pylist(), criteria.seed))
+    first = next(iter(computed.values()), None)
+    rows = scan(sources, sorted(columns), computed, reduced=reduced, skip=first)
     keep = np.ones(len(rows), np.bool_)
     dropped: dict[str, int] = {}
     for name in computed:
         passed = pc.fill_null(rows.table[name].combine_chunks(), False)
         keep = _narrowed(keep, np.asarray(passed.to_numpy(zero_copy_only=False)), name, dropped)
+    if computed:
+        dropped[next(iter(computed))] += sum(rows.totals) - len(rows)  # of groups that were skipped
     return _draw(rows, keep, criteria, dropped)
 
 
@@ -148,12 +154,9 @@ def split_indices(rows: Rows) -> npt.NDArray[np.int8]:
 
 def _draw(rows: Rows, keep: Mask, criteria: Criteria, dropped: dict[str, int]) -> Choice:
     """Apply the criteria that count rows against each other."""
-    wants_draws = (criteria.max_per_trajectory, criteria.balance, criteria.sample)
-    if all(want is None for want in wants_draws):
+    if "#draw" not in rows.table.column_names:
         return Choice(rows, keep, dropped)
-    draws = np.zeros(len(rows), np.uint64)
-    there = rows.table["sample_id"].filter(pa.array(keep)).to_pylist()
-    draws[keep] = chance(there, criteria.seed)
+    draws = rows.table["#draw"].to_numpy()
     if criteria.max_per_trajectory is not None:
         places = _places(trajectory_codes(rows.table), draws, keep)
         keep = _narrowed(keep, places < criteria.max_per_trajectory, "max_per_trajectory", dropped)

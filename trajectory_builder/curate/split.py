@@ -49,8 +49,8 @@ def split(
         CurateError: shares that make no sense, too few clips for the parts, or files that clash.
     """
     wanted = _checked_shares(shares)
-    columns = {*derive.KEY_COLUMNS, "clip", "blur_file_name", "sharp_file_name"}
-    rows = scan(sources, sorted(columns | {"blur_sha256", "sharp_sha256"}))
+    names = {k: v for k, v in derive.REDUCED_NAMES.items() if k != GROUPINGS[by]}
+    rows = scan(sources, ["split", "n_frames", GROUPINGS[by]], reduced=names)
     splits = split_indices(rows)
     dealt = np.ones(len(rows), np.bool_)
     if of != "all":

@@ -16,6 +16,7 @@ from trajectory_builder.curate.rows import (
     CurateError,
     codes,
     column_expected,
+    hashes_of_few,
     joint_codes,
     scan,
     schema_of,
@@ -83,8 +84,9 @@ def stats(sources: Sequence[Path], by: Sequence[str] = DEFAULT_BY) -> Stats:
                 cure="choose another column, such as n_frames",
                 exit_code=ExitCode.WRONG_USE,
             )
-    needed = {*by, "trajectory_id", "blur_bytes", "sharp_bytes", "motion_px"}
-    table = scan(sources, sorted(needed)).table
+    needed = {*by, "blur_bytes", "sharp_bytes", "motion_px"}
+    reduced = {"#trajectory": ("trajectory_id", hashes_of_few)}
+    table = scan(sources, sorted(needed), reduced=reduced).table
     groups = _grouped(table, list(dict.fromkeys(by)))
     total = _grouped(table, [])[0]
     return Stats(tuple(dict.fromkeys(by)), groups if by else [], total)
@@ -94,7 +96,7 @@ def _grouped(table: pa.Table, by: list[str]) -> list[dict[str, Any]]:
     """One dictionary a group, in ascending order of the group's values, unknown ones last."""
     groups = joint_codes([np.zeros(table.num_rows, np.int64), *(codes(table[c]) for c in by)])
     count = int(groups.max(initial=0)) + 1
-    trajectories = codes(table["trajectory_id"])
+    trajectories = codes(table["#trajectory"])
     cells = groups * (int(trajectories.max(initial=0)) + 1) + trajectories
     _, first = np.unique(cells, return_index=True)  # one row a trajectory of a group
     sharp = whole_numbers(table["sharp_bytes"])[first]

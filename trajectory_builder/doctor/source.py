@@ -35,9 +35,9 @@ def examine(
         text = "no source given"
         cure = "trajbuild doctor --src GOPRO_Large tells what is missing and the space needed"
         return [Finding("source", "good", text, cure), space(folder, None)]
-    from trajectory_builder import build, plan, recipe
+    from trajectory_builder import build, finished, plan, recipe
 
-    target = out or build.default_out(src)
+    target = out or finished.default_out(src)
     try:
         made = plan.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
     except TrajbuildError as error:

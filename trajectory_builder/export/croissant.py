@@ -65,8 +65,8 @@ def described(
     Args:
         card_text: the export's card; its head gives the licence.
         markers: one a shard: its `files` with their digests, its `split`, its `pairs`.
-        schema: columns of the shards. Columns that hold lists of images have no Croissant type
-            and are left out.
+        schema: columns of the shards. Lists of images and bytes that are no image have no
+            Croissant type and are left out.
     """
     head, _ = card.split_front(card_text)
     licence = str(head.get("license", "other"))
@@ -134,6 +134,8 @@ def _data_type(kind: pa.DataType) -> str:
         return "sc:ImageObject"
     if pa.types.is_list(kind):
         return "" if pa.types.is_struct(kind.value_type) else _data_type(kind.value_type)
+    if pa.types.is_binary(kind):
+        return ""
     if pa.types.is_integer(kind):
         return "sc:Integer"
     return "sc:Float" if pa.types.is_floating(kind) else "sc:Text"

@@ -17,6 +17,7 @@ from trajectory_builder.export.request import (
     ExportReport,
     Request,
     check,
+    kernels_of,
     patches,
     plain,
     read_rows,
@@ -46,6 +47,14 @@ def _deepdeblur(row: dict[str, Any], key: str, request: Request) -> tuple[str, s
     return f"{home}/{blur}/{key}.png", f"{home}/sharp/{key}.png"
 
 
+def _kernels_name(row: dict[str, Any], request: Request) -> str:
+    """Where a pair's kernel file lies: in a folder that none of these trainers reads."""
+    home = row["split"]
+    if request.layout == "deepdeblur":
+        home = f"GOPRO_Large/{row['split']}/{plain(row['clip'])}"
+    return f"{home}/kernels/{row['key']}.npz"
+
+
 LAYOUTS: dict[str, Callable[[dict[str, Any], str, Request], tuple[str, str]]] = {
     "mprnet": _mprnet,
     "hinet": _hinet,
@@ -62,6 +71,8 @@ _READERS = {
 
 def export_folders(request: Request) -> ExportReport:
     """Write blurs and sharps into the folders of `request.layout`; same name, one pair.
+
+    Kernel files go into a folder `kernels` of their own, `KEY.npz` for the whole image.
 
     Whole images are hardlinked, referenced or copied as `request.files` says; crops are written.
 
@@ -114,6 +125,10 @@ def write_pairs(unit: Unit) -> dict[str, Any]:
     placing = Placing(request.files, allow_links=request.allow_links)
     made: set[Path] = set()
     for row in unit.rows:
+        if kernels_of(row) is not None:
+            name = _kernels_name(row, request)
+            placing.add_file(Path(row["kernels_path"]), out / name)
+            files[name] = {"bytes": row["kernel_bytes"]}
         if request.crop is None:
             names = place(row, row["key"], request)
             for name, kind in zip(names, ("blur", "sharp"), strict=True):

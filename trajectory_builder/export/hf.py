@@ -7,7 +7,7 @@ cannot page through; so the shards are written here, streamed, in row groups of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from trajectory_builder.export.request import (
     ExportReport,
     Request,
     check,
+    kernels_of,
     patches,
     read_rows,
     shards,
@@ -58,6 +59,8 @@ TRAJECTORY_SCHEMA = pa.schema(
     ]
 )
 """A row is a trajectory: its sharp image and its blurs by ascending n."""
+KERNELS = pa.field("kernels", pa.binary())
+"""The trajectory's kernel file (.npz, of the whole image), where the source knows of such files."""
 
 
 def export_hf(request: Request) -> ExportReport:
@@ -84,16 +87,18 @@ def export_hf(request: Request) -> ExportReport:
         front = {"configs": _configs(pairs), "task_categories": ["image-to-image"]}
         work.write_card(request, "Blur trajectories", pairs, _reading(), front)
         described = croissant.described(
-            (request.out / "README.md").read_text(), markers, schema_of(request)
+            (request.out / "README.md").read_text(), markers, schema_of(request, rows)
         )
         write_atomic(request.out / croissant.NAME, json.dumps(described, indent=1).encode())
     hint = f"datasets.load_dataset({str(request.out)!r})"
     return ExportReport(request.out, TARGET, pairs, len(units), made, hint)
 
 
-def schema_of(request: Request) -> pa.Schema:
+def schema_of(request: Request, rows: Sequence[dict[str, Any]]) -> pa.Schema:
     """The columns of the shards, with the entry by which `datasets` knows images."""
     schema = PAIR_SCHEMA if request.rows == "pair" else TRAJECTORY_SCHEMA
+    if "kernels_path" in rows[0]:
+        schema = schema.append(KERNELS)
     features = {"info": {"features": {field.name: _feature(field.type) for field in schema}}}
     return schema.with_metadata({b"huggingface": json.dumps(features).encode()})
 
@@ -125,7 +130,7 @@ def _reading() -> list[str]:
 def write_shard(unit: Unit) -> dict[str, Any]:
     """Write one Parquet shard; its marker. Memory holds one row group."""
     request = unit.request
-    schema = schema_of(request)
+    schema = schema_of(request, unit.rows)
     path = Path(unit.out) / unit.file
     rows = _pairs(unit) if request.rows == "pair" else _trajectories(unit)
     pairs = 0
@@ -151,7 +156,7 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     for row in rows:
         group.append(row)
         images = [row["sharp"], *([row["blur"]] if "blur" in row else row["blurs"])]
-        size += sum(len(image["bytes"]) for image in images)
+        size += sum(len(image["bytes"]) for image in images) + len(row["kernels"] or b"")
         if len(group) >= ROWS_A_GROUP or size >= BYTES_A_GROUP:
             yield group
             group, size = [], 0
@@ -162,9 +167,11 @@ def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _pairs(unit: Unit) -> Iterator[dict[str, Any]]:
     request = unit.request
     for row in unit.rows:
+        kernels = kernels_of(row)
         for patch in patches(row, request.crop, request.overlap):
             columns = {name: row[name] for name in PAIR_SCHEMA.names if name in row}
             yield columns | {
+                "kernels": kernels,
                 "blur": {"bytes": patch.blur, "path": f"{patch.key}.blur.png"},
                 "sharp": {"bytes": patch.sharp, "path": f"{patch.key}.sharp.png"},
                 "width": patch.width,
@@ -179,10 +186,12 @@ def _trajectories(unit: Unit) -> Iterator[dict[str, Any]]:
     request = unit.request
     for _, members in groupby(unit.rows, key=lambda row: row["trajectory_id"]):
         rows = list(members)
+        kernels = kernels_of(rows[0])
         cuts = [patches(row, request.crop, request.overlap) for row in rows]
         for same_place in zip(*cuts, strict=True):
             first = same_place[0]
             yield {
+                "kernels": kernels,
                 "trajectory_id": rows[0]["trajectory_id"],
                 "clip": rows[0]["clip"],
                 "sharp": {"bytes": first.sharp, "path": f"{first.key}.sharp.png"},

@@ -20,6 +20,7 @@ from trajectory_builder.export.request import (
     Request,
     check,
     expected_bytes,
+    kernels_of,
     patch_count,
     patches,
     read_rows,
@@ -32,6 +33,8 @@ PAIRS_A_COMMIT = 64
 COMPRESSION_LEVEL = 1
 """Third field of meta_info.txt. BasicSR's reader skips it."""
 META_INFO = "meta_info.txt"
+KERNELS = "kernels.lmdb"
+"""No trainer reads it; keys are those of whole pairs, without a crop's `_s001`."""
 
 
 def folder_names(split: str) -> tuple[str, str]:
@@ -104,12 +107,26 @@ def _write_split(request: Request, split: str, rows: list[dict[str, Any]]) -> di
                 sharps.put(patch.key, patch.sharp)
             lines += _meta_lines(row, request)
             bar.advance(1)
+    _write_kernels(request, split, rows)
     for home in homes:
         write_atomic(home / META_INFO, "".join(f"{line}\n" for line in lines).encode())
     files = {
         f"{split}/{home.name}/{META_INFO}": work.file_entry(home / META_INFO) for home in homes
     }
     return {"files": files, "split": split, "pairs": len(lines)}
+
+
+def _write_kernels(request: Request, split: str, rows: list[dict[str, Any]]) -> None:
+    """Fill `kernels.lmdb`: the kernel file (.npz, of the whole image) of each pair that has one."""
+    with_one = [row for row in rows if row.get("kernels_path")]
+    if not with_one:
+        return
+    home = request.out / split / KERNELS
+    home.mkdir(parents=True, exist_ok=True)
+    with _Database(home, sum(row["kernel_bytes"] for row in with_one) + (64 << 20)) as kernels:
+        for row in with_one:
+            if row["key"] not in kernels:
+                kernels.put(row["key"], kernels_of(row) or b"")
 
 
 def _patches(

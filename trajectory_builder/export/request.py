@@ -130,18 +130,26 @@ def check(request: Request) -> None:
 def read_rows(request: Request) -> list[dict[str, Any]]:
     """All rows in the manifests' order, with `key`, `blur_path` and `sharp_path` added.
 
+    Where the manifests know of kernel files, each row has `kernels_path` too, None without one.
+
     Raises:
         ManifestError: the manifest cannot be trusted, or a file is absent or outside.
     """
     found = manifest.read(request.source, allow_links=request.allow_links)
     names = keys(found.table["sample_id"].to_pylist())
+    with_kernels = "kernel_path" in found.table.column_names
     rows = []
     for index, row in enumerate(found.rows()):
         paths = {
             "blur_path": str(found.file(index, "blur_file_name").absolute()),
             "sharp_path": str(found.file(index, "sharp_file_name").absolute()),
         }
-        rows.append(row | paths | {"key": names[index]})
+        kernels: dict[str, str | None] = {}
+        if with_kernels:
+            there = row["kernel_path"] is not None
+            file = found.file(index, "kernel_path").absolute() if there else None
+            kernels["kernels_path"] = str(file) if file else None
+        rows.append(row | paths | kernels | {"key": names[index]})
     return rows
 
 
@@ -210,10 +218,25 @@ def _starts(length: int, crop: int, overlap: int) -> list[int]:
     return starts if starts[-1] == last else [*starts, last]
 
 
+def kernels_of(row: dict[str, Any]) -> bytes | None:
+    """The kernel file of a row's trajectory, of the whole image also where crops are exported.
+
+    Raises:
+        ExportError: it is not the file that the manifest tells of.
+    """
+    if row.get("kernels_path") is None:
+        return None
+    return _checked(row, "kernels", row["kernel_sha256"])
+
+
 def _payload(row: dict[str, Any], kind: str) -> bytes:
+    return _checked(row, kind, row[f"{kind}_sha256"])
+
+
+def _checked(row: dict[str, Any], kind: str, sha256: str) -> bytes:
     path = row[f"{kind}_path"]
     payload = images.read_bytes(path)
-    if hashlib.sha256(payload).hexdigest() != row[f"{kind}_sha256"]:
+    if hashlib.sha256(payload).hexdigest() != sha256:
         raise ExportError(
             f"the {kind} of {row['sample_id']} is not the file that the manifest tells of",
             where=path,

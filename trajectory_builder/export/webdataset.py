@@ -14,6 +14,7 @@ from trajectory_builder.export.request import (
     Patch,
     Request,
     check,
+    kernels_of,
     patches,
     read_rows,
     shards,
@@ -31,6 +32,8 @@ JSON_COLUMNS = (
 
 def export_webdataset(request: Request) -> ExportReport:
     """Write `SPLIT-000000.tar`, ... with `KEY.blur.png`, `KEY.json`, `KEY.sharp.png` a pair.
+
+    `KEY.kernels.npz` is there too for a pair whose trajectory has a kernel file.
 
     Times, owners and modes in the tars are fixed and members sorted, so equal data give equal
     shards. `export.json` lists every shard with its pairs, bytes and SHA-256: a tar that was cut
@@ -86,8 +89,9 @@ def write_shard(unit: Unit) -> dict[str, Any]:
         tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for row in unit.rows:
+            kernels = kernels_of(row)
             for patch in patches(row, request.crop, request.overlap):
-                _add(tar, patch, row)
+                _add(tar, patch, row, kernels)
                 count += 1
     return {
         "files": {unit.file: work.file_entry(path)},
@@ -96,7 +100,7 @@ def write_shard(unit: Unit) -> dict[str, Any]:
     }
 
 
-def _add(tar: tarfile.TarFile, patch: Patch, row: dict[str, Any]) -> None:
+def _add(tar: tarfile.TarFile, patch: Patch, row: dict[str, Any], kernels: bytes | None) -> None:
     described = {name: row[name] for name in JSON_COLUMNS}
     described |= {"width": patch.width, "height": patch.height}
     described |= {"left": patch.left, "top": patch.top}
@@ -105,7 +109,9 @@ def _add(tar: tarfile.TarFile, patch: Patch, row: dict[str, Any]) -> None:
         "json": json.dumps(described, sort_keys=True).encode(),
         "sharp.png": patch.sharp,
     }
-    for field, payload in members.items():
+    if kernels is not None:
+        members["kernels.npz"] = kernels
+    for field, payload in sorted(members.items()):
         info = tarfile.TarInfo(f"{patch.key}.{field}")
         info.size = len(payload)
         info.mode = 0o644

@@ -62,9 +62,17 @@ def claimed(
     with folder.lock():
         digest = hashlib.sha256()
         for row in rows:
-            digest.update(f"{row['key']}\0{row['blur_sha256']}\0{row['sharp_sha256']}\n".encode())
+            files = [row[f"{kind}_sha256"] for kind in ("blur", "sharp")]
+            files += [row["kernel_sha256"]] if row.get("kernels_path") else []
+            digest.update("\0".join([row["key"], *files, "\n"]).encode())
         config = request.config(target) | {"rows_sha256": digest.hexdigest()}
-        held = folder.read_json(CONFIG)
+        held = folder.read_sealed(CONFIG)
+        if held is None and (request.out / CONFIG).exists():
+            raise StoreError(
+                "the note of which export this folder holds is damaged",
+                where=f"{request.out}/{CONFIG}",
+                cure="choose another --out, or delete the folder and run the same command again",
+            )
         stored = held.get("config") if held is not None else None
         if held is not None and stored != config:
             stored = stored or {}
@@ -84,7 +92,7 @@ def claimed(
                     cure="choose another --out",
                     exit_code=ExitCode.OTHER_CONFIG,
                 )
-            write_atomic(request.out / CONFIG, json.dumps({"config": config}).encode())
+            folder.write_sealed(CONFIG, {"config": config})
         folder.remove_temporaries()
         yield folder
 

@@ -19,6 +19,7 @@ from trajectory_builder.errors import ExitCode, TrajbuildError, printable
 from trajectory_builder.images import Pixels, encode_png
 from trajectory_builder.progress import Progress
 from trajectory_builder.sample.scenes import CLIPS, SampleClip, render_frame
+from trajectory_builder.sample.video import add_video
 from trajectory_builder.store import TEMPORARY, write_atomic
 
 RECORD = "sample.json"
@@ -35,7 +36,10 @@ class SampleError(TrajbuildError):
 
 @dataclass(frozen=True, slots=True)
 class SampleReport:
-    """What stands in the sample's folder: counts, bytes, and how many files this run wrote."""
+    """What stands in the sample's folder: counts, bytes, and how many files this run wrote.
+
+    Counts and bytes are of the two trees; `video` is None where PyAV is not installed.
+    """
 
     out: Path
     clips: int
@@ -44,6 +48,7 @@ class SampleReport:
     files: int
     size_bytes: int
     written: int
+    video: Path | None
 
     @property
     def src(self) -> Path:
@@ -56,15 +61,17 @@ class SampleReport:
         sizes = {"files": self.files, "size_bytes": self.size_bytes, "written": self.written}
         frames_root = str(self.out / FRAMES_ROOT)
         paths = {"out": str(self.out), "src": str(self.src), "frames_root": frames_root}
+        paths |= {"video": str(self.video)} if self.video else {}
         return {"schema_version": 1, **paths, **counts, **sizes}
 
 
 def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
     """Write the sample's two trees into `out`: 260 frames and 26 pairs of 384 x 216, 50 MB.
 
-    The pixels are the same on every machine; the files too where the PNG writer is the same. A
-    file that is already there and equal is left as it is, so a killed run is repeated by calling
-    again, and a damaged sample is mended. Files that are not the sample's are left alone.
+    Beside them stands a slow-motion video of one sequence, where PyAV is installed. The pixels of
+    the trees are the same on every machine; the files too where the PNG writer is the same. A file
+    that is already there and equal is left as it is, so a killed run is repeated by calling again,
+    and a damaged sample is mended. Files that are not the sample's are left alone.
 
     Args:
         out: a folder that is new, empty, or holds a sample.
@@ -76,7 +83,7 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
     try:
         sums = _claim(out)
         if sums and _is_whole(out, sums):
-            return _report(out, sums, written=0)
+            return _report(out, sums, written=0, video=add_video(out))
         sums, written = {}, 0
         with Progress(_files_in_all(), "files", shown=show_progress) as progress:
             for name, payload in _files():
@@ -84,7 +91,7 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
                 written += _write_if_changed(out / name, payload)
                 progress.advance(1)
         _write_record(out, sums)
-        return _report(out, sums, written=written)
+        return _report(out, sums, written=written, video=add_video(out))
     except OSError as error:
         raise SampleError(
             f"the sample cannot be written: {error.strerror or error}",
@@ -93,7 +100,7 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
         ) from error
 
 
-def _report(out: Path, sums: dict[str, str], *, written: int) -> SampleReport:
+def _report(out: Path, sums: dict[str, str], *, written: int, video: Path | None) -> SampleReport:
     return SampleReport(
         out=out,
         clips=len(CLIPS),
@@ -102,6 +109,7 @@ def _report(out: Path, sums: dict[str, str], *, written: int) -> SampleReport:
         files=len(sums),
         size_bytes=sum((out / name).stat().st_size for name in sums),
         written=written,
+        video=video,
     )
 
 

@@ -6,8 +6,9 @@ Two trees exist: `GOPRO_Large` (blur, blur_gamma and sharp of the official pairs
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 
 SEQUENCE_NAME = re.compile(r"GOPR\d{4}_(\d\d)_(\d\d)")
 SPLITS = ("train", "test")
+PAIR_FOLDERS = ("sharp", "blur", "blur_gamma")
 HOME = "https://seungjunnah.github.io/Datasets/gopro"
 OTHER_SETS = {
     "hide": re.compile(r"HIDE|GT$|test-close-ups$"),
@@ -77,6 +79,27 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
     return Trees(pairs, found)
 
 
+def names_sha256(trees: Trees) -> str:
+    """Digest of the names of all sequences and of all files in them: all that a plan reads."""
+    digest = hashlib.sha256()
+    for root, kinds in ((trees.pairs, PAIR_FOLDERS), (trees.frames, ("",))):
+        for split in SPLITS if root else ():
+            home = f"{root}/{split}"
+            sequences = [name for name in _listed(home) if SEQUENCE_NAME.fullmatch(name)]
+            for path in [f"{home}/{name}/{kind}" for name in sequences for kind in kinds]:
+                text = "\0".join([path.removeprefix(str(root)), *_listed(path), ""])
+                digest.update(os.fsencode(text))
+    return digest.hexdigest()
+
+
+def _listed(folder: str) -> list[str]:
+    """Sorted names; one that no file can have where `folder` is none that can be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return ["/"]
+
+
 def _kind(folder: Path) -> str | None:
     """`pairs`, `frames` or None, by the first sequence folders that have anything in them."""
     for split in SPLITS:
@@ -104,6 +127,8 @@ def _not_gopro(src: Path) -> SourceError:
             cure="give the folder GOPRO_Large",
         )
     if src.is_file():
+        import zipfile
+
         archive = zipfile.is_zipfile(src)
         cure = "unpack it and give the folder GOPRO_Large" if archive else "give its folder"
         kind = "an archive" if archive else "a file"
