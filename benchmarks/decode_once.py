@@ -5,7 +5,7 @@
 A 720p clip at 240 fps is made: a hand-held pan over a photograph with sensor noise, H.264 at
 30 Mbit/s, which is what an iPhone writes at 240 fps, pixel for pixel (480 MB a minute of 1080p by
 its settings page). `--mbit 0` leaves out the noise and takes crf 20: a tenth of the bytes, and
-the least that a decoder can cost. In turn, on one thread each:
+the least that a decoder can cost. In turn, on one thread each, in processor time:
 
 - decode: PyAV alone, frames left as they are coded: nothing that a mean could use;
 - plain PyAV: decode and `to_ndarray(format="rgb24")`, as scripts do. FFmpeg's fast conversion, up
@@ -168,9 +168,9 @@ def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, A
         for name, job in jobs.items():
             if name == "script" and turn:
                 continue
-            started = time.perf_counter()
+            started = time.process_time()
             job()
-            taken[name].append(time.perf_counter() - started)
+            taken[name].append(time.process_time() - started)
     took = {name: statistics.median(values) for name, values in taken.items()}
     return [
         {"what": name, "ms a frame": round(1000 * value / frames, 2),
@@ -199,8 +199,9 @@ def main() -> None:
         text = [
             "# Decoding once", "",
             f"{report['machine']}; load before the start {report['load']}. {given.frames} frames of"
-            f" 1280 x 720, {size:.1f} kB each; medians of {given.rounds} rounds taken in turn, one"
-            " thread. Made by `benchmarks/decode_once.py`, which says what each row does.", "",
+            f" 1280 x 720, {size:.1f} kB each; medians of {given.rounds} rounds taken in turn,"
+            " processor time of one thread. Made by `benchmarks/decode_once.py`, which says what"
+            " each row does.", "",
             *table(rows),
         ]  # fmt: skip
         given.out.parent.mkdir(parents=True, exist_ok=True)

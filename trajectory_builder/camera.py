@@ -26,6 +26,8 @@ from trajectory_builder.errors import ExitCode, TrajbuildError, printable
 Pixels = npt.NDArray[Any]
 Light = npt.NDArray[np.float32]
 
+BUILT_IN = ("srgb", "gamma2.2")
+
 CLIPPED = 0.98
 """Ours: stored values from 98 % of the full scale on count as clipped."""
 
@@ -231,6 +233,12 @@ def response_curve(name: str) -> Curve:
             where=printable(name),
         )
     return Curve(table[:, 0], table[:, 1])
+
+
+def curve_sha256(name: str) -> str:
+    """Digest of a response curve's points: a curve file that changes makes another set."""
+    curve = response_curve(name)
+    return hashlib.sha256(curve.light.tobytes() + curve.value.tobytes()).hexdigest()
 
 
 def light_of(pixels: Pixels, curve: Curve, highlight: float = 1.0) -> Light:

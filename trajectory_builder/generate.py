@@ -126,7 +126,10 @@ def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
     told = choice.recipe.as_data()
     if request.camera:
         told["average"] = "camera"
-        parts["camera"] = camera.parse(request.camera).as_text()
+        settings = camera.parse(request.camera)
+        parts["camera"] = settings.as_text()
+        if settings.response not in camera.BUILT_IN:
+            parts["response_sha256"] = camera.curve_sha256(settings.response)
     return parts | {
         "source": "footage",
         "recipe": told,

@@ -68,7 +68,7 @@ def small(pixels: npt.NDArray[Any]) -> Small:
 
 
 def small_of_luma(luma: Gray, *, full_range: bool, turns: int) -> Small:
-    """Small copies of a frame from its stored luma: a fifth of what they cost from RGB.
+    """Small copies of a frame from its stored luma: half of what they cost from RGB.
 
     Args:
         luma: (h, w) as the file stores it.

@@ -339,6 +339,16 @@ def test_interpolated_rows_say_so_and_keep_true_sharps(clip, tmp_path):
         assert (sharp == frames[row["center_index"] // 4]).all()
 
 
+def test_changed_curve_file_is_another_config(clip, tmp_path):
+    curve = tmp_path / "curve.txt"
+    configs = []
+    for middle in (0.2, 0.3):
+        curve.write_text(f"0 0\n{middle} 0.5\n1 1\n")
+        request = FootageRequest((clip,), camera=f"response={curve}")
+        configs.append(generate.plan_footage(request).config)
+    assert configs[0]["response_sha256"] != configs[1]["response_sha256"]
+
+
 def test_camera_settings_are_told_per_row(clip, tmp_path):
     make(tmp_path / "out", clip, camera="shot=0.0001..0.001,jpeg=70..95", n_frames=(5, 7))
     rows = rows_of(tmp_path / "out")
