@@ -345,8 +345,8 @@ def to_markdown(told: dict[str, Any]) -> str:
         " of training, not on the test clips.",
         f"Clips of {tiny_data.WIDTH} x {tiny_data.HEIGHT} pixels, n = {LEVELS}; PSNR and SSIM are"
         " means over images, on 8-bit RGB.",
-        f"Deconvolution is scored on one trajectory of {told['deconvolved_every']}; if that is not 1,"
-        " its rows are means over fewer images than the others.",
+        f"Deconvolution is scored on one trajectory of {told['deconvolved_every']}: where that is"
+        " not 1, its rows are means over fewer images than the others.",
         f"The pictures move {tiny_data.SPEED[0]} to {tiny_data.SPEED[1]} pixels a frame on average."
         " At any speed t cannot be read off kernels: a short window of a fast motion has the kernel"
         " of a long window of a slow one. The best guess from the true length of the camera's way"
