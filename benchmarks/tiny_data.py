@@ -3,29 +3,48 @@
 Windows of the sample's scenes, 128 x 96 pixels from the middle of each frame. Two scenes are known,
 the two others are new. Training and "new motion" look at the known scenes at other times, so the
 camera and the cut-out move in other ways over the same photographs.
+
+A clip is 13 frames, one trajectory, taken where the picture moves `SPEED` pixels a frame on
+average. At any speed t could not be read off kernels: a short window of a fast motion has the
+kernel of a long window of a slow one (`t_error_of_lengths` measures it).
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from trajectory_builder.averaging import mean_of_window
 from trajectory_builder.images import encode_png
-from trajectory_builder.sample import render_frame
+from trajectory_builder.sample import render_frame, scenes
+from trajectory_builder.trajectory import GOPRO_FPS, timestep
 
 WIDTH, HEIGHT = 128, 96
 N_FRAMES = 13
-PAIRS = 5
-FRAMES_APART = 90  # between the first frames of two clips, 0.375 s: clips never share a frame
-TRAIN_CLIPS, TEST_CLIPS = 8, 2
+LEVELS = (7, 11, 13)
+"""The windows that are scored: GoPro's own."""
+SPEED = (1.15, 1.4)
+TRAIN_CLIPS, TEST_CLIPS = 66, 10  # a scene; a tenth of the training clips is held out
+APART = 30  # ranks between the first frames of two clips; a window has 13
 KNOWN = {"garage": "GOPR9001_07_00", "table": "GOPR9003_11_03"}
 NEW = {"cat": "GOPR9002_11_00", "launch": "GOPR9005_11_00"}
 Image = NDArray[np.uint8]
+
+
+class TinyClip(NamedTuple):
+    """One clip: `start` is the rank of its first frame in the scene's time."""
+
+    split: str
+    name: str
+    scene: str
+    start: int
 
 
 def frame(scene: str, rank: float) -> Image:
@@ -35,46 +54,113 @@ def frame(scene: str, rank: float) -> Image:
     return np.ascontiguousarray(whole[top : top + HEIGHT, left : left + WIDTH])
 
 
-def clips() -> list[tuple[str, str, str, int]]:
-    """(split, clip, scene, first rank) of all clips."""
-    found = []
-    for number, scene in enumerate(KNOWN | NEW):
-        known = scene in KNOWN
-        for take in range(TRAIN_CLIPS * known + TEST_CLIPS):
-            split = "train" if known and take < TRAIN_CLIPS else "test"
-            name = f"GOPR91{number}{take:01d}_{N_FRAMES}_00"
-            found.append((split, name, scene, take * FRAMES_APART))
-    return found
+@cache
+def clips() -> tuple[TinyClip, ...]:
+    """All clips; those of the test split come after those of the training split in time."""
+    found: list[TinyClip] = []
+    for scene in KNOWN | NEW:
+        count = TRAIN_CLIPS * (scene in KNOWN)
+        for number, start in enumerate(_starts(scene, count + TEST_CLIPS)):
+            split = "train" if number < count else "test"
+            found.append(TinyClip(split, f"GOPR{9200 + len(found)}_{N_FRAMES}_00", scene, start))
+    return tuple(found)
 
 
-def scene_of(clip: str) -> str:
-    """The scene that a clip shows."""
-    return next(scene for _, name, scene, _ in clips() if name == clip)
+def clip(name: str) -> TinyClip:
+    """The clip of that name."""
+    return next(one for one in clips() if one.name == name)
 
 
-def first_rank(clip: str) -> int:
-    """The scene's time at the clip's first frame."""
-    return next(rank for _, name, _, rank in clips() if name == clip)
+def seconds(scene: str, rank: float) -> float:
+    """The scene's time at a rank."""
+    return scenes.clip((KNOWN | NEW)[scene]).starts_at + rank / GOPRO_FPS
+
+
+def speed(scene: str, first: int, n_frames: int) -> float:
+    """Mean way of a window's pixels, in pixels a frame; first is the window's first rank."""
+    times = [seconds(scene, first + k) for k in range(n_frames)]
+    looks = scenes.SCENES[scene]
+    cover = float(cutout(scene, times[n_frames // 2]).mean())
+    back, front = (
+        _way([matrix(looks, t) for t in times])
+        for matrix in (scenes.background_matrix, scenes.foreground_matrix)
+    )
+    return (1 - cover) * back + cover * front
+
+
+def cutout(scene: str, at: float) -> NDArray[np.float64]:
+    """How much of each pixel the cut-out covers at a time, (HEIGHT, WIDTH) in [0, 1]."""
+    looks = scenes.SCENES[scene]
+    mask = scenes._CUTOUTS[looks.cutout]()[..., 3]
+    from_corner = np.array([[1, 0, 0.5 - WIDTH / 2], [0, 1, 0.5 - HEIGHT / 2], [0, 0, 1.0]])
+    half = np.array([[0, 0, 0.5], [0, 0, 0.5]])
+    matrix = scenes.foreground_matrix(looks, at) @ from_corner - half
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(mask, matrix, (WIDTH, HEIGHT), flags=flags), np.float64) / 255
+
+
+def t_error_of_lengths(scene: str = "garage", minutes: float = 2.0) -> float:
+    """Mean error of t when it is guessed from the length of the camera's way, at any speed.
+
+    The guess is the best one: the median t of all windows of about that length.
+    """
+    matrices = [
+        scenes.background_matrix(scenes.SCENES[scene], rank / GOPRO_FPS)
+        for rank in range(round(minutes * 60 * GOPRO_FPS))
+    ]
+    way = np.concatenate([[0.0], np.cumsum(_steps(matrices))])
+    middles = np.arange(N_FRAMES, len(way) - N_FRAMES)
+    lengths = np.concatenate([way[middles + n // 2] - way[middles - n // 2] for n in LEVELS])
+    t = np.repeat([timestep(n) for n in LEVELS], len(middles)).astype(float)
+    parts = np.array_split(t[np.argsort(lengths)], 100)
+    return float(np.concatenate([np.abs(part - np.median(part)) for part in parts]).mean())
 
 
 def make(folder: Path) -> Path:
-    """Write the clips and let `trajbuild expand` make every trajectory; returns the data set."""
-    out = folder / "data"
-    if (out / "build.json").is_file():
+    """Write the clips, let `trajbuild` make every trajectory and hold clips out; gives the set."""
+    out, whole = folder / "data", folder / "expanded"
+    if (out / "test" / "metadata.parquet").is_file():
         return out
     for split, name, scene, start in clips():
-        images = [frame(scene, start + rank) for rank in range(PAIRS * N_FRAMES)]
+        images = [frame(scene, start + rank) for rank in range(N_FRAMES)]
         for rank, image in enumerate(images):
             _write(folder / "GOPRO_Large_all" / split / name / f"{rank + 1:06d}.png", image)
-        for pair in range(PAIRS):
-            window = images[pair * N_FRAMES : (pair + 1) * N_FRAMES]
-            pairs = folder / "GOPRO_Large" / split / name
-            _write(pairs / "blur" / f"{pair + 1:06d}.png", mean_of_window(window))
-            _write(pairs / "sharp" / f"{pair + 1:06d}.png", window[N_FRAMES // 2])
-    command = [sys.executable, "-m", "trajectory_builder", "expand"]
-    command += ["--src", str(folder / "GOPRO_Large"), "--out", str(out), "--expand-test"]
-    subprocess.run([*command, "--recipe", "full-trajectory", "--jobs", "1"], check=True)
+        pairs = folder / "GOPRO_Large" / split / name
+        _write(pairs / "blur" / "000001.png", mean_of_window(images))
+        _write(pairs / "sharp" / "000001.png", images[N_FRAMES // 2])
+    source = folder / "GOPRO_Large"
+    for words in (
+        f"expand --src {source} --out {whole} --expand-test --recipe full-trajectory --jobs 1",
+        f"split {whole} --out {out} --into train=0.9,validation=0.1 --by clip",
+    ):
+        subprocess.run([sys.executable, "-m", "trajectory_builder", *words.split()], check=True)
     return out
+
+
+def _starts(scene: str, count: int) -> list[int]:
+    """First ranks of windows whose speed is in `SPEED`, all of them and their inner 7 frames."""
+    found: list[int] = []
+    rank = 0
+    while len(found) < count:
+        inner = rank + (N_FRAMES - 7) // 2
+        fits = SPEED[0] <= speed(scene, rank, N_FRAMES) <= SPEED[1]
+        if fits and SPEED[0] <= speed(scene, inner, 7) <= SPEED[1]:
+            found.append(rank)
+            rank += APART
+        else:
+            rank += 3
+    return found
+
+
+def _way(matrices: list[NDArray[np.float64]]) -> float:
+    return float(_steps(matrices).mean())
+
+
+def _steps(matrices: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Pixels that the picture's middle moves from each frame to the next."""
+    scale = np.hypot(matrices[0][0, 0], matrices[0][1, 0])  # pixels of the layer for one of ours
+    seen = np.stack([matrix[:, 2] for matrix in matrices])
+    return np.asarray(np.hypot(*np.diff(seen, axis=0).T) / scale)
 
 
 def _write(path: Path, image: Image) -> None:

@@ -8,7 +8,6 @@ is right; these pixels are few.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import tiny_data
 import torch
@@ -17,27 +16,22 @@ from torch import Tensor
 
 from fidediff_model.reblur import reblur
 from trajectory_builder.sample import scenes
-from trajectory_builder.trajectory import GOPRO_FPS
 
 SIDE = 19
 ITERATIONS = 20
 
 
-def true_kernels(clip: str, pair: int, n_frames: int) -> Tensor:
-    """The kernels (1, 361, H, W) of the blur of a clip's pair (0, 1, ...) over n frames."""
-    name = (tiny_data.KNOWN | tiny_data.NEW)[tiny_data.scene_of(clip)]
-    known = scenes.clip(name)
-    scene = scenes.SCENES[known.scene]
-    centre = tiny_data.first_rank(clip) + pair * tiny_data.N_FRAMES + tiny_data.N_FRAMES // 2
-    times = [
-        known.starts_at + (centre + k) / GOPRO_FPS
-        for k in range(-(n_frames // 2), n_frames // 2 + 1)
-    ]
-    middle = times[n_frames // 2]
+def true_kernels(clip: str, n_frames: int) -> Tensor:
+    """The kernels (1, 361, H, W) of a clip's blur over n frames."""
+    wanted = tiny_data.clip(clip)
+    scene = scenes.SCENES[wanted.scene]
+    centre = wanted.start + tiny_data.N_FRAMES // 2
+    reach = n_frames // 2
+    times = [tiny_data.seconds(wanted.scene, centre + k) for k in range(-reach, reach + 1)]
+    middle = times[reach]
     layers = [scenes.background_matrix, scenes.foreground_matrix]
     back, front = (_splat([_between(m(scene, middle), m(scene, t)) for t in times]) for m in layers)
-    mask = _alpha(scene, middle)
-    kernels = np.where(mask > 0.5, front, back)
+    kernels = np.where(tiny_data.cutout(wanted.scene, middle) > 0.5, front, back)
     return torch.from_numpy(kernels.astype(np.float32))[None]
 
 
@@ -86,16 +80,3 @@ def _splat(maps: list[NDArray[np.float64]]) -> NDArray[np.float64]:
                 taps = (top + down + reach) * SIDE + left + right + reach
                 np.add.at(kernels, (taps, places[0], places[1]), weight / len(maps))
     return kernels
-
-
-def _alpha(scene: scenes.Scene, seconds: float) -> NDArray[np.float64]:
-    """How much of each pixel the cut-out covers, (H, W) in [0, 1]."""
-    mask = scenes._CUTOUTS[scene.cutout]()[..., 3]
-    to_mask = scenes.foreground_matrix(scene, seconds)
-    from_corner = np.array(
-        [[1, 0, 0.5 - tiny_data.WIDTH / 2], [0, 1, 0.5 - tiny_data.HEIGHT / 2], [0, 0, 1.0]]
-    )
-    matrix = to_mask @ from_corner - np.array([[0, 0, 0.5], [0, 0, 0.5]])
-    size = (tiny_data.WIDTH, tiny_data.HEIGHT)
-    seen = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return np.asarray(seen, np.float64) / 255

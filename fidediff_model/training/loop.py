@@ -128,12 +128,14 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
 
 @contextmanager
 def running(state: State) -> Iterator[None]:
-    """Round the steps: signals wait for a step's end, and a dead process is told of in words."""
-    with _noting_signals(state), processes.telling_lost_ones(state.run.accelerator.num_processes):
-        try:
-            yield
-        finally:
-            state.run.close()
+    """Round the steps: signals wait for a step's end; a dead process, a full disk are told of."""
+    run = state.run
+    with ExitStack() as stack:
+        stack.callback(run.close)
+        stack.enter_context(run_folder.telling_a_full_disk(run.run_dir))
+        stack.enter_context(processes.telling_lost_ones(run.accelerator.num_processes))
+        stack.enter_context(_noting_signals(state))
+        yield
 
 
 def trajectories_a_step(run: Run) -> int:

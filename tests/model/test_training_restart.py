@@ -79,10 +79,12 @@ def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path, data):
-    settings = {"steps": 1, "gan_weight": 0.5, "clip": 1e9, "accumulate": 2}
-    for process in spawn_two(command(tmp_path / "two", data, **settings, batch=1)):
+    # The one process takes its doubled batch in pieces of the same size: two images at once round
+    # otherwise than one after the other, 6e-5 of the largest here without any second process.
+    settings = {"steps": 1, "gan_weight": 0.5, "clip": 1e9, "batch": 1}
+    for process in spawn_two(command(tmp_path / "two", data, **settings, accumulate=2)):
         _finish(process)
-    _finish(spawn(command(tmp_path / "one", data, **settings, batch=2)))
+    _finish(spawn(command(tmp_path / "one", data, **settings, accumulate=4)))
     for name in ("model", "discriminator"):
         # After the first step AdamW's first moment is a tenth of the gradient.
         file = f"checkpoints/step-000001/optimizer-{name}.safetensors"
@@ -91,8 +93,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path
         largest = max(float(one[key].abs().max()) for key in moments)
         assert largest > 0
         for key in moments:
-            # Rounding alone: other batch sizes take other orders of sums, through a random VAE.
-            assert float((one[key] - two[key]).abs().max()) <= 1e-4 * largest
+            assert float((one[key] - two[key]).abs().max()) <= 1e-6 * largest
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """Settings and run folders: what is refused, what may change, what is written."""
 
+import json
+import resource
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -91,6 +94,45 @@ def test_a_base_model_that_is_not_there_is_refused(tmp_path, data):
     asked = request(tmp_path / "run", data)
     absent = start.Request(**{**vars(asked), "base_model": str(tmp_path / "sd21")})
     assert "there is no folder" in _refusal(base.train, absent).what
+
+
+def test_a_base_model_that_predicts_v_is_refused_before_the_run_begins(tmp_path, data):
+    for part in ("unet", "vae", "scheduler"):
+        (tmp_path / "sd21" / part).mkdir(parents=True)
+    told = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
+    (tmp_path / "sd21/scheduler/scheduler_config.json").write_text(json.dumps(told))
+    asked = request(tmp_path / "run", data)
+    other = start.Request(**{**vars(asked), "base_model": str(tmp_path / "sd21")})
+    assert _refusal(base.train, other).what == "the base model predicts v, not epsilon"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_without_trajectories_is_refused(tmp_path):
+    loose = make_data(tmp_path / "data", n_frames=(7,), timestep=None)
+    error = _refusal(base.train, request(tmp_path / "run", loose))
+    assert "states a timestep" in error.what
+
+
+def test_a_manifest_of_another_schema_version_is_refused(tmp_path):
+    later = make_data(tmp_path / "data")
+    path = later / "train/metadata.parquet"
+    table = pq.read_table(path)
+    version = {b"trajbuild.format_version": b"2"}
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | version), path)
+    error = _refusal(base.train, request(tmp_path / "run", later))
+    assert "schema version 2" in error.what
+
+
+@pytest.mark.parametrize(("at_most", "begun"), [(500, False), (9000, True)])
+def test_a_full_disk_is_told_with_the_cure(tmp_path, data, at_most, begun):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, hard))
+    try:
+        error = _refusal(base.train, request(tmp_path / "run", data, steps=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "run the same command again" in error.cure
+    assert (tmp_path / "run/config.yaml").exists() is begun
 
 
 @pytest.mark.parametrize(("stage", "before"), [("kernel", "base"), ("control", "kernel")])

@@ -33,7 +33,7 @@ def runs(tmp_path_factory, data):
     base.train(request(home / "base", data, gan_weight=0.5, **scored))
     given = {"stage": "kernel", "start": home / "base"}
     kernel.train(request(home / "kernel", data, **given, **scored))
-    given = {"stage": "control", "start": home / "kernel"}
+    given = {"stage": "control", "start": home / "kernel", "tensorboard": True}
     control.train(request(home / "control", data, **given, **scored))
     return home
 
@@ -93,6 +93,17 @@ def test_validation_of_kernels_compares_with_identity(runs):
 
 def test_a_panel_of_pictures_is_written(runs):
     assert (runs / "control/panels/step-000002.png").stat().st_size > 1000
+
+
+def test_tensorboard_shows_losses_rates_speed_memory_and_a_panel(runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(runs / "control/tensorboard")).Reload().Tags()
+    train = {f"train/{name}" for name in ("loss", "time", "t_error", "grad_norm", "rate_model")}
+    speed = {"speed/images_per_second", "speed/memory_mib"}
+    scores = {"validation/psnr", "validation/trajectory_gap"}
+    assert train | speed | scores <= set(board["scalars"])
+    assert board["images"] == ["panel"]
 
 
 def test_the_log_has_no_clock_in_it(runs):
