@@ -71,7 +71,10 @@ class BuildReport:
 
 def default_out(src: Path) -> Path:
     """Where `expand` writes unless told: the source's name and `_trajectories`, beside it."""
-    src = src.resolve()
+    try:
+        src = src.resolve()
+    except (OSError, RuntimeError):  # links in a circle; looking for the trees tells it
+        src = src.absolute()
     return src.with_name(src.name + "_trajectories")
 
 

@@ -251,6 +251,15 @@ def recorded_sha256(path: Path) -> str | None:
         return None
 
 
+def _readable(path: Path) -> Path | pa.BufferReader:
+    """What pyarrow can open: it takes names in UTF-8 only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return pa.BufferReader(path.read_bytes())
+    return path
+
+
 def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
     """Open one manifest file to be read in parts: the open file and its metadata.
 
@@ -268,7 +277,7 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
                 where=f"{path}, SHA-256 in build.json",
                 cure=damaged,
             )
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(_readable(path), page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             f"the manifest is damaged or cannot be read: {str(error).splitlines()[0]}",

@@ -158,12 +158,18 @@ def trajbuild(*args, cwd=None, env=None, timeout=120):
     )  # fmt: skip
 
 
+_OF_ONE_RUN = ("build.json", "finished.json", "lock", "holder.json")
+
+
 def tree(folder):
-    """Relative name of each file -> SHA-256 of its content, build.json's and lock's aside."""
+    """Relative name of each file -> SHA-256 of its content.
+
+    Left out: what holds the time (build.json, and finished.json with its digest), and the lock.
+    """
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("build.json", "lock", "holder.json")
+        if path.is_file() and path.name not in _OF_ONE_RUN
     }
 
 

@@ -329,7 +329,7 @@ import torch
 torch.set_num_threads(1)
 from small_model import scene, tensor
 from fidediff_model.model import FideDiff
-from fidediff_model.restore import ReadyModel, Settings
+from fidediff_model.restore import DeviceError, ReadyModel, Settings
 model = FideDiff.load(sys.argv[1])
 settings = Settings(device="cpu", timestep=200.0)
 ready = ReadyModel(model, settings, torch.device("cpu"))
@@ -338,9 +338,14 @@ ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 # How much the whole takes depends on the allocator, so the limit comes down until it is too much.
 for extra in range(210, 80, -15):
-    limit = used + (extra << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    answer = ready.run(tensor(scene(320, 320)))
+    for more in (0, 4, 8, 12):  # where not even the smallest parts fit, a little back up
+        limit = used + (extra + more << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        try:
+            answer = ready.run(tensor(scene(320, 320)))
+            break
+        except DeviceError:
+            continue
     if answer.notes:
         break
 print(answer.notes, tuple(answer.images.shape))
