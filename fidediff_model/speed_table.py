@@ -14,9 +14,6 @@ PAPER_SECONDS = (
 )
 """Seconds per GoPro image (1280 x 720) as the paper, arXiv 2510.01641, gives them."""
 
-AIMS = {(4, True): 0.35, (8, False): 0.06}
-"""Aims on an H100/H200-class GPU in seconds, by latent stride and control (ours)."""
-
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Rows of variants, then their parts, then the paper's rows."""

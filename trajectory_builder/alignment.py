@@ -26,8 +26,6 @@ from trajectory_builder.store import OutputFolder
 Pixels = npt.NDArray[np.uint8]
 REACH = 8
 """Ours: a sharp image is looked for so many frames before and after its expected rank."""
-QUICK_PAIRS = 3
-"""Ours: first, middle and last pair of a clip; a shift or a doubled frame moves the last."""
 GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 PAIRS_A_TASK = 8
 NO_CORRECTIONS = Corrections()
@@ -171,8 +169,8 @@ def check(
 
     Args:
         plan: with both trees among its roots.
-        level: `quick` looks at `QUICK_PAIRS` pairs of a clip, and at all of a clip where those do
-            not agree with the plan; `full` looks at all.
+        level: `quick` looks at three pairs of a clip, and at all of a clip where those do not
+            agree with the plan; `full` looks at all.
         jobs: worker processes.
         only: names of the clips to check; all when None.
     """
@@ -236,6 +234,7 @@ def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[_Task]:
             part = rows[begin : begin + PAIRS_A_TASK]
             yield _Task(_near(clip, part), part, {row["sample_id"] for row in part}, roots)
         return
+    # Ours: a shift or a doubled frame moves the last pair at the latest.
     middle = rows[len(rows) // 2]
     few = {row["sample_id"]: row for row in (rows[0], middle, rows[-1])}
     yield _Task(_near(clip, few.values()), list(few.values()), {middle["sample_id"]}, roots)

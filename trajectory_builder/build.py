@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -346,11 +345,6 @@ def needed_bytes(plan: Plan, out: Path) -> int:
         files |= {row["sharp_file_name"] for row in shard.rows}
         total += int(len(files) * width * height * BYTES_A_PIXEL)
     return total
-
-
-def is_terminal() -> bool:
-    """Whether a person is likely to read stderr as it comes."""
-    return sys.stderr.isatty()
 
 
 def splits(table: pa.Table) -> list[str]:

@@ -46,8 +46,9 @@ def command(as_json: bool, **values: Any) -> None:
     printed beside. Speed does not depend on weights, so random ones will do.
 
     \b
-    fidediff benchmark --preset tiny --size 640x360
-    fidediff benchmark --preset sd21 --random-base --compile --device cuda
+    Examples:
+      fidediff benchmark --preset tiny --size 640x360
+      fidediff benchmark --preset sd21 --random-base --compile --device cuda
     """
     if values["random_base"] and values["base_model"]:
         raise click.UsageError("--random-base and --base-model exclude one another")

@@ -51,9 +51,10 @@ def command(inputs: tuple[str, ...], out: Path, **values: Any) -> int:
     output that is not of this command is refused without --overwrite.
 
     \b
-    fidediff restore photos/ --model RUN/model --out sharp/
-    fidediff restore 'clips/*.mp4' --model RUN/model --out sharp/ --batch 4
-    fidediff restore - --model RUN/model --out - < blurry.png > sharp.png
+    Examples:
+      fidediff restore photos/ --model RUN/model --out sharp/
+      fidediff restore 'clips/*.mp4' --model RUN/model --out sharp/ --batch 4
+      fidediff restore - --model RUN/model --out - < blurry.png > sharp.png
     """
     if values["skip_existing"] and values["overwrite"]:
         raise click.UsageError("--skip-existing and --overwrite exclude one another")

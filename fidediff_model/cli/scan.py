@@ -39,7 +39,8 @@ def command(data: Path, out: Path, **values: Any) -> int:
     t_hat.parquet and t_hat.png. Run the same command again to resume.
 
     \b
-    fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
+    Example:
+      fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
     from fidediff_model import scan_command
     from fidediff_model.restore_run import telling_disk_errors

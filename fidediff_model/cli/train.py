@@ -60,7 +60,15 @@ MODEL_OPTIONS: dict[Stage, dict[str, click.Option]] = {
 NAMES = {"vgg16": "FILE", "validation_split": "NAME"}
 
 
-@click.group(name="train", short_help="Train a stage: base, kernel or control.")
+class StageGroup(click.Group):
+    """The stages in the order in which they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names as `ABOUT` has them; click would sort them."""
+        return list(ABOUT)
+
+
+@click.group(name="train", cls=StageGroup, short_help="Train a stage: base, kernel or control.")
 def command() -> None:
     """Train FideDiff in three stages, each from the run folder of the one before.
 

@@ -20,7 +20,6 @@ from trajectory_builder.curate.select import split_indices
 from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.placing import FileMode
 
-CLASHES = ("refuse", "same", "prefix")
 _CONTENT = ("blur_sha256", "sharp_sha256")
 _MEANING = {"timestep_map": "frames", "timestep_step": "20"}
 

@@ -54,8 +54,3 @@ def irregular(pts: Times) -> dict[int, str]:
     return {
         int(rank): GAP if intervals[rank] > median else DUPLICATE for rank in np.flatnonzero(off)
     }
-
-
-def seconds_text(time: Fraction) -> str:
-    """A time as text for the manifest: seconds with microseconds, `12.345678`."""
-    return f"{float(time):.6f}"
