@@ -30,8 +30,6 @@ DOMAINS: tuple[Domain, ...] = ("srgb", "gamma2.2")
 GAMMA = 2.2
 LINEAR_SCALE = (1 << 24) - 1
 """Linear light is held in steps of 1 / LINEAR_SCALE; the darkest grey level is 85 of them."""
-_STRIP = 1 << 17
-"""Values a strip, about."""
 GAMMA_BINS = 1 << 20
 """At least so many steps of mean linear light are told apart on the way back to 8 bits."""
 
@@ -72,53 +70,16 @@ def nested_means(
     Raises:
         ValueError: an even or too long window, another dtype, or frames of different shapes.
     """
-    _check_request(n_frames, domain)
     if len(frames) % 2 == 0 or any(n > len(frames) for n in n_frames):
         raise ValueError(f"windows {tuple(n_frames)} do not nest in {len(frames)} frames")
     center = len(frames) // 2
-    for frame in frames:
-        _check_alike(frame, frames[center].shape, frames[center].dtype)
-    means = {n: np.empty_like(frames[center]) for n in sorted(n_frames)}
-    # Strip by strip, so that sums stay in the processor's cache: half the time of whole frames.
-    rows = max(_STRIP * len(frames[0]) // max(frames[0].size, 1), 1)
-    small_sums = frames[0].dtype == np.uint8 and max(n_frames) * 255 < 1 << 16
-    for top in range(0, len(frames[0]), rows):
-        strip = slice(top, top + rows)
-        window = [frame[strip] for frame in frames]
-        out = {n: mean[strip] for n, mean in means.items()}
-        if domain == "srgb" and small_sums:
-            _grow_bytes(window, out)
-        else:
-            _grow(window, out, domain)
-    return means
-
-
-def _grow_bytes(window: Sequence[Pixels], means: dict[int, Pixels]) -> None:
-    """Fill in the means of uint8 frames in `srgb`.
-
-    Sums are integers in float32, which are exact below 2^24: OpenCV adds them in two thirds of
-    the time that numpy takes for mixed integers. `_mean` tells why the division is exact.
-    """
-    center = len(window) // 2
-    flat = [np.ascontiguousarray(frame).reshape(1, -1) for frame in window]
-    total = flat[center].astype(np.float32)
-    for radius in range(max(means) // 2 + 1):
-        if radius:
-            cv2.accumulate(flat[center - radius], total)
-            cv2.accumulate(flat[center + radius], total)
-        mean = means.get(2 * radius + 1)
-        if mean is not None:
-            mean[...] = cv2.convertScaleAbs(total, alpha=1.0 / (2 * radius + 1)).reshape(mean.shape)
-
-
-def _grow(window: Sequence[Pixels], means: dict[int, Pixels], domain: Domain) -> None:
-    """Fill in the means of frames of any depth, in either domain."""
-    center = len(window) // 2
-    grown = _Growth(center, tuple(means), domain)
+    grown = _Growth(center, n_frames, domain)
+    means: dict[int, Pixels] = {}
     for radius in range(grown.reach + 1):
-        mean = grown.add(window[center - radius], window[center + radius])
+        mean = grown.add(frames[center - radius], frames[center + radius])
         if mean is not None:
-            means[mean.n_frames][...] = mean.pixels
+            means[mean.n_frames] = mean.pixels
+    return means
 
 
 def in_one_pass(
@@ -170,7 +131,10 @@ class _Growth:
     """The sum of one trajectory's frames, growing outwards from its centre."""
 
     def __init__(self, center_index: int, n_frames: Sequence[int], domain: Domain) -> None:
-        _check_request(n_frames, domain)
+        if not n_frames or any(n < 1 or n % 2 == 0 for n in n_frames):
+            raise ValueError(f"n_frames must be odd and at least 1, not {tuple(n_frames)}")
+        if domain not in DOMAINS:
+            raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
         self.center_index = center_index
         self.wanted = frozenset(n_frames)
         self.reach = max(n_frames) // 2
@@ -203,7 +167,9 @@ class _Growth:
         else:
             total = self._total
             for frame in (early, late):
-                _check_alike(frame, total.shape, self._dtype)
+                if (frame.shape, frame.dtype) != (total.shape, self._dtype):
+                    found, others = f"{frame.shape} {frame.dtype}", f"{total.shape} {self._dtype}"
+                    raise ValueError(f"a frame is {found}, the others are {others}")
                 np.add(total, _linear(frame, self._domain), out=total)
         self._total = total
         n_frames = 2 * self._radius + 1
@@ -215,18 +181,6 @@ class _Growth:
             return WindowMean(self.center_index, 1, late.copy())
         mean = _mean(total, n_frames, self._dtype, self._domain)
         return WindowMean(self.center_index, n_frames, mean)
-
-
-def _check_request(n_frames: Sequence[int], domain: Domain) -> None:
-    if not n_frames or any(n < 1 or n % 2 == 0 for n in n_frames):
-        raise ValueError(f"n_frames must be odd and at least 1, not {tuple(n_frames)}")
-    if domain not in DOMAINS:
-        raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
-
-
-def _check_alike(frame: Pixels, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if (frame.shape, frame.dtype) != (shape, dtype):
-        raise ValueError(f"a frame is {frame.shape} {frame.dtype}, the others are {shape} {dtype}")
 
 
 def _linear(frame: Pixels, domain: Domain) -> Pixels:
