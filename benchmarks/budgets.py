@@ -104,12 +104,14 @@ def million(path: Path, source: Path) -> None:
 
 
 def arrow_select(path: Path) -> list[str]:
+    """The ids that pyarrow alone selects."""
     found = _dataset(path).to_table(columns=["sample_id"], filter=pc.field("n_frames") >= 9)
     names: list[str] = found["sample_id"].to_pylist()
     return names
 
 
 def arrow_stats(path: Path) -> pa.Table:
+    """Groups and sums by pyarrow alone."""
     columns = ["split", "n_frames", "trajectory_id", "blur_bytes", "sharp_bytes", "motion_px"]
     rows = _dataset(path).to_table(columns=columns)
     return rows.group_by(["split", "n_frames"]).aggregate([
@@ -141,6 +143,7 @@ def in_turn(rounds: int, jobs: dict[str, Callable[[], Any]]) -> dict[str, float]
 
 
 def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
+    """All rows of the table."""
     source = published_tree(root)
     out = root / "out"
     chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
@@ -173,6 +176,8 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def rows_of(took: dict[str, float], files: int) -> list[dict[str, Any]]:
+    """Rows of the table from the medians."""
+
     def row(what: str, name: str, beside: str, least: str, aim: str) -> dict[str, Any]:
         ratio = took[name] / took[least]
         return {"what": what, "s": round(took[name], 3), "beside": beside,
@@ -200,6 +205,7 @@ def rows_of(took: dict[str, float], files: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")

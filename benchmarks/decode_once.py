@@ -89,6 +89,7 @@ def kept(path: Path) -> int:
 
 
 def exact(frame: Any) -> Any:
+    """A frame by FFmpeg's exact conversion."""
     flags = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
     converted = frame.reformat(
         format="rgb24", src_colorspace="ITU709", dst_colorspace="ITU709", src_color_range="MPEG",
@@ -119,6 +120,7 @@ def script(path: Path, frames: int) -> int:
 
 
 def works(path: Path, out: Path) -> list[footage_shard.Work]:
+    """The shards of the clip, as `generate` makes them."""
     plan = generate.plan_footage(FootageRequest((path,), n_frames=SIZES))
     roots = {name: str(root) for name, root in plan.roots.items()}
     shards: dict[str, list[dict[str, Any]]] = {}
@@ -149,6 +151,7 @@ def checked(orders: list[footage_shard.Work], hashed: bool) -> int:
 
 
 def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, Any]]:
+    """Medians of all ways, taken in turn."""
     cv2.setNumThreads(1)
     orders = works(path, out)
     found = video.index(path)
@@ -182,6 +185,7 @@ def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, A
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=481)
     parser.add_argument("--rounds", type=int, default=5)

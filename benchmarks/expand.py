@@ -138,6 +138,7 @@ class Memory(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Watch until the process is gone."""
         while self._root.is_running() and self._root.status() != "zombie":
             try:
                 family = self._root.children(recursive=True)
@@ -271,6 +272,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The whole report."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="expand-", dir=given.scratch) as folder:
         scratch = Path(folder)
@@ -295,6 +297,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure, or be one of the rivals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sequences", type=int, default=6)
     parser.add_argument("--pairs", type=int, default=16, help="official pairs a sequence")

@@ -62,6 +62,7 @@ def neighbours_px(clip: str, center: int) -> float:
 
 
 def measure(clips: list[str]) -> list[dict[str, Any]]:
+    """PSNR of each way, by n."""
     rows = []
     for n in SIZES:
         scores: dict[str, list[float]] = {"frames": [], "cross-fade": [], "flow": []}
@@ -81,6 +82,7 @@ def measure(clips: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json")

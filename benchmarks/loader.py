@@ -150,6 +150,7 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trajectories", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each way")

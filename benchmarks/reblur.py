@@ -40,6 +40,7 @@ def by_unfold(sharp: Tensor, kernels: Tensor) -> Tensor:
 
 
 def by_loop(sharp: Tensor, kernels: Tensor) -> Tensor:
+    """The formula tap by tap, under autograd."""
     height, width = sharp.shape[2:]
     padded = functional.pad(sharp, (SIZE // 2,) * 4, mode="replicate")
     total = torch.zeros_like(sharp)
@@ -175,6 +176,7 @@ def _table(report: dict[str, object], results: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
+    """Measure each way in its own process and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=5)

@@ -187,6 +187,7 @@ def _decode_alone(rows: manifest.Manifest) -> float:
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -59,6 +59,7 @@ def cost_of_bfloat16() -> dict[str, Any]:
 
 
 def run(preset: str, variants: list[Variant], size: tuple[int, int], repeats: int) -> Any:
+    """Seconds and memory of a preset with random weights, variant by variant."""
     result = measure(
         make_model(preset, "random:0"), variants, size=size, device=torch.device("cpu"),
         repeats=repeats, warm_up=1,
@@ -68,6 +69,7 @@ def run(preset: str, variants: list[Variant], size: tuple[int, int], repeats: in
 
 
 def main() -> None:
+    """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

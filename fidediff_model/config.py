@@ -226,6 +226,15 @@ def preset(name: str) -> ModelConfig:
     return PRESETS[name]
 
 
+def settings_of(config: ModelConfig, part: str) -> dict[str, Any]:
+    """What a part (`kernel_estimator`, `timestep_regressor`, `control`) is built with."""
+    if part == "kernel_estimator":
+        return asdict(config.kernel)
+    if part == "timestep_regressor":
+        return {"kernel_size": config.kernel.kernel_size, **asdict(config.timestep)}
+    return asdict(config.control)
+
+
 def to_dict(config: ModelConfig) -> dict[str, Any]:
     """The config as plain nested values, tuples as lists."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from fidediff_model import metrics, no_reference
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.evaluate_align import align
 from fidediff_model.evaluate_sets import Pair
@@ -28,7 +29,6 @@ from fidediff_model.image_files import ImageError, read_image
 from fidediff_model.metrics import Image
 from fidediff_model.perceptual import DISTS, LPIPS
 from fidediff_model.restore import ReadyModel
-from fidediff_model.restore_run import write_atomic
 from fidediff_model.vgg import open_vgg16
 from trajectory_builder.manifest import is_hostile
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fidediff_model import evaluate_tables as tables
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import ExitCode
 from fidediff_model.evaluate import EvaluateError, Scorer, claim, digest_of, evaluate
 from fidediff_model.evaluate_sets import Pair, choose_pairs
 from fidediff_model.model_folder import read_config
 from fidediff_model.restore import Settings, choose_device, open_model
 from fidediff_model.restore_command import model_digest
-from fidediff_model.restore_run import write_atomic
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import FideDiffError
-from fidediff_model.restore_run import write_atomic
 
 
 def new_figure(rows: int, columns: int, *, width: float = 5.0, height: float = 4.0) -> Any:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import ExitCode, FideDiffError
-from fidediff_model.restore_run import write_atomic
 
 SUMMARY_FILE, MARKDOWN_FILE, PLOT_FILE = "summary.json", "summary.md", "perception_distortion.png"
 FORMAT = "fidediff-scores"

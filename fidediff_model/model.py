@@ -258,16 +258,16 @@ class FideDiff(nn.Module):
         card = card or Card()
 
         def write(place: Path) -> None:
+            """Fill the temporary folder that becomes the model."""
             (place / "base").mkdir()
             self.base.save(place / "base")
             settings = {"lora": self.base.settings, "learn_prompt": self.config.prompt.learn}
             model_folder.write_json(place / "base" / model_folder.CONFIG_FILE, settings)
             for part in self.parts:
-                model_folder.save_part(place / part, self._part(part), _settings(self.config, part))
-            names = ["base", *self.parts]
-            text = model_card.to_markdown(
-                card, self.config, base_model=self.base_model, parts=names
-            )
+                settings = model_config.settings_of(self.config, part)
+                model_folder.save_part(place / part, self._part(part), settings)
+            names, base = ["base", *self.parts], self.base_model
+            text = model_card.to_markdown(card, self.config, base_model=base, parts=names)
             (place / "README.md").write_text(text, encoding="utf-8")
             values = {
                 "format": model_folder.FORMAT,
@@ -349,13 +349,13 @@ def build(
     taps = config.kernel.kernel_size**2
     control, estimator, regressor = None, None, None
     if "control" in parts and config.control.variant != "none":
-        settings = _settings(config, "control")
+        settings = model_config.settings_of(config, "control")
         control = KernelControl.from_clean_unet(weights.unet, **settings, taps=taps, seed=seed)
     with seeded(seed):
         if "kernel_estimator" in parts:
-            estimator = KernelEstimator(**_settings(config, "kernel_estimator"))
+            estimator = KernelEstimator(**model_config.settings_of(config, "kernel_estimator"))
         if "timestep_regressor" in parts:
-            regressor = TimestepRegressor(**_settings(config, "timestep_regressor"))
+            regressor = TimestepRegressor(**model_config.settings_of(config, "timestep_regressor"))
     base = LoraUNet(
         weights.unet,
         weights.prompt,
@@ -382,14 +382,6 @@ def build_discriminator(
 ) -> Discriminator:
     """D over clean base weights, which it copies; call it before `build`."""
     return Discriminator(weights.unet, weights.prompt, **asdict(config.discriminator), seed=seed)
-
-
-def _settings(config: ModelConfig, part: Part) -> dict[str, Any]:
-    if part == "kernel_estimator":
-        return asdict(config.kernel)
-    if part == "timestep_regressor":
-        return {"kernel_size": config.kernel.kernel_size, **asdict(config.timestep)}
-    return asdict(config.control)
 
 
 def _check_base(weights: BaseWeights, values: dict[str, Any], where: str) -> None:

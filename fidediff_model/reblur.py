@@ -87,6 +87,7 @@ class _Reblur(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, sharp: Tensor, kernels: Tensor, fused: bool) -> Tensor:
+        """(B, C, H, W) of sharp (B, C, H, W) and kernels (B, K, H, W); see `reblur`."""
         ctx.save_for_backward(sharp, kernels)
         ctx.fused = fused  # type: ignore[attr-defined]
         dtype = _sum_dtype(sharp, kernels)
@@ -98,6 +99,7 @@ class _Reblur(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients to sharp and kernels, each only where it is needed."""
         sharp, kernels = ctx.saved_tensors  # type: ignore[attr-defined]
         need_sharp, need_kernels, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
         grad_sharp = grad_kernels = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fidediff_model.disk import printable
 from fidediff_model.errors import ExitCode, FideDiffError, shorten
 from fidediff_model.restore_images import FORMATS
 
@@ -41,14 +42,6 @@ class Job:
         return self.source.suffix.lower() in VIDEO_ENDINGS
 
 
-def shown(path: Path | str) -> str:
-    """A name that is safe to print: what is no printable character is escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in str(path)
-    )
-
-
 def collect(inputs: Sequence[str], out: Path) -> list[Job]:
     """The jobs that inputs ask for, in order, each once.
 
@@ -67,16 +60,16 @@ def collect(inputs: Sequence[str], out: Path) -> list[Job]:
             known = jobs.setdefault(job.target, job)
             if known.source.resolve() != job.source.resolve():
                 raise JobError(
-                    f"two inputs would become {shown(job.target)}",
-                    where=shown(f"{known.source} and {job.source}"),
+                    f"two inputs would become {printable(job.target)}",
+                    where=printable(f"{known.source} and {job.source}"),
                     cure="restore them into different folders, or give their common folder",
                 )
     sources = {os.path.realpath(job.source) for job in jobs.values()}
     for job in jobs.values():
         if os.path.realpath(job.target) in sources:
             raise JobError(
-                f"the output {shown(job.target)} would replace an input",
-                where=f"--out {shown(out)}",
+                f"the output {printable(job.target)} would replace an input",
+                where=f"--out {printable(out)}",
                 cure="choose another --out; inputs are never overwritten",
             )
     return list(jobs.values())
@@ -88,7 +81,7 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
         jobs = [Job(file, out / file.relative_to(path)) for file in _files_below(path, out)]
         if not jobs:
             raise JobError(
-                f"the folder {shown(path)} holds no image and no video",
+                f"the folder {printable(path)} holds no image and no video",
                 where=f"looked for {', '.join([*FORMATS, *VIDEO_ENDINGS])}",
                 cure="give the folder that holds them",
             )
@@ -99,8 +92,8 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
         found = [Path(f) for f in sorted(glob.glob(name, recursive=True)) if Path(f).is_file()]
         if found:
             return [Job(file, out / file.name) for file in found]
-        raise JobError(f"the pattern {shown(name)} matches no file", cure="check it with ls")
-    raise JobError(f"{shown(name)} does not exist", where="INPUT", cure="check the path")
+        raise JobError(f"the pattern {printable(name)} matches no file", cure="check it with ls")
+    raise JobError(f"{printable(name)} does not exist", where="INPUT", cure="check the path")
 
 
 def _files_below(folder: Path, out: Path) -> Iterable[Path]:
@@ -156,7 +149,7 @@ def left_to_do(
         for job in jobs
         if job.target in existing and (skip or _is_same(job, out, records, settings))
     }
-    foreign = sorted(shown(target) for target in existing - done)
+    foreign = sorted(printable(target) for target in existing - done)
     if foreign:
         raise JobError(
             f"{len(foreign):,} outputs exist already, made by something else or otherwise",

@@ -6,15 +6,13 @@ and renamed, and only then recorded in `restored.jsonl`.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -25,6 +23,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fidediff_model.disk import (
+    NO_ROOM,
+    OutputError,
+    printable,
+    telling_disk_errors,
+    temporary_name,
+    write_atomic,
+)
 from fidediff_model.errors import FideDiffError
 from fidediff_model.restore import Answer, ReadyModel
 from fidediff_model.restore_images import (
@@ -34,17 +40,11 @@ from fidediff_model.restore_images import (
     read_picture,
     to_unit,
 )
-from fidediff_model.restore_jobs import RECORD_FILE, Job, shown, source_state, target_name
+from fidediff_model.restore_jobs import RECORD_FILE, Job, source_state, target_name
 
 READERS, WRITERS = 2, 2
-# After these no other file can be written either.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 Report = Callable[[Literal["image", "frame"], int], None]
-
-
-class OutputError(FideDiffError):
-    """A file that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -73,48 +73,6 @@ class RunReport:
     failures: list[tuple[Path, FideDiffError]] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     seconds: float = 0.0
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it.
-
-    Raises:
-        OSError: the disk is full, the folder read-only, ...; nothing is left.
-    """
-    temporary = temporary_name(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-@contextmanager
-def telling_disk_errors(out: Path) -> Iterator[None]:
-    """Inside, an error of the file system ends the command with its cure.
-
-    Raises:
-        OutputError: in its place.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"the output cannot be written: {error.strerror or error}",
-            where=shown(error.filename or out),
-            cure="make room or choose another --out, then run the same command again to resume",
-        ) from error
-
-
-def temporary_name(path: Path) -> Path:
-    """A fresh name beside `path` with its ending; long names are cut to what file systems take."""
-    mark = f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    return path.with_name(mark + path.suffix)
 
 
 def restore_files(
@@ -193,7 +151,7 @@ def _read(job: Job) -> Picture:
         content = job.source.read_bytes()
     except OSError as error:
         raise OutputError(f"it cannot be opened: {error.strerror}") from error
-    return read_picture(content, name=shown(job.source))
+    return read_picture(content, name=printable(job.source))
 
 
 def _readable(read: Iterator[_Read], result: RunReport, report: Report) -> Iterator[_Ready]:
@@ -313,10 +271,10 @@ def _finish(
         _fail(job, error, result, report)
         return
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise
         reason = OutputError(
-            f"it cannot be written: {error.strerror}", where=shown(error.filename or job.target)
+            f"it cannot be written: {error.strerror}", where=printable(error.filename or job.target)
         )
         _fail(job, reason, result, report)
         return

@@ -7,7 +7,6 @@ of images.
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fidediff_model.disk import NO_ROOM
 from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.restore import ReadyModel
 from fidediff_model.restore_images import to_unit
@@ -60,7 +60,7 @@ def restore_video(
         with av.open(str(source)) as opened, av.open(str(target), "w") as written:
             values = _Passage(ready, opened, written, target, report).run(batch)
     except av.error.FFmpegError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise VideoError(
             f"the video cannot be read: {error.strerror}", where=str(source), cure="copy it again"

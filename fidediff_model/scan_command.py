@@ -11,13 +11,13 @@ from typing import Any
 
 from fidediff_model import scan_plots
 from fidediff_model.diffusion import LAST_TIMESTEP
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import ExitCode
 from fidediff_model.evaluate import EvaluateError, Scorer, claim, write_table
 from fidediff_model.evaluate_command import about_run
 from fidediff_model.evaluate_sets import Pair, choose_pairs
 from fidediff_model.model_folder import read_config
 from fidediff_model.restore import ReadyModel, Settings, choose_device, open_model
-from fidediff_model.restore_run import write_atomic
 from fidediff_model.scan import (
     T_HAT_FILE,
     Scan,

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from fidediff_model.disk import write_atomic
 from fidediff_model.errors import ExitCode
 from fidediff_model.restore import DeviceError, choose_device
-from fidediff_model.restore_run import write_atomic
 from fidediff_model.speed import Variant, all_variants, make_model, measure
 from fidediff_model.speed_table import to_markdown
 

@@ -22,6 +22,7 @@ from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.recipe import file_of
 from trajectory_builder.sources import gopro_layout
 from trajectory_builder.store import OutputFolder
+from trajectory_builder.trajectory import SPLITS
 from trajectory_builder.version import __version__
 
 NOTE = ".trajbuild/finished.json"
@@ -183,6 +184,5 @@ def look(out: Path, question: str | None, check: str) -> tuple[BuildReport, list
     if not whole:
         return None
     pairs = {name.split("/")[0]: one["rows"] for name, one in build["manifests"].items()}
-    order = ["train", "validation", "test"]
-    pairs = {split: pairs[split] for split in sorted(pairs, key=order.index)}
+    pairs = {split: pairs[split] for split in SPLITS if split in pairs}
     return BuildReport(out, pairs, 0, 0, 0.0), build["notes"]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.sources.colour import widened
+
 Gray = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
 
@@ -75,11 +77,9 @@ def small_of_luma(luma: Gray, *, full_range: bool, turns: int) -> Small:
         full_range: whether it runs from 0 to 255, not from 16 to 235.
         turns: counter-clockwise quarter turns that make it upright.
     """
-    import cv2
-
     gray, scale = _halved(luma)
     if not full_range:
-        gray = np.asarray(cv2.addWeighted(gray, 255 / 219, gray, 0, -16 * 255 / 219), np.uint8)
+        gray = widened(gray)
     return _small(np.ascontiguousarray(np.rot90(gray, turns)), scale)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.trajectory import SPLITS as SPLITS
 
 FORMAT_VERSION = 1
 FILE_NAME = "metadata.parquet"
-SPLITS = ("train", "validation", "test")
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
 DOMAINS = ("srgb", "gamma2.2", "camera")
 FILE_COLUMNS = {

@@ -14,6 +14,9 @@ TIMESTEP_STEP = 20
 MAX_TIMESTEP = 999
 """The last step of Stable Diffusion's schedule; t must not lie beyond it."""
 
+SPLITS = ("train", "validation", "test")
+"""The parts of a data set, in the order in which manifests and people name them."""
+
 GOPRO_FPS = 240.0
 """Frames a second of the GoPro footage on which the timestep is defined."""
 

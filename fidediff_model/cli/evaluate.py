@@ -87,7 +87,7 @@ def command(data: tuple[Path, ...], out: Path, **values: Any) -> int:
     fidediff evaluate --compare scores --compare blurry --out both
     """
     from fidediff_model import evaluate_command
-    from fidediff_model.restore_run import telling_disk_errors
+    from fidediff_model.disk import telling_disk_errors
 
     values["data"], values["out"] = data, out
     settings = settings_of(values) if values["model"] else None

@@ -85,11 +85,12 @@ def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> in
 
 def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
     """Print what was done, and what failed and why; the exit code."""
+    from fidediff_model.disk import printable
     from fidediff_model.errors import LISTED_AT_MOST
-    from fidediff_model.restore_jobs import RECORD_FILE, shown
+    from fidediff_model.restore_jobs import RECORD_FILE
 
     failures = [
-        {"file": shown(file), "what": error.what, "cure": error.cure}
+        {"file": printable(file), "what": error.what, "cure": error.cure}
         for file, error in report.failures
     ]
     for failure in failures[:LISTED_AT_MOST]:
@@ -104,9 +105,9 @@ def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
     if as_json:
         counts = {"restored": report.restored, "frames": report.frames, "skipped": skipped}
         rest = {"seconds": round(report.seconds, 3), "notes": sorted(report.notes)}
-        click.echo(json.dumps({"out": shown(out), **counts, "failures": failures, **rest}))
+        click.echo(json.dumps({"out": printable(out), **counts, "failures": failures, **rest}))
     else:
-        click.echo(shown(out / RECORD_FILE))
+        click.echo(printable(out / RECORD_FILE))
         click.echo(
             f"{report.restored:,} restored, {skipped:,} done before, {len(failures):,} failed,"
             f" {report.seconds:.1f} s, {rate:.2f} files/s",

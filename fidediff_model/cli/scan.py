@@ -43,7 +43,7 @@ def command(data: Path, out: Path, **values: Any) -> int:
       fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
     from fidediff_model import scan_command
-    from fidediff_model.restore_run import telling_disk_errors
+    from fidediff_model.disk import telling_disk_errors
 
     values["data"], values["out"] = (data,), out
     settings = settings_of(values)

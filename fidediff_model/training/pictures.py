@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fidediff_model.disk import write_atomic
 from fidediff_model.kernels import kernel_mosaic
 from fidediff_model.metrics import as_uint8
 
@@ -53,8 +52,6 @@ def write(folder: Path, step: int, picture: Picture) -> Path:
     """Write a picture as FOLDER/step-000100.png, in one go."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}.png"
-    temporary = folder / f".tmp-{secrets.token_hex(4)}.png"
-    if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path} cannot be written")
-    os.replace(temporary, path)
+    _, payload = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    write_atomic(path, payload.tobytes())
     return path

@@ -9,10 +9,7 @@ RUN/model-last/   the last
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from typing import Any
 import yaml
 
 from fidediff_model import config as model_config
-from fidediff_model import model_folder
+from fidediff_model import disk, model_folder
 from fidediff_model.config import ModelConfig
 from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.training import settings as train_settings
@@ -33,7 +30,6 @@ TEMPORARY = ".tmp-"
 LOCK = ".tmp-lock"
 VERSION = 1
 _LISTED = 8
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _HEAD = (
     "# What this run was started with. `fidediff train {stage} --run-dir THIS --resume` goes on.\n"
     "# Values are ours unless `fidediff train {stage} --help` says paper or prior.\n"
@@ -94,44 +90,30 @@ def telling_a_full_disk(run_dir: Path) -> Iterator[None]:
     """Turn what the disk says of a log, a panel or a model into an error that names the cure.
 
     Raises:
-        FideDiffError: the disk is full, read-only or broken; checkpoints stay as they were.
+        OutputError: the disk is full, read-only or broken; checkpoints stay as they were.
     """
     from safetensors import SafetensorError
 
     try:
         yield
-    except OSError as error:
-        if error.errno not in _REFUSALS:
+    except (OSError, SafetensorError) as error:
+        # safetensors tells a full disk in an error of its own kind.
+        if isinstance(error, OSError) and error.errno not in disk.REFUSALS:
             raise
-        raise _not_written(run_dir, error.strerror or str(error), error.filename) from error
-    except SafetensorError as error:
-        # The library tells a full disk in an error of its own kind.
-        raise _not_written(run_dir, str(error), None) from error
-
-
-def _not_written(run_dir: Path, reason: str, file: str | None) -> FideDiffError:
-    return FideDiffError(
-        f"the run folder cannot be written: {reason}",
-        where=str(file or run_dir),
-        cure="make room and run the same command again; it goes on from the newest checkpoint",
-    )
+        cure = "make room and run the same command again; it goes on from the newest checkpoint"
+        raise disk.not_written("the run folder", error, run_dir, cure) from error
 
 
 def write(run_dir: Path, config: RunConfig) -> None:
     """Write config.yaml in one go.
 
     Raises:
-        FideDiffError: the disk refuses.
+        OutputError: the disk refuses.
     """
     text = _HEAD.format(stage=config.stage) + yaml.safe_dump(config.to_dict(), sort_keys=False)
     with telling_a_full_disk(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / f"{TEMPORARY}{secrets.token_hex(4)}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, run_dir / CONFIG)
+        disk.write_atomic(run_dir / CONFIG, text.encode())
 
 
 def lock(run_dir: Path) -> Any:

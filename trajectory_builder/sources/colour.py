@@ -107,7 +107,7 @@ class RgbConverter:
             # libswscale takes grey for full range whatever it is told.
             grey = _plane(frame, 0)
             if not self.colour.full_range:
-                grey = cv2.addWeighted(grey, 255 / 219, grey, 0, -16 * 255 / 219)
+                grey = widened(grey)
             return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
         planar = self._reformatted(frame, "gbrp" if bits == 8 else "gbrp16le")
         green, blue, red = (_plane(planar, index, bits) for index in range(3))
@@ -148,6 +148,13 @@ def luma_of(frame: Any) -> Pixels | None:
     form = frame.format
     eight = (form.components[0].bits == 8 and form.is_planar) or form.name == "gray"
     return None if form.is_rgb or not eight else _plane(frame, 0)
+
+
+def widened(luma: Pixels) -> Pixels:
+    """Luma of limited range, 16 to 235, as 0 to 255, rounded to nearest; any shape, uint8."""
+    import cv2
+
+    return np.asarray(cv2.addWeighted(luma, 255 / 219, luma, 0, -16 * 255 / 219), np.uint8)
 
 
 def _white_at_the_top(rgb: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,0 +1,104 @@
+"""What `train_tiny.py` found, as the committed table and the picture of its learning curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tiny_data
+
+LEVELS = tiny_data.LEVELS
+KNOWN_SET = "new motion, known scenes"
+_MODELS = ("base", "base, consistency off", "full, filter", "full, no control")
+Scores = dict[str, float]
+
+
+def to_markdown(told: dict[str, Any]) -> str:
+    """The honest table."""
+    lines = [
+        "# Does a tiny FideDiff learn?",
+        "",
+        f"`benchmarks/train_tiny.py --scale {told['scale']}`, {told['machine']}, torch"
+        f" {told['torch']}. Steps: {json.dumps(told['steps'])}.",
+        f"Structure: {json.dumps(told['structure'])}, LoRA rank 32.",
+        "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
+        " Stable Diffusion. No perceptual loss, no discriminator.",
+        "Crops are not turned in the stage base, so the known pictures can be learnt; in the others"
+        " they are."
+        " A run's `model/` is scored: the best one on clips of the known scenes that were held out"
+        " of training, not on the test clips.",
+        f"Clips of {tiny_data.WIDTH} x {tiny_data.HEIGHT} pixels, n = {LEVELS}; PSNR and SSIM are"
+        " means over images, on 8-bit RGB.",
+        f"Deconvolution is scored on one trajectory of {told['deconvolved_every']}: where that is"
+        " not 1, its rows are means over fewer images than the others.",
+        f"The pictures move {tiny_data.SPEED[0]} to {tiny_data.SPEED[1]} pixels a frame on average."
+        " At any speed t cannot be read off kernels: a short window of a fast motion has the kernel"
+        " of a long window of a slow one. The best guess from the true length of the camera's way"
+        f" would then err by {told['t_error_of_lengths']:.1f}.",
+        "The VAE's own row bounds every row of a model: no restoration can be better than"
+        " what the VAE gives back of the sharp image.",
+        "",
+    ]
+    lines += _verdict(told["table"].get(KNOWN_SET, {}))
+    for name, rows in told["table"].items():
+        lines += [f"## {name}", "", "| | PSNR | " + " | ".join(f"n = {n}" for n in LEVELS)
+                  + " | SSIM | trajectory gap |", "|" + "---|" * (len(LEVELS) + 4)]  # fmt: skip
+        for row, s in rows.items():
+            if "psnr" in s:
+                levels = " | ".join(f"{s[f'psnr_{n}']:.2f}" for n in LEVELS)
+                cells = f"{s['psnr']:.2f} | {levels} | {s['ssim']:.3f} | {s['gap']:.4f}"
+                lines.append(f"| {row} | {cells} |")
+        if "reblur" in rows:
+            s = rows["reblur"]
+            lines += ["", f"Reblur error (mean L1 in [-1, 1]): M {s['M']:.4f}, identity kernels"
+                      f" {s['identity']:.4f}, true kernels {s['true']:.4f}."]  # fmt: skip
+        if "timestep" in rows:
+            s = rows["timestep"]
+            lines += ["", f"Error of t: T {s['t_error']:.1f}, constant guess"
+                      f" {s['t_error_constant']:.1f}."]  # fmt: skip
+        lines.append("")
+    lines += ["CPU seconds: " + json.dumps(told["cpu_seconds"]), "",
+              "Learning curves: `train_tiny.png`; pre-training of the base model:", "",
+              "```", *told["vae"], "```", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _verdict(rows: dict[str, Scores]) -> list[str]:
+    """Whether the three bars are reached on new motion over known scenes."""
+    there = [row for row in _MODELS if row in rows]
+    if not there or "reblur" not in rows or "timestep" not in rows:
+        return []
+    best = max(there, key=lambda row: rows[row]["psnr"])
+    gain = rows[best]["psnr"] - rows["blurry input"]["psnr"]
+    t, blur = rows["timestep"], rows["reblur"]
+    bars = [
+        (f"{best}: {gain:+.2f} dB over the blurry input, asked +0.5", gain >= 0.5),
+        (f"t error {t['t_error']:.1f} of the constant guess's {t['t_error_constant']:.1f},"
+         " asked half", t["t_error"] <= t["t_error_constant"] / 2),
+        (f"reblur error {blur['M']:.4f} of identity's {blur['identity']:.4f}, asked half",
+         blur["M"] <= blur["identity"] / 2),
+    ]  # fmt: skip
+    told = [f"- {'reached' if held else 'not reached'}: {what}" for what, held in bars]
+    return [f"Asked of {KNOWN_SET}:", "", *told, ""]
+
+
+def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """PSNR of the held-out crops over training steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for name, curve in runs.items():
+        points = [(line["step"], line["psnr"] - line["psnr_blur"]) for line in curve
+                  if "psnr" in line]  # fmt: skip
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.axhline(0, color="gray", linewidth=1)
+    axes.set(xlabel="training steps", ylabel="dB over the blurry input, held-out crops")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
