@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageCms
 from small_model import cli, folder_of, loaded, scene
 
-from fidediff_model.restore_jobs import VIDEO_ENDINGS, collect, read_records, shown
+from fidediff_model.disk import printable
+from fidediff_model.restore_jobs import VIDEO_ENDINGS, collect, read_records
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HOSTILE = "$(rm -rf ~) ü\n-x.png"
@@ -94,7 +95,7 @@ def test_a_hostile_name_is_recorded_as_it_is(run):
 
 
 def test_a_hostile_name_cannot_write_to_the_terminal():
-    assert shown("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
+    assert printable("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
 
 
 def test_a_side_by_side_picture_shows_both(run):
