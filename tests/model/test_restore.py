@@ -323,7 +323,7 @@ def test_settings_can_be_varied_without_being_changed():
 
 
 OUT_OF_MEMORY = """
-import resource, sys
+import os, resource, sys
 sys.path.insert(0, sys.argv[2])
 import torch
 torch.set_num_threads(1)
@@ -336,19 +336,30 @@ ready = ReadyModel(model, settings, torch.device("cpu"))
 model.control = None
 ready.run(tensor(scene(32, 32)))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-# How much the whole takes depends on the allocator, so the limit comes down until it is too much.
-for extra in range(210, 80, -15):
-    for more in (0, 4, 8, 12):  # where not even the smallest parts fit, a little back up
-        limit = used + (extra + more << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        try:
-            answer = ready.run(tensor(scene(320, 320)))
-            break
-        except DeviceError:
-            continue
+ENOUGH, TOO_LITTLE, LESS_DID = range(3)
+
+def attempt(extra):
+    limit = used + (extra << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        answer = ready.run(tensor(scene(320, 320)))
+    except DeviceError:
+        return TOO_LITTLE
     if answer.notes:
-        break
-print(answer.notes, tuple(answer.images.shape))
+        print(answer.notes, tuple(answer.images.shape), flush=True)
+    return LESS_DID if answer.notes else ENOUGH
+
+# How much the whole takes depends on the allocator, so the limit is searched for; each try is a
+# process of its own, since a try that failed leaves the allocator in another state.
+low, high, came = 40, 400, None
+while came != LESS_DID and high - low > 1:
+    extra = (low + high) // 2
+    child = os.fork()
+    if not child:
+        os._exit(attempt(extra))
+    came = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    low, high = (extra, high) if came == TOO_LITTLE else (low, extra)
+sys.exit(came != LESS_DID)
 """
 
 
