@@ -1,6 +1,15 @@
 """The tests' closing report: facts of the house, where its tests were among those that ran."""
 
 import house_facts
+import pytest
+import unprivileged
+
+
+@pytest.fixture
+def permissions_hold():
+    """Permission bits count for this test and its processes, for root as well."""
+    with unprivileged.permissions_hold():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):

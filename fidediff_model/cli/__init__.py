@@ -105,6 +105,8 @@ def _tell(error: Exception) -> int:
     """Print a user's error and return its code; anything else is a bug and goes on as it is."""
     if isinstance(error, ModuleNotFoundError) and not _is_ours(error):
         error = _not_installed(error)
+    if isinstance(error, PermissionError):
+        error = _forbidden(error)
     if isinstance(error, FideDiffError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
@@ -114,6 +116,14 @@ def _tell(error: Exception) -> int:
         raise error
     click.echo(f"error: {error}", err=True)
     return int(error.exit_code)
+
+
+def _forbidden(error: PermissionError) -> FideDiffError:
+    return FideDiffError(
+        f"no permission: {error.strerror or error}",
+        where=str(error.filename or ""),
+        cure="give yourself the right to it (chmod, chown) and run the same command again",
+    )
 
 
 def _is_ours(error: ModuleNotFoundError) -> bool:

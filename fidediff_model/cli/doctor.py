@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
 
 
 @click.command(name="doctor", short_help="Versions, devices, precisions, and needed files.")

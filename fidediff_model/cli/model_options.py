@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FOLDER = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, readable=False)
 _OPTIONS = [
     click.option("--base-model", help="Folder or hub id of the base weights, if they moved."),
     click.option(

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 @click.command("restore")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Output folder, or -.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="Output folder, or -.",
+)
 @click.option(
     "--timestep",
     default="auto",

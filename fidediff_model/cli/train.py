@@ -14,7 +14,7 @@ from fidediff_model.config import PRESETS, ControlVariant
 from fidediff_model.errors import FideDiffError
 from fidediff_model.training.settings import Stage, TrainSettings, default_of, of_stage
 
-FOLDER = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, readable=False)
 ABOUT: dict[Stage, tuple[str, str]] = {
     "base": (
         "Stage 1: LoRA and prompt over a pre-trained Stable Diffusion 2.1-base.",

@@ -21,7 +21,7 @@ CLIP = "train/GOPR9003_13_00"
 FRAME = f"{CLIP}/022150.png"  # the centre of the pair 000012
 SHARP = f"{CLIP}/sharp/000012.png"
 BLUR = f"{CLIP}/blur/000012.png"
-AS_ROOT = pytest.mark.skipif(os.getuid() == 0, reason="nothing is unreadable to root")
+PERMISSIONS = pytest.mark.usefixtures("permissions_hold")
 
 
 def touch(path, content=b""):
@@ -215,7 +215,7 @@ def test_file_as_output_is_refused_untouched(small_source, tmp_path, below):
     assert (tmp_path / "out").read_bytes() == b"mine"
 
 
-@AS_ROOT
+@PERMISSIONS
 def test_output_that_cannot_be_written_is_one_clear_error(small_source, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     done = expand(small_source.pairs, "--out", tmp_path / "closed/out")
@@ -223,13 +223,32 @@ def test_output_that_cannot_be_written_is_one_clear_error(small_source, tmp_path
     assert all(three_parts(done.stderr))
 
 
-@AS_ROOT
+@PERMISSIONS
 def test_source_that_cannot_be_read_is_one_clear_error(own_source):
     own_source.pairs.chmod(0)
     done = expand(own_source.pairs)
     own_source.pairs.chmod(0o700)
     assert done.returncode == 2
     assert all(three_parts(done.stderr))
+
+
+@PERMISSIONS
+@pytest.mark.parametrize(
+    "words",
+    ["plan --src {}", "generate --src {} --out {}-new", "verify {}", "report {}", "stats {}",
+     "select {} --out {}-new", "diff {} {}", "index {} --layout pairs --out {}-new",
+     "export {} --to hf --out {}-new", "explain {} GOPR/000001/n05"],
+)  # fmt: skip
+def test_folder_that_cannot_be_read_is_one_clear_error_of_each_command(tmp_path, words):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    done = trajbuild(*words.replace("{}", str(closed)).split())
+    closed.chmod(0o700)
+    assert done.returncode in (1, 2)
+    assert str(closed) in three_parts(done.stderr)[1]
+    assert all(three_parts(done.stderr))
+    assert "Traceback" not in done.stderr
+    assert names_in(tmp_path) == ["closed"]
 
 
 # Faults of the tree's names: what is sound is built, what is not is named, the exit code is 4.
@@ -465,7 +484,7 @@ def test_what_is_no_regular_file_is_an_unreadable_frame(own_source, kind):
     assert {p["reason"] for p in problems_of(out)} == {expected}
 
 
-@AS_ROOT
+@PERMISSIONS
 def test_frame_without_permission_is_an_unreadable_frame(own_source):
     (own_source.frames / FRAME).chmod(0)
     made(own_source, own_source.pairs.parent / "out")

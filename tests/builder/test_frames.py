@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,7 +73,7 @@ def test_other_files_are_passed_over(tmp_path):
     assert len(frames.index(folder)[0]) == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.usefixtures("permissions_hold")
 def test_unreadable_folder_is_an_error(tmp_path):
     folder = folder_of(tmp_path / "a", ["1.png"])
     folder.chmod(0)

@@ -194,7 +194,7 @@ def test_pipe_named_like_a_frame_does_not_hang(tmp_path):
         read_frame(tmp_path / "000001.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+@pytest.mark.usefixtures("permissions_hold")
 def test_frame_without_permission_is_unreadable(tmp_path):
     (tmp_path / "a.png").write_bytes(WHOLE)
     (tmp_path / "a.png").chmod(0)

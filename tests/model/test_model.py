@@ -1,6 +1,5 @@
 import copy
 import json
-import os
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -376,7 +375,7 @@ def test_folder_of_something_else_is_never_overwritten(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("permissions_hold")
 def test_failed_save_keeps_the_former_model(model, tmp_path):
     model.save(tmp_path / "m")
     tmp_path.chmod(0o500)

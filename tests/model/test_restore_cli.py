@@ -201,6 +201,21 @@ def refused(capsys, *arguments) -> str:
     return error
 
 
+@pytest.mark.usefixtures("permissions_hold")
+@pytest.mark.parametrize(
+    "words",
+    ["restore {} --model {} --out {}-new", "evaluate --data {} --baseline blurry --out {}-new",
+     "scan --data {} --model {} --out {}-new", "train base --data {} --run-dir {}-new"],
+)  # fmt: skip
+def test_folder_that_cannot_be_read_is_one_clear_error(capsys, tmp_path, words):
+    (tmp_path / "closed").mkdir(mode=0)
+    assert cli(*words.replace("{}", str(tmp_path / "closed")).split()) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: no permission")
+    assert f"where: {tmp_path / 'closed'}" in told
+    assert "Traceback" not in told
+
+
 def test_a_missing_input_is_refused(tmp_path, capsys):
     told = refused(capsys, tmp_path / "no.png", "--model", folder_of(), "--out", tmp_path / "o")
     assert "does not exist" in told

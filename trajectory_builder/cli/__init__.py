@@ -113,6 +113,15 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(int(ExitCode.TERMINATED))
 
 
+def _forbidden(error: PermissionError) -> TrajbuildError:
+    name = os.fspath(error.filename or "")
+    return TrajbuildError(
+        f"no permission: {error.strerror or error}",
+        where=name if isinstance(name, str) else os.fsdecode(name),
+        cure="give yourself the right to it (chmod, chown) and run the same command again",
+    )
+
+
 def _own_fault(error: Exception) -> TrajbuildError:
     """What to say of an exception that no user's mistake should have raised."""
     import traceback
@@ -135,9 +144,10 @@ def main(args: list[str] | None = None) -> None:
     try:
         result = trajbuild.main(args=argv, prog_name="trajbuild", standalone_mode=False)
         code = result if isinstance(result, int) else ExitCode.DONE
-    except TrajbuildError as error:
+    except (TrajbuildError, PermissionError) as met:
         if debug:
             sys.excepthook(*sys.exc_info())
+        error = _forbidden(met) if isinstance(met, PermissionError) else met
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
     except click.exceptions.Exit as error:

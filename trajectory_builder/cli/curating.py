@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from trajectory_builder.curate.derive import DerivedReport
 
 F = TypeVar("F", bound=Callable[..., Any])
-SOURCE = click.Path(exists=True, path_type=Path)
-FOLDER = click.Path(path_type=Path)
+SOURCE = click.Path(exists=True, path_type=Path, readable=False)
+FOLDER = click.Path(path_type=Path, readable=False)
 
 files: Callable[[F], F] = click.option(
     "--files",

@@ -11,9 +11,13 @@ MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
 
 
 @click.command("doctor")
-@click.option("--src", type=click.Path(path_type=Path), help="GOPRO_Large, as for expand.")
-@click.option("--frames", type=click.Path(path_type=Path), help="GOPRO_Large_all.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where a build is to go.")
+@click.option(
+    "--src", type=click.Path(path_type=Path, readable=False), help="GOPRO_Large, as for expand."
+)
+@click.option("--frames", type=click.Path(path_type=Path, readable=False), help="GOPRO_Large_all.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, readable=False), help="Where a build is to go."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bool) -> int:
     """Say what this machine and a source have and lack, each with its cure.

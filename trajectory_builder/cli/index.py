@@ -12,7 +12,9 @@ from trajectory_builder.cli import curating, options
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
 @click.argument(
-    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path, readable=False),
 )
 @click.option(
     "--layout",
@@ -29,7 +31,7 @@ from trajectory_builder.cli import curating, options
 )
 @click.option(
     "--test-list",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path, readable=False),
     help="Text file that names the test pairs. RealBlur's own is found by itself.",
 )
 @click.option(

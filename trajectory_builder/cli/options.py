@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from trajectory_builder.trajectory import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(path_type=Path)
+# "readable" is not left to click: it would tell neither where nor the cure.
+FOLDER = click.Path(path_type=Path, readable=False)
 
 
 def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:

@@ -12,7 +12,7 @@ from trajectory_builder.cli import options
 
 @click.command(name="plan", short_help="Count and list what expand would make.")
 @options.source
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path, readable=False),
               help="Write the plan's rows to this Parquet file.")  # fmt: skip
 @options.as_json
 def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:

@@ -10,11 +10,13 @@ import click
 
 @click.command("report")
 @click.argument(
-    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "folder",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path, readable=False),
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path, readable=False),
     help="The file to write.  [default: DIR/report.html]",
 )
 @click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DIR.")

@@ -12,7 +12,7 @@ import click
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Folder for the sample: new, empty, or an earlier sample.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
