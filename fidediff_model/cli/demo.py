@@ -10,7 +10,8 @@ import click
 
 @click.command(name="demo", short_help="The whole chain, in minutes on a CPU.")
 @click.option("--out", type=click.Path(path_type=Path, readable=False),
-              default=Path("fidediff-demo"), show_default=True, help="Folder for everything.")  # fmt: skip
+              default=Path("fidediff-demo"), show_default=True,
+              help="Folder for everything.")  # fmt: skip
 @click.option("--scale", type=click.FloatRange(0.01), default=1.0, show_default=True,
               help="Times the numbers of training steps.")  # fmt: skip
 def command(out: Path, scale: float) -> None:
