@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh              on a machine with a CUDA device
 #     benchmarks/gpu.sh --dry [DIR]  the same steps on the CPU, tiny and small: proves the script
 #
-# Writes gpu-DEVICE-sd21.json and .md, gpu-DEVICE-tiny.json and .md, and the reblur benchmark into
+# Writes gpu-DEVICE-sd21, -sd21-fp32, -tiny and -reblur and memory-DEVICE, each as .json and .md, into
 # benchmarks/results (or DIR). Random base weights: nothing is downloaded.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -35,16 +35,18 @@ print(re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-"
 PY
 )
 echo "== $device: speed, sd21" >&2
-# Compiling takes minutes for each variant; the uncompiled rows are written first.
-"${fidediff[@]}" benchmark --preset sd21 --random-base --device cuda \
-    --out "$out/gpu-$device-sd21-eager"
+# Uncompiled rows first, then the compiled ones, whose code takes a minute or two to make.
 "${fidediff[@]}" benchmark --preset sd21 --random-base --device cuda --compile \
     --dtype bf16 --out "$out/gpu-$device-sd21"
+"${fidediff[@]}" benchmark --preset sd21 --random-base --device cuda --dtype fp32 \
+    --repeats 5 --out "$out/gpu-$device-sd21-fp32"
 echo "== $device: speed, tiny" >&2
 "${fidediff[@]}" benchmark --preset tiny --random-base --device cuda \
     --out "$out/gpu-$device-tiny"
 echo "== $device: reblur" >&2
 "$python" "$root/benchmarks/reblur.py" --side 256 --out "$out" \
     --name "gpu-$device-reblur"
+echo "== $device: memory of training steps" >&2
+"$python" "$root/benchmarks/memory.py" --device cuda --out "$out"
 echo "== $device: tests that need a GPU" >&2
 "$python" -m pytest -m gpu "$root/tests/model"

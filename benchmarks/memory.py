@@ -1,6 +1,7 @@
 """Memory of a training step of `sd21`, computed: no GPU and no weights are needed.
 
     python benchmarks/memory.py
+    python benchmarks/memory.py --device cuda      the same steps, measured on a GPU
 
 Weights, moments and averages are counted: 2 bytes a frozen weight in bf16, 18 a trained one
 (float32 weight, two moments, average, and the half of its gradient that is not measured).
@@ -9,13 +10,16 @@ on the meta device, which has shapes and no data, and a dispatch mode adds up th
 live at once. Everything runs in bf16 there as it would under autocast, VGG16 in float32; attention
 counts as a kernel that keeps no scores (flash or memory-efficient), which is what CUDA takes. Not
 in it: the CUDA context (about 0.5 GiB), workspaces of convolutions, fragmentation.
-Writes results/memory.md and memory.json.
+Writes results/memory.md and memory.json; with `--device cuda`, where D, AdamW and the averages are
+real and a step is timed as well, memory-DEVICE.md and .json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import time
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
@@ -122,15 +126,57 @@ def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[s
     return {name: round(size / GIB, 2) for name, size in told.items()}
 
 
-def _build(config: Any, stage: str) -> tuple[Any, Any, nn.Module]:
+def measure_on_gpu(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
+    """GiB at the peak of whole steps, those that torch took from the device, seconds a step."""
+    config = model_config.preset(preset)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.device("cuda"):
+        stepper, discriminator, loss = _build(config, stage, trained=torch.float32)
+        if checkpointing:
+            checkpoint_gradients(stepper.model)
+        learnt = [
+            p for p in (*stepper.parameters(), *discriminator.parameters()) if p.requires_grad
+        ]
+        averages = [p.detach().clone() for p in learnt]
+        optimizer = torch.optim.AdamW(learnt, lr=1e-5)
+        begun = 0.0
+        for number in range(5):
+            if number == 2:  # the first steps allocate
+                torch.cuda.synchronize()
+                begun = time.perf_counter()
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                _step(stepper, discriminator, loss, images)
+            optimizer.step()
+            optimizer.zero_grad()
+            torch._foreach_lerp_(averages, [p.detach() for p in learnt], 0.001)
+    torch.cuda.synchronize()
+    seconds = (time.perf_counter() - begun) / 3
+    peaks = {
+        "measured": torch.cuda.max_memory_allocated(),
+        "taken from the device": torch.cuda.max_memory_reserved(),
+    }
+    return {name: round(size / GIB, 2) for name, size in peaks.items()} | {
+        "seconds a step": round(seconds, 3)
+    }
+
+
+def _build(
+    config: Any, stage: str, trained: torch.dtype = torch.bfloat16
+) -> tuple[Any, Any, nn.Module]:
     weights = random_base(config.base)
     discriminator = build_discriminator(config, weights).to(torch.bfloat16)
     parts = ("kernel_estimator", "timestep_regressor", "control") if stage == "control" else ()
     model = build(config, weights, parts=parts)
     model.train_only(stage)  # type: ignore[arg-type]
     stepper = ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)
-    loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips").to("meta")
+    here = torch.empty(0).device
+    loss = ReconstructionLoss(VGG16("meta"), perceptual="ea-lpips").to_empty(device=here)
     stepper.to(torch.bfloat16)
+    for module in (stepper, discriminator):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(trained)
     for part in (model.kernel_estimator, model.timestep_regressor):
         if part is not None:
             part.float()
@@ -159,7 +205,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--preset", default="sd21", choices=list(model_config.PRESETS))
     options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--device", default="meta", choices=["meta", "cuda"])
     given = options.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.device == "cuda":
+        _on_gpu(given.preset, given.out)
+        return
     torch.set_num_threads(1)
     attend: Any = lambda q, k, v, **given: _Attention.apply(q, k, v)  # noqa: E731
     torch.nn.functional.scaled_dot_product_attention = attend
@@ -172,15 +223,39 @@ def main() -> None:
             {"stage": stage, "images": images, "gradient_checkpointing": checkpointing} | found
         )
         print(json.dumps(rows[-1]), flush=True)
-    given.out.mkdir(parents=True, exist_ok=True)
     told = {"preset": given.preset, "crop": CROP, "torch": torch.__version__, "rows": rows}
     (given.out / "memory.json").write_text(json.dumps(told, indent=1) + "\n")
     (given.out / "memory.md").write_text(to_markdown(told))
 
 
+def _on_gpu(preset: str, out: Path) -> None:
+    rows = []
+    for stage, images, checkpointing in CASES:
+        found = measure_on_gpu(preset, stage, images, checkpointing)
+        rows.append(
+            {"stage": stage, "images": images, "gradient_checkpointing": checkpointing} | found
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    device = torch.cuda.get_device_name()
+    told = {"preset": preset, "crop": CROP, "device": device, "torch": torch.__version__}
+    name = "memory-" + re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    (out / f"{name}.json").write_text(json.dumps(told | {"rows": rows}, indent=1) + "\n")
+    lines = [
+        f"# Memory of a training step, {preset}, measured",
+        "",
+        f"`benchmarks/memory.py --device cuda` on {device}, torch {told['torch']}, random weights."
+        f" Crop {CROP} at latent_stride 4, EA-LPIPS, D, averages, AdamW, bf16 autocast; five"
+        " steps, the last three timed.",
+        "Measured is the peak of what tensors take; taken from the device is the peak of torch's"
+        " own reserve; the CUDA context comes on top.",
+        "",
+        *_table(rows),
+    ]
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
 def to_markdown(told: dict[str, Any]) -> str:
     """The table, with what it does not hold."""
-    kinds = [k for k in told["rows"][0] if k not in ("stage", "images", "gradient_checkpointing")]
     lines = [
         f"# Memory of a training step, {told['preset']}",
         "",
@@ -193,14 +268,22 @@ def to_markdown(told: dict[str, Any]) -> str:
         "",
         "GiB at the peak:",
         "",
+        *_table(told["rows"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    kinds = [k for k in rows[0] if k not in ("stage", "images", "gradient_checkpointing")]
+    lines = [
         "| stage | images | checkpointing | " + " | ".join(kinds) + " |",
         "|" + "---|" * (len(kinds) + 3),
     ]
-    for row in told["rows"]:
+    for row in rows:
         on = "yes" if row["gradient_checkpointing"] else "no"
         cells = " | ".join(f"{row[k]:.2f}" for k in kinds)
         lines.append(f"| {row['stage']} | {row['images']} | {on} | {cells} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from fidediff_model.speed import Variant, all_variants, make_model, measure
 from fidediff_model.speed_table import to_markdown
 
 SCENES = 4
+CPU = torch.device("cpu")
 
 
 def scene(seed: int, height: int = 180, width: int = 320) -> np.ndarray:
@@ -45,7 +46,7 @@ def cost_of_bfloat16() -> dict[str, Any]:
     """Mean PSNR against the sharp image in both types, and between the two."""
     found: dict[str, list[np.ndarray]] = {}
     for dtype in ("fp32", "bf16"):
-        ready = make_ready(make_model("tiny", "random:0"), Settings(device="cpu", dtype=dtype))
+        ready = make_ready(make_model("tiny", "random:0", CPU), Settings(device="cpu", dtype=dtype))
         found[dtype] = [
             metrics.as_uint8(ready.run(to_tensor(moved(scene(seed)))[None]).images[0])
             for seed in range(SCENES)
@@ -61,7 +62,7 @@ def cost_of_bfloat16() -> dict[str, Any]:
 def run(preset: str, variants: list[Variant], size: tuple[int, int], repeats: int) -> Any:
     """Seconds and memory of a preset with random weights, variant by variant."""
     result = measure(
-        make_model(preset, "random:0"), variants, size=size, device=torch.device("cpu"),
+        make_model(preset, "random:0", CPU), variants, size=size, device=CPU,
         repeats=repeats, warm_up=1,
     )  # fmt: skip
     about = {"preset": preset, "base": "random:0", "repeats": repeats, "warm_up": 1}

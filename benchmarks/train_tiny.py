@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from fidediff_model.image_files import read_image
 from fidediff_model.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.model import FideDiff
 from fidediff_model.reblur import reblur
-from fidediff_model.training import base, control, kernel
+from fidediff_model.training import base, control, kernel, run_folder
 from fidediff_model.training.start import Request
 from trajectory_builder import manifest
 
@@ -55,11 +55,39 @@ MODEL: dict[str, Any] = {
     "timestep.channels": [32, 64],
     "control.channels": 16,
 }
-STEPS = {
-    "vae": 900, "unet": 400, "base": 2400, "kernel": 1000, "control": 1200, "base-off": 2400,
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is trained: on two CPU cores within the hour, on a GPU in five minutes.
+
+    Attributes:
+        steps: of the base model's two parts and of each run.
+        batch: crops a step; T alone takes four times as many on a CPU, where they are cheap.
+        batch_of_t: of the run `timestep`.
+        workers: processes that read crops.
+    """
+
+    steps: dict[str, int]
+    batch: int
+    batch_of_t: int
+    workers: int
+
+
+PLANS = {
+    "cpu": Plan(
+        {"vae": 2000, "unet": 400, "base": 1600, "kernel": 1500, "timestep": 4000,
+         "control": 1000, "base-off": 1600},
+        batch=4, batch_of_t=16, workers=0,
+    ),
+    "cuda": Plan(
+        {"vae": 1500, "unet": 300, "base": 700, "kernel": 800, "timestep": 1500,
+         "control": 600, "base-off": 700},
+        batch=64, batch_of_t=64, workers=6,
+    ),
 }  # fmt: skip
 SHARED: dict[str, Any] = {
-    "crop": 64, "batch": 4, "workers": 0, "warmup_steps": 20, "schedule": "cosine", "ema": 0.99,
+    "crop": 64, "warmup_steps": 20, "schedule": "cosine", "ema": 0.99, "precision": "fp32",
     "validation_trajectories": 8, "log_every": 20, "save_every": 100,
 }  # fmt: skip
 # No VGG16 file and no discriminator: both trade PSNR for looks, and PSNR is what is asked here.
@@ -76,44 +104,61 @@ def main() -> None:
     options.add_argument("--scale", type=float, default=1.0)
     options.add_argument("--every", type=int, default=1, help="deconvolve each EVERYth only")
     options.add_argument("--only-table", action="store_true", help="score what stands")
+    options.add_argument("--only-train", action="store_true", help="leave the table to later")
+    options.add_argument("--runs", default="", help="train these alone, such as base,kernel")
+    options.add_argument("--name", default="train_tiny", help="of the table's files")
     options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     home = given.folder
     data = tiny_data.make(home)
     if not given.only_table:
-        train_all(home, data, given.scale, given.threads)
+        train_all(
+            home,
+            data,
+            given.scale,
+            given.threads,
+            given.runs.split(",") if given.runs else list(RUNS),
+        )
+    if given.only_train:
+        return
     told = {
         "machine": f"{machine()}, {given.threads} threads",
+        "trained_on": _trained_on(home),
         "structure": asdict(_config().base),
         "torch": torch.__version__,
         "scale": given.scale,
         "deconvolved_every": given.every,
         "steps": _steps_done(home),
+        "batch": _batches(home),
         "t_error_of_lengths": tiny_data.t_error_of_lengths(),
-        "cpu_seconds": _seconds(home),
+        "seconds": _seconds(home),
         "vae": (home / "vae.log").read_text().splitlines(),
         "runs": {name: _curve(home / name) for name in RUNS if (home / name).is_dir()},
         "table": score_all(home, data, given.every),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "train_tiny.json").write_text(json.dumps(told, indent=1) + "\n")
-    (given.out / "train_tiny.md").write_text(train_tiny_table.to_markdown(told))
-    train_tiny_table.plot(told["runs"], given.out / "train_tiny.png")
+    (given.out / f"{given.name}.json").write_text(json.dumps(told, indent=1) + "\n")
+    (given.out / f"{given.name}.md").write_text(train_tiny_table.to_markdown(told, given.name))
+    train_tiny_table.plot(told["runs"], given.out / f"{given.name}.png")
 
 
-def train_all(home: Path, data: Path, scale: float, threads: int) -> None:
+def train_all(home: Path, data: Path, scale: float, threads: int, names: list[str]) -> None:
     """The base model and the runs; finished ones are passed over, cut ones go on."""
-    steps = _steps(scale)
+    plan = PLANS[_device()]
+    steps = {name: max(2, round(count * scale)) for name, count in plan.steps.items()}
     (home / "vae.log").touch()
     with _noting_seconds(home, "base-model"):
         practice.make(
-            data, home / "base-model", _config().base,
-            vae_steps=steps["vae"], unet_steps=steps["unet"], say=_sayer(home / "vae.log"),
+            data, home / "base-model", _config().base, vae_steps=steps["vae"],
+            unet_steps=steps["unet"], say=_sayer(home / "vae.log"), batch=plan.batch,
+            device=_device(),
         )  # fmt: skip
-    for name, (module, before, changes) in RUNS.items():
-        images = {} if module is kernel else IMAGES
-        settings = {**SHARED, **images, **changes, "steps": steps[name]}
+    for name in names:
+        module, before, changes, model = RUNS[name]
+        settings = {**SHARED, **({} if module is kernel else IMAGES), **changes}
+        settings["batch"] = plan.batch_of_t if name == "timestep" else plan.batch
+        settings |= {"workers": plan.workers, "steps": steps[name]}
         with _noting_seconds(home, name):
             module.train(
                 Request(
@@ -122,20 +167,29 @@ def train_all(home: Path, data: Path, scale: float, threads: int) -> None:
                     base_model=None if before else str(home / "base-model"),
                     start=home / before if before else None,
                     settings={**settings, "validate_every": max(steps[name] // 8, 1)},
-                    model={} if before else MODEL,
+                    model=model if before else MODEL,
                     preset="tiny",
                 )
             )
         torch.set_num_threads(threads)
 
 
-RUNS: dict[str, tuple[Any, str, dict[str, Any]]] = {
-    "base": (base, "", {"points": 1, "identity": 0.05}),
-    "kernel": (kernel, "base", {"points": 1, "identity": 0.0, "learning_rate": 2e-3}),
-    "control": (control, "kernel", {"points": 1, "identity": 0.0, "augment": True}),
-    "base-off": (base, "", {"consistency": False}),
-}
-"""Run -> (stage, the run before, what differs); all see 4 blurs a step."""
+RUNS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
+    "base": (base, "", {"points": 1, "identity": 0.05}, {}),
+    "kernel": (kernel, "base", {"points": 1, "identity": 0.0, "learning_rate": 2e-3}, {}),
+    # T wants more examples than whole steps of the control are worth: it learns alone first.
+    "timestep": (
+        control, "kernel",
+        {"points": 1, "identity": 0.0, "augment": True, "learning_rate": 3e-3},
+        {"control.variant": "none"},
+    ),
+    "control": (
+        control, "timestep", {"points": 1, "identity": 0.0, "augment": True},
+        {"control.variant": "filter"},
+    ),
+    "base-off": (base, "", {"consistency": False}, {}),
+}  # fmt: skip
+"""Run -> (stage, the run before, settings that differ, values of the model's config)."""
 
 
 def score_all(home: Path, data: Path, every: int) -> dict[str, dict[str, Scores]]:
@@ -294,8 +348,8 @@ def _sayer(path: Path) -> Callable[[str], None]:
     return say
 
 
-def _steps(scale: float) -> dict[str, int]:
-    return {name: max(2, round(count * scale)) for name, count in STEPS.items()}
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _steps_done(home: Path) -> dict[str, int]:
@@ -313,23 +367,40 @@ def _steps_done(home: Path) -> dict[str, int]:
 
 @contextmanager
 def _noting_seconds(home: Path, name: str) -> Iterator[None]:
-    """CPU seconds, so that a pause or a neighbour does not count."""
-    begun = time.process_time()
+    """On a CPU its seconds, so that a pause or a neighbour does not count; else the clock's."""
+    on_gpu = _device() == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    where = torch.cuda.get_device_name() if on_gpu else f"{machine()}, CPU seconds"
+    begun = clock()
     try:
         yield
     finally:
+        line = {"run": name, "seconds": clock() - begun, "where": where}
         with (home / "seconds.jsonl").open("a") as file:
-            file.write(json.dumps({"run": name, "seconds": time.process_time() - begun}) + "\n")
+            file.write(json.dumps(line) + "\n")
+
+
+def _notes(home: Path) -> list[dict[str, Any]]:
+    path = home / "seconds.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _trained_on(home: Path) -> str:
+    return "; ".join(dict.fromkeys(note["where"] for note in _notes(home)))
 
 
 def _seconds(home: Path) -> dict[str, int]:
-    """CPU seconds of each part, those of cut runs added up."""
-    path = home / "seconds.jsonl"
+    """Seconds of each part, those of cut runs added up."""
     found: dict[str, float] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        told = json.loads(line)
-        found[told["run"]] = found.get(told["run"], 0.0) + told["seconds"]
+    for note in _notes(home):
+        found[note["run"]] = found.get(note["run"], 0.0) + note["seconds"]
     return {name: round(seconds) for name, seconds in found.items()}
+
+
+def _batches(home: Path) -> dict[str, int]:
+    """Crops a step of each run."""
+    stored = {name: run_folder.read(home / name) for name in RUNS}
+    return {name: int(s["settings"]["batch"]) for name, s in stored.items() if s is not None}
 
 
 if __name__ == "__main__":

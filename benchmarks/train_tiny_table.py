@@ -14,13 +14,14 @@ _MODELS = ("base", "base, consistency off", "full, filter", "full, no control")
 Scores = dict[str, float]
 
 
-def to_markdown(told: dict[str, Any]) -> str:
+def to_markdown(told: dict[str, Any], name: str) -> str:
     """The honest table."""
     lines = [
         "# Does a tiny FideDiff learn?",
         "",
-        f"`benchmarks/train_tiny.py --scale {told['scale']}`, {told['machine']}, torch"
-        f" {told['torch']}. Steps: {json.dumps(told['steps'])}.",
+        f"`benchmarks/train_tiny.py --scale {told['scale']}`, trained on {told['trained_on']},"
+        f" scored on {told['machine']}, torch {told['torch']}.",
+        f"Steps: {json.dumps(told['steps'])}, crops a step: {json.dumps(told['batch'])}.",
         f"Structure: {json.dumps(told['structure'])}, LoRA rank 32.",
         "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
         " Stable Diffusion. No perceptual loss, no discriminator.",
@@ -36,6 +37,8 @@ def to_markdown(told: dict[str, Any]) -> str:
         " At any speed t cannot be read off kernels: a short window of a fast motion has the kernel"
         " of a long window of a slow one. The best guess from the true length of the camera's way"
         f" would then err by {told['t_error_of_lengths']:.1f}.",
+        "T learns alone first (run `timestep`: the stage control with the variant none), then on"
+        " beside the control.",
         "The VAE's own row bounds every row of a model: no restoration can be better than"
         " what the VAE gives back of the sharp image.",
         "",
@@ -58,8 +61,8 @@ def to_markdown(told: dict[str, Any]) -> str:
             lines += ["", f"Error of t: T {s['t_error']:.1f}, constant guess"
                       f" {s['t_error_constant']:.1f}."]  # fmt: skip
         lines.append("")
-    lines += ["CPU seconds: " + json.dumps(told["cpu_seconds"]), "",
-              "Learning curves: `train_tiny.png`; pre-training of the base model:", "",
+    lines += ["Seconds: " + json.dumps(told["seconds"]), "",
+              f"Learning curves: `{name}.png`; pre-training of the base model:", "",
               "```", *told["vae"], "```", ""]  # fmt: skip
     return "\n".join(lines)
 
@@ -84,21 +87,26 @@ def _verdict(rows: dict[str, Scores]) -> list[str]:
 
 
 def plot(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """PSNR of the held-out crops over training steps."""
+    """PSNR and the error of t on the held-out crops, over training steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
     for name, curve in runs.items():
-        points = [(line["step"], line["psnr"] - line["psnr_blur"]) for line in curve
-                  if "psnr" in line]  # fmt: skip
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.axhline(0, color="gray", linewidth=1)
-    axes.set(xlabel="training steps", ylabel="dB over the blurry input, held-out crops")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        gains = [(line["step"], line["psnr"] - line["psnr_blur"]) for line in curve
+                 if "psnr" in line]  # fmt: skip
+        errors = [(line["step"], line["t_error"]) for line in curve if "t_error" in line]
+        if gains and name != "timestep":
+            left.plot(*zip(*gains, strict=True), marker="o", label=name)
+        if errors:
+            right.plot(*zip(*errors, strict=True), marker="o", label=name)
+    left.axhline(0, color="gray", linewidth=1)
+    left.set(xlabel="training steps", ylabel="dB over the blurry input, held-out crops")
+    right.set(xlabel="training steps", ylabel="error of t, held-out crops", ylim=(0, None))
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)

@@ -139,7 +139,11 @@ class KernelEstimator(nn.Module):
     def _kernels(self, features: Tensor) -> Tensor:
         # In float32 also under autocast: in bfloat16 the 361 weights miss 1 by a per cent.
         logits: Tensor = self.head(functional.gelu(features))
-        return logits.float().softmax(dim=1)
+        if logits.is_contiguous(memory_format=torch.channels_last):
+            # Taps lie side by side; over axis 1 torch would copy all to the other format first.
+            taps_last = logits.permute(0, 2, 3, 1).softmax(dim=3, dtype=torch.float32)
+            return taps_last.permute(0, 3, 1, 2)
+        return logits.softmax(dim=1, dtype=torch.float32)
 
     def _bands(self, features: Tensor, *, rows_at_a_time: int) -> Iterator[Tensor]:
         """Runs of rows, each a multiple of `rows_at_a_time` but the last, about `BAND_BYTES`."""

@@ -28,6 +28,7 @@ from fidediff_model.codec import Codec, pad_to_multiple
 from fidediff_model.config import ModelConfig
 from fidediff_model.control import KernelControl
 from fidediff_model.discriminator import Discriminator
+from fidediff_model.fast_layers import put_fast_layers
 from fidediff_model.kernels import KernelEstimator, pool_kernels
 from fidediff_model.pretrained import BaseWeights, cast, load_base, seeded
 from fidediff_model.restored import ModelError, Restored, check_image, timesteps
@@ -224,7 +225,11 @@ class FideDiff(nn.Module):
         return trained
 
     def prepare_for_inference(
-        self, *, dtype: torch.dtype = torch.float32, channels_last: bool = False
+        self,
+        *,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        device: torch.device | None = None,
     ) -> FideDiff:
         """Fuse LoRA and the attention's projections, cast the large parts; then nothing trains.
 
@@ -233,8 +238,11 @@ class FideDiff(nn.Module):
 
         Args:
             dtype: of UNet, VAE and control; bfloat16 is safe, float16 see `codec`.
-            channels_last: faster convolutions on CUDA, slower ones on CPUs.
+            channels_last: faster convolutions on CUDA, slower ones on CPUs; with layers made for
+                that format (`fast_layers`).
+            device: where to; one part after another, since a GPU fuses in a blink.
         """
+        self.base.to(device)
         self.base.fuse()
         self.base.unet.fuse_qkv_projections()  # makes new parameters, so freeze after it
         self.eval().requires_grad_(False)
@@ -243,7 +251,10 @@ class FideDiff(nn.Module):
             cast(module, dtype)
             if channels_last:
                 module.to(memory_format=torch.channels_last)
-        return self
+                put_fast_layers(module)
+        if channels_last and self.kernel_estimator is not None:
+            self.kernel_estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self.to(device)
 
     def save(self, folder: str | Path, *, card: Card | None = None) -> None:
         """Write the model folder at once: `config.json`, a folder a part, a card.

@@ -51,7 +51,15 @@ def _to_range(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def make(
-    data: Path, folder: Path, config: BaseConfig, *, vae_steps: int, unet_steps: int, say: Say
+    data: Path,
+    folder: Path,
+    config: BaseConfig,
+    *,
+    vae_steps: int,
+    unet_steps: int,
+    say: Say,
+    batch: int = 4,
+    device: str = "cpu",
 ) -> None:
     """Train VAE and UNet on the training split of `data` and save them; twice is once.
 
@@ -59,16 +67,20 @@ def make(
         data: folder of a data set whose images have one size, 64 pixels a side at least.
         folder: becomes `unet/`, `vae/`, `scheduler/`; the last of them is the sign of a whole one.
         config: structure of the base.
-        vae_steps: each of 4 crops of 64 pixels.
-        unet_steps: each of 8 crops of latents.
+        vae_steps: each of `batch` crops of 64 pixels.
+        unet_steps: each of twice as many crops of latents.
         say: told a line now and then.
+        batch: crops a step.
+        device: where.
     """
     if (folder / "scheduler" / "scheduler_config.json").is_file():
         return
     weights = random_base(config, seed=0)
-    sharp, blur = _images(data)
-    train_vae(weights.vae, torch.cat([sharp, blur]), steps=vae_steps, say=say)
-    train_unet(weights, sharp, steps=unet_steps, say=say)
+    weights.vae.to(device)
+    weights.unet.to(device)
+    sharp, blur = (images.to(device) for images in _images(data))
+    train_vae(weights.vae, torch.cat([sharp, blur]), steps=vae_steps, batch=batch, say=say)
+    train_unet(weights, sharp, steps=unet_steps, batch=2 * batch, say=say)
     weights.vae.save_pretrained(folder / "vae")
     weights.unet.save_pretrained(folder / "unet")
     _write_schedule(folder / "scheduler")
@@ -87,14 +99,14 @@ def _write_schedule(folder: Path) -> None:
     (folder / "scheduler_config.json").write_text(text)
 
 
-def train_vae(vae: Any, images: Tensor, *, steps: int, say: Say) -> None:
+def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> None:
     """Mean squared error of crops at the size that the codec enlarges them to."""
     _start_as_identity(vae)
     vae.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.0)
     random = np.random.default_rng(0)
     seen = 0.0
-    for step, x in enumerate(_crops(images, CROP, 4, steps, random)):
+    for step, x in enumerate(_crops(images, CROP, batch, steps, random)):
         _set_rate(optimizer, 2e-3, step, steps)
         large = F.interpolate(x, scale_factor=2.0, mode="bicubic")
         decoded = vae.decode(vae.encode(large).latent_dist.mode()).sample
@@ -114,7 +126,7 @@ def train_vae(vae: Any, images: Tensor, *, steps: int, say: Say) -> None:
         vae.register_to_config(scaling_factor=1 / float(latents.latent_dist.mode().std()))
 
 
-def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, say: Say) -> None:
+def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, batch: int, say: Say) -> None:
     """The usual denoising loss on latents, t from 0 to 999."""
     unet, vae = weights.unet, weights.vae
     unet.requires_grad_(True).train()
@@ -125,13 +137,14 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, say: Say) -> 
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     random = np.random.default_rng(1)
     generator = torch.Generator().manual_seed(1)
+    given_prompt = weights.prompt.to(sharp.device)
     seen = 0.0
-    for step, z in enumerate(_crops(latents, CROP // STRIDE, 8, steps, random)):
+    for step, z in enumerate(_crops(latents, CROP // STRIDE, batch, steps, random)):
         _set_rate(optimizer, 1e-3, step, steps)
-        t = torch.randint(0, 1000, (z.shape[0],), generator=generator).float()
-        noise = torch.randn(z.shape, generator=generator)
+        t = torch.randint(0, 1000, (z.shape[0],), generator=generator).float().to(z.device)
+        noise = torch.randn(z.shape, generator=generator).to(z.device)
         signal, strength = (r.view(-1, 1, 1, 1) for r in diffusion.roots(t))
-        prompt = weights.prompt.expand(z.shape[0], -1, -1)
+        prompt = given_prompt.expand(z.shape[0], -1, -1)
         eps = unet(signal * z + strength * noise, t, encoder_hidden_states=prompt).sample
         loss = F.mse_loss(eps, noise)
         optimizer.zero_grad()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fidediff_model.codec import Codec, pad_to_multiple
 from fidediff_model.diffusion import LAST_TIMESTEP
 from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.fast_layers import compile_regions
 from fidediff_model.kernels import kernel_mosaic
 from fidediff_model.model import FideDiff
 from fidediff_model.restore_tiles import (
@@ -251,15 +252,14 @@ def make_ready(
     _apply(model, settings)
     prepare(model, choose_dtype(settings.dtype, device), device)
     if settings.compile:
-        compile_regions(model)
+        compile_regions(model.base.unet, model.codec.vae, model.control)
     return ReadyModel(model, settings, device)
 
 
 def prepare(model: FideDiff, dtype: torch.dtype, device: torch.device) -> None:
     """Fuse, cast and move a model; channels-last on CUDA only, where it is faster."""
     with _quiet_casts():
-        model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda")
-    model.to(device)
+        model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda", device=device)
 
 
 def cast(module: nn.Module | None, dtype: torch.dtype) -> None:
@@ -339,15 +339,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
-
-
-def compile_regions(model: FideDiff) -> None:
-    """Compile the blocks that repeat, each kind once; weights and their names stay as they are.
-
-    Whole models compile for minutes and again for each size; blocks share their code.
-    """
-    kinds = ("BasicTransformerBlock", "ResnetBlock2D")
-    for part in (model.base.unet, model.codec.vae, model.control):
-        for module in part.modules() if part is not None else ():
-            if type(module).__name__ in kinds:
-                module.compile(dynamic=None)

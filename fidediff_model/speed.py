@@ -11,7 +11,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,10 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from fidediff_model import config as model_config
 from fidediff_model.codec import Codec, pad_to_multiple
 from fidediff_model.config import CodecConfig, ModelConfig
+from fidediff_model.fast_layers import compile_regions
 from fidediff_model.kernels import pool_kernels
 from fidediff_model.model import PARTS, FideDiff, build
-from fidediff_model.pretrained import load_base, random_base
-from fidediff_model.restore import DTYPES, cast, compile_regions, is_out_of_memory, prepare
+from fidediff_model.pretrained import RANDOM, load_base, random_base
+from fidediff_model.restore import DTYPES, cast, is_out_of_memory, prepare
 from fidediff_model.restore_tiles import TilePlan, plan_for, restore_tensor
 
 GIVEN_T = 200.0
@@ -72,12 +73,15 @@ def all_variants(dtypes: tuple[str, ...], *, compiled: bool) -> list[Variant]:
     ]
 
 
-def make_model(preset: str, base_model: str) -> FideDiff:
+def make_model(preset: str, base_model: str, device: torch.device) -> FideDiff:
     """A new model of a preset with all parts, over random or real base weights."""
     config = model_config.preset(preset)
-    # The learnt prompt does not matter to the time, so no text encoder is needed.
-    weights = load_base(base_model, config.base, prompt_start="normal")
-    return build(config, weights, parts=PARTS)
+    random = base_model.partition(":")[0] == RANDOM
+    # Random weights are drawn where they are used: a GPU draws a billion in a blink.
+    with device if random else nullcontext():
+        # The learnt prompt does not matter to the time, so no text encoder is needed.
+        weights = load_base(base_model, config.base, prompt_start="normal")
+        return build(config, weights, parts=PARTS)
 
 
 def measure(
@@ -108,7 +112,7 @@ def measure(
     for variant in variants:
         _apply(model, variant, control)
         if variant.compile and not compiled:
-            compile_regions(model)
+            compile_regions(model.base.unet, model.codec.vae, control)
             compiled = True
         row = _measure_one(model, variant, blur.to(device), repeats, warm_up)
         row |= {"label": variant.label, **vars(variant)}

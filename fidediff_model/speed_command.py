@@ -32,7 +32,7 @@ class SpeedPlan:
     def run(self, report: Callable[[Variant], Any]) -> dict[str, Any]:
         """Build the model and measure; a table's worth of values."""
         result = measure(
-            make_model(self.preset, self.base),
+            make_model(self.preset, self.base, self.device),
             self.variants,
             size=self.size,
             device=self.device,

@@ -4,6 +4,10 @@
 
 D starts anew here: a model folder does not hold it. Which t the UNet is told while T is still
 learning is not published: the manifest's by default, or T's own estimate.
+
+With the control's variant `none` T alone learns, and since no loss on images reaches it, none is
+computed: such a step costs a small part of a whole one. A run may start from one of those, too, and
+goes on with its T (ours).
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ class ControlStep(nn.Module):
         self.estimated = estimated
 
     def forward(self, blur: Tensor, t: Tensor) -> Stepped:
-        """Restore (N, 3, H, W) whose timesteps are (N,)."""
+        """Restore (N, 3, H, W) whose timesteps are (N,); without a control there is t_hat alone."""
         model = self.model
         estimator, regressor = model.kernel_estimator, model.timestep_regressor
         if estimator is None or regressor is None:
@@ -48,14 +52,18 @@ class ControlStep(nn.Module):
         stride = model.codec.latent_stride
         with torch.no_grad():
             cells = estimator.pooled(padded, regressor.pool)  # (N, K, H/4, W/4); M is frozen
-            z_t = model.codec.encode(padded)
         t_hat = regressor(cells, pooled=True)
+        time_loss = timestep_loss(t_hat, t)
+        if model.control is None:
+            return Stepped(None, None, t_hat, time_loss)
+        with torch.no_grad():
+            z_t = model.codec.encode(padded)
         k_in = pool_kernels(cells, stride // regressor.pool)
         told = t_hat.detach() if self.estimated else t
         z0_hat = model.step(z_t, told, k_in=k_in, blur=padded)
         height, width = blur.shape[-2:]
         image = model.codec.decode(z0_hat, (height, width))
-        return Stepped(image, z0_hat, t_hat, timestep_loss(t_hat, t))
+        return Stepped(image, z0_hat, t_hat, time_loss)
 
 
 def train(request: Request) -> Outcome:
@@ -67,19 +75,23 @@ def train(request: Request) -> Outcome:
     run = start.open_run("control", request)
     start.seed_process(run)
     weights = start.open_base(run)
-    discriminator = image_stage.make_discriminator(run, weights)
+    alone = run.config.model.control.variant == "none"
+    discriminator = None if alone else image_stage.make_discriminator(run, weights)
     model = _build(run, weights)
     image_stage.cast_frozen(model, run)
     model.train_only("control")
     stepper = ControlStep(model, estimated=run.settings.control_timestep == "estimated")
-    return image_stage.fit(run, stepper, discriminator)
+    return image_stage.fit(run, stepper, discriminator, best_is="t_error" if alone else "psnr")
 
 
 def _build(run: Run, weights: BaseWeights) -> FideDiff:
-    """The model before with T and control added; their settings may be this run's own."""
+    """The model before with T, where it had none, and control; their settings may be our own."""
     folder = Path(run.config.start)
     model = build(run.config.model, weights, parts=PARTS, seed=run.settings.seed)
     model.base.load(folder / "base")
     if model.kernel_estimator is not None:
         model_folder.load_part(folder / "kernel_estimator", model.kernel_estimator)
+    trained_before = model_folder.read_config(folder)["parts"]
+    if model.timestep_regressor is not None and "timestep_regressor" in trained_before:
+        model_folder.load_part(folder / "timestep_regressor", model.timestep_regressor)
     return model.eval()

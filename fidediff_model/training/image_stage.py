@@ -30,21 +30,27 @@ _PANEL_ROWS = 4
 
 
 class Stepped(NamedTuple):
-    """What a stage's step gives of a batch of blurs; `time_loss` only in the stage control."""
+    """What a stage's step gives of a batch of blurs; `time_loss` only in the stage control.
 
-    image: Tensor  # (N, 3, H, W)
-    z0_hat: Tensor  # (N, 4, h, w)
+    Where T learns alone there is no image and no latent.
+    """
+
+    image: Tensor | None  # (N, 3, H, W)
+    z0_hat: Tensor | None  # (N, 4, h, w)
     t_hat: Tensor  # (N,)
     time_loss: Tensor | None = None
 
 
-def fit(run: Run, stepper: nn.Module, discriminator: Discriminator | None) -> Outcome:
+def fit(
+    run: Run, stepper: nn.Module, discriminator: Discriminator | None, *, best_is: str = "psnr"
+) -> Outcome:
     """Train what of `stepper` is trainable, to the run's last step.
 
     Args:
         run: opened.
         stepper: (blur, t) -> `Stepped`, with the whole model as its attribute `model`.
         discriminator: D, or None.
+        best_is: the validation score that decides which model is kept.
     """
     if run.loss is None:
         raise TypeError("a stage that restores images has a loss")
@@ -72,7 +78,7 @@ def fit(run: Run, stepper: nn.Module, discriminator: Discriminator | None) -> Ou
         parameters,
         optimizers,
         lambda: validate(run, model, loss),
-        best_is="psnr",
+        best_is=best_is,
     )
     loop.begin(state, {"discriminator": discriminator} if discriminator else {})
     with loop.running(state):
@@ -104,15 +110,18 @@ def learn(
     on_device = to_device(batch, accelerator.device)
     t = on_device.timestep
     restored: Stepped = wrapped(on_device.blur, t)
-    total, measures = image_loss(
-        loss,
-        discriminator,
-        settings,
-        image=restored.image,
-        sharp=on_device.sharp,
-        z0_hat=restored.z0_hat,
-        t=t,
-    )
+    total = torch.zeros((), device=t.device)
+    measures: dict[str, float] = {}
+    if restored.image is not None and restored.z0_hat is not None:
+        total, measures = image_loss(
+            loss,
+            discriminator,
+            settings,
+            image=restored.image,
+            sharp=on_device.sharp,
+            z0_hat=restored.z0_hat,
+            t=t,
+        )
     if restored.time_loss is not None:
         total = total + settings.time_weight * restored.time_loss
         measures["time"] = float(restored.time_loss.detach())
@@ -120,7 +129,7 @@ def learn(
     measures["loss"] = float(total.detach())
     loop.refuse_non_finite(total, batch, state.step + 1)
     accelerator.backward(total / settings.accumulate)
-    if discriminator is not None and wrapped_d is not None:
+    if discriminator is not None and wrapped_d is not None and restored.z0_hat is not None:
         with torch.no_grad():
             z_0 = state.model.codec.encode(on_device.sharp)
         measures |= backward_discriminator(

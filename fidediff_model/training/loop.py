@@ -70,7 +70,7 @@ class State:
         parameters: what trains, by name.
         optimizers: by name; each with its learning rate before the schedule.
         validate: gives scores of the held-out split and a picture; None without one.
-        best_is: `psnr` (greatest) or `reblur` (least): which score decides.
+        best_is: `psnr` (greatest), `reblur` or `t_error` (least): which score decides.
     """
 
     run: Run

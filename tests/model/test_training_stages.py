@@ -204,3 +204,36 @@ def test_gradient_checkpointing_gives_the_same_gradients(tmp_path, data):
         base.train(request(tmp_path / name, data, steps=1, gradient_checkpointing=on))
     plain, lean = (_first_moments(tmp_path / name) for name in ("plain", "lean"))
     assert torch.allclose(plain, lean, rtol=1e-4, atol=1e-9)
+
+
+def test_without_a_control_t_learns_alone(tmp_path, runs, data):
+    asked = request(
+        tmp_path / "run", data, stage="control", start=runs / "kernel", steps=2, gan_weight=0.5,
+        log_every=1, validate_every=1, validation_trajectories=2,
+    )  # fmt: skip
+    control.train(start.Request(**{**vars(asked), "model": {"control.variant": "none"}}))
+    assert all("timestep_regressor" in name for name in _trained(tmp_path / "run"))
+    # No image is restored to learn from, so there is no loss on one and nothing for D.
+    for line in _lines(tmp_path / "run", "train"):
+        assert {"time", "t_error", "loss"} <= set(line)
+        assert not {"l1", "generator", "discriminator"} & set(line)
+    scores = _lines(tmp_path / "run", "validation")
+    kept = json.loads((tmp_path / "run/model/config.json").read_text())["card"]["scores"]
+    assert kept["t_error"] == min(line["t_error"] for line in scores)
+
+
+def test_the_control_goes_on_with_a_t_that_learnt_alone(tmp_path, runs, data):
+    alone = request(tmp_path / "alone", data, stage="control", start=runs / "kernel", steps=1)
+    control.train(start.Request(**{**vars(alone), "model": {"control.variant": "none"}}))
+    asked = request(
+        tmp_path / "run", data, stage="control", start=tmp_path / "alone", steps=1,
+        learning_rate=1e-12,
+    )  # fmt: skip
+    control.train(start.Request(**{**vars(asked), "model": {"control.variant": "filter"}}))
+    before = FideDiff.load(tmp_path / "alone/model").timestep_regressor.state_dict()
+    loaded = FideDiff.load(tmp_path / "run/model")
+    assert loaded.control is not None
+    for name, value in loaded.timestep_regressor.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=1e-7, rtol=0)
+    fresh = FideDiff.load(runs / "control/model").timestep_regressor.state_dict()
+    assert any(not torch.allclose(fresh[n], before[n], atol=1e-7) for n in before)
