@@ -81,9 +81,9 @@ PLANS = {
         batch=4, batch_of_t=16, workers=0,
     ),
     "cuda": Plan(
-        {"vae": 1500, "unet": 300, "base": 700, "kernel": 800, "timestep": 1500,
-         "control": 600, "base-off": 700},
-        batch=64, batch_of_t=64, workers=6,
+        {"vae": 2000, "unet": 400, "base": 450, "kernel": 600, "timestep": 600,
+         "control": 300, "base-off": 450},
+        batch=64, batch_of_t=64, workers=10,
     ),
 }  # fmt: skip
 SHARED: dict[str, Any] = {

@@ -10,6 +10,7 @@ order. t comes from the manifest, never from a file's name.
 from __future__ import annotations
 
 import hashlib
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -272,8 +273,18 @@ def make_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator().manual_seed(dataset.rules.seed),
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A scheduler tells a whole process group to end; the trainer then needs its step's batches.
+
+    A worker ends when the trainer closes the loader or is gone.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _generator(seed: int, epoch: int, name: str) -> np.random.Generator:

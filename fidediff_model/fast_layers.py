@@ -93,8 +93,11 @@ class WideHeadAttention:
     eight times as exact as bfloat16's, and after group norm nothing nears its range.
     """
 
-    def __call__(self, attn: Any, hidden_states: Tensor, **unused: Any) -> Tensor:
-        """(B, C, H, W) to the same: attention over all places, with the residual."""
+    def __call__(self, attn: Any, hidden_states: Tensor, temb: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) to the same: attention over all places, with the residual.
+
+        `temb` is what diffusers' blocks give every processor; a VAE has none.
+        """
         x = hidden_states
         exact = x.dtype == torch.float32
         attend: Any = F.scaled_dot_product_attention if exact else attention_by_rows

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or shared between processes, as real processes."""
 
+import os
 import signal
 import time
 
@@ -67,12 +68,16 @@ def test_three_kills_change_no_bit_of_weights_optimizer_averages_random_state_an
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data):
-    process = spawn(command(tmp_path / "run", data, steps=10_000, save_every=10_000))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data, workers):
+    settings = {"steps": 10_000, "save_every": 10_000, "workers": workers}
+    process = spawn(command(tmp_path / "run", data, **settings))
     _wait_for(tmp_path / "run/speed.jsonl", process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143
+    # As `timeout` and cluster schedulers do: to the readers of crops as well.
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, told
+    assert "Traceback" not in told
     assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-*/whole.json")]
 
 

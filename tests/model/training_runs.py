@@ -115,11 +115,10 @@ def command(run_dir, data, *, stage="base", start=None, **settings):
 
 
 def spawn(words, **environment):
-    """Start a command with one thread; stderr can be read."""
+    """Start a command with one thread, in a process group of its own; stderr can be read."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    process = subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, env=env, text=True, start_new_session=True, **pipes)
     SPAWNED.append(process)
     return process
 
