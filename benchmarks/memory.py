@@ -262,7 +262,8 @@ def to_markdown(told: dict[str, Any]) -> str:
         f"Crop {told['crop']} at latent_stride 4 (512 x 512 at the network's input), EA-LPIPS, D,"
         " EMA, AdamW, bf16.",
         "Weights counted, activations measured on the meta device by"
-        f" `benchmarks/memory.py` (torch {told['torch']}); not yet confirmed on a GPU.",
+        f" `benchmarks/memory.py` (torch {told['torch']}); what a GPU took stands in"
+        " memory-nvidia-h100-80gb-hbm3.md.",
         "To be added: the CUDA context, workspaces of convolutions, fragmentation; CUDA's autocast"
         " also computes norms in float32, which can add up to as much again as the activations.",
         "",

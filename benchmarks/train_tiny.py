@@ -76,8 +76,8 @@ class Plan:
 
 PLANS = {
     "cpu": Plan(
-        {"vae": 2000, "unet": 400, "base": 1600, "kernel": 1500, "timestep": 4000,
-         "control": 1000, "base-off": 1600},
+        {"vae": 2000, "unet": 400, "base": 1600, "kernel": 1500, "timestep": 1200,
+         "control": 500, "base-off": 1600},
         batch=4, batch_of_t=16, workers=0,
     ),
     "cuda": Plan(
@@ -243,8 +243,10 @@ def score_trajectory(
         answers["full, no control"] = lambda: _without_control(
             models["control"], blurs, restored.t_hat
         )
+    if "control" in models or "timestep" in models:
+        reader = models["control" if "control" in models else "timestep"]
         extra["timestep"] = {
-            "t_error": float((restored.t_hat - t).abs().mean()),
+            "t_error": float((reader.timestep(blurs) - t).abs().mean()),
             "t_error_constant": float((guess - t).abs().mean()),
         }
     told = {row: _image_scores(answer(), sharp) for row, answer in answers.items()}
