@@ -154,7 +154,9 @@ class LoraUNet(nn.Module):
             )
         peft: Any = import_module("peft")
         tensors = peft.get_peft_model_state_dict(self.unet)
-        header = {f"unet.{key}": value for key, value in self.settings.items()}
+        # diffusers before 0.40 fails on a header without the ranks that differ; none does.
+        settings = self.settings | {"rank_pattern": {}}
+        header = {f"unet.{key}": value for key, value in settings.items()}
         save_file(
             {f"unet.{k}": v.detach().cpu().contiguous() for k, v in tensors.items()},
             folder / LORA_FILE,

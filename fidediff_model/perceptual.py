@@ -223,5 +223,5 @@ def _packaged(name: str) -> dict[str, Tensor]:
     raise HeadsError(
         f"the trained heads {name} are not there",
         where=str(paths[0]) if paths else "torchmetrics is not installed",
-        cure="pip install 'torchmetrics>=1.5'",
+        cure="pip install 'torchmetrics>=1.7.2'",
     )

@@ -231,7 +231,9 @@ def _read_deep(opened: Any, content: bytes, name: str) -> Picture:
             where=name,
             cure="save it as a plain 16-bit PNG or TIFF in RGB",
         )
-    turns, mirrored = _TURNS.get(opened.getexif().get(_ORIENTATION, 1), (0, False))
+    # OpenCV turns a TIFF upright whatever the flags say; Pillow's tag of it differs by release.
+    orientation = 1 if opened.format == "TIFF" else opened.getexif().get(_ORIENTATION, 1)
+    turns, mirrored = _TURNS.get(orientation, (0, False))
     values = np.rot90(values, turns)
     values = values[:, ::-1] if mirrored else values
     gray = values.ndim == 2

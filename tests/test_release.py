@@ -7,12 +7,14 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trajectory_builder.version import __version__
 
@@ -145,6 +147,55 @@ def test_wheel_does_the_whole_job_from_its_own_files(installed, tmp_path):
 def test_citation_gives_the_version_of_the_package():
     text = (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^version: (.+)$", text, re.M)[1] == __version__
+
+
+def test_citation_has_what_the_format_asks_for():
+    """The required keys of Citation File Format 1.2.0, of the software and of each reference."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    for reference in citation["references"]:
+        assert {"type", "title", "authors"} <= set(reference)
+    people = [a for one in (citation, *citation["references"]) for a in one["authors"]]
+    assert all(set(person) in ({"name"}, {"given-names", "family-names"}) for person in people)
+
+
+def setup():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def test_each_lowest_version_of_setup_is_the_one_that_is_tried():
+    asked = setup()
+    lines = [asked["options"]["install_requires"], *asked["options.extras_require"].values()]
+    asked = re.findall(r"^([\w-]+)(?:\[\w+\])? >= ([\d.]+)", "\n".join(lines), re.M)
+    tried = re.findall(r"^([\w.-]+)==([\d.]+)", (ROOT / ".ci/lowest.txt").read_text(), re.M)
+    tried = {name.lower(): re.sub(r"(\.0)+$", "", version) for name, version in tried}
+    asked = {name.lower(): re.sub(r"(\.0)+$", "", version) for name, version in asked}
+    assert len(asked) > 40
+    assert {name: tried.get(name) for name in asked} == asked
+
+
+def test_every_line_of_setup_asks_for_a_lowest_version():
+    asked = setup()
+    lines = [asked["options"]["install_requires"], *asked["options.extras_require"].values()]
+    lines = [line for line in "\n".join(lines).split("\n") if line]
+    assert [x for x in lines if " >= " not in x and not x.startswith("fidediff[")] == []
+
+
+def test_pythons_that_are_told_are_those_of_the_workflow():
+    told = re.findall(r":: (3\.\d+)$", setup()["metadata"]["classifiers"], re.M)
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["fast"]["strategy"]["matrix"]["python"] == told
+    for job in ("check", "lowest"):
+        assert jobs[job]["steps"][1]["with"]["python-version"] == told[0]
+
+
+def test_build_asks_for_the_setuptools_of_the_tests():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (asked,) = pyproject["build-system"]["requires"]
+    assert asked.replace(">=", " >= ") in setup()["options.extras_require"]["test"].split("\n")
 
 
 def test_setup_takes_the_version_from_the_one_place():

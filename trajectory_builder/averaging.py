@@ -207,7 +207,7 @@ def _mean(total: Pixels, n_frames: int, dtype: np.dtype[Any], domain: Domain) ->
     if domain == "gamma2.2":
         shift, levels = _levels_of_sums(n_frames)
         bins: Pixels = total >> total.dtype.type(shift)
-        return levels.take(bins)
+        return levels.take(bins.astype(np.intp))  # older numpy refuses 64 unsigned bits
     if total.dtype == np.uint16:
         # One float32 product a value, rounded once: a sum below 2^16 is off by at most 3e-5, its
         # distance to a tie is at least 1 / (2 n) >= 2e-3, so the result is exact (the test tries
