@@ -10,6 +10,7 @@ order. t comes from the manifest, never from a file's name.
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +242,8 @@ def make_loader(
     Args:
         dataset: what to draw from; its rules' seed also orders the draws.
         batch_size: T, trajectories a batch on each rank; a batch has T x k points.
-        workers: loader processes; decoding holds the interpreter, so threads would not help.
+        workers: loader processes, no more than there are cores; decoding holds the interpreter,
+            so threads would not help.
         first_step: steps already taken: resuming at step s goes on with batch s.
         steps: number of batches; None never ends.
         rank: which of `world_size` processes this is. Each takes its share of every global
@@ -254,6 +256,7 @@ def make_loader(
     Raises:
         DataError: no trajectory can be read.
     """
+    workers = min(workers, os.cpu_count() or 1)
     if workers:
         # A data set whose files are gone fails here, not as a traceback out of a worker.
         dataset[0]
@@ -341,7 +344,7 @@ def _check_sizes(table: pa.Table, rows: _Rows, crop: int) -> None:
         raise DataError(
             f"{len(small):,} images are smaller than the crop of {crop} pixels",
             where=f"smallest side {sizes[small].min()}; {shorten(names)}",
-            cure=f"give a crop of at most {sizes[rows].min()}, or select larger images",
+            cure=f"give --crop {sizes[rows].min()} or less, or select larger images",
         )
 
 

@@ -81,7 +81,7 @@ def _optional(name: str, use: str) -> Finding:
 
 def _torchvision() -> list[Finding]:
     """torchvision beside another torch breaks diffusers, peft and torchmetrics at import."""
-    if importlib.util.find_spec("torchvision") is None:
+    if None in map(importlib.util.find_spec, ("torch", "torchvision")):
         return []
     try:
         import torchvision  # type: ignore[import-not-found, unused-ignore]
@@ -92,6 +92,8 @@ def _torchvision() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return [Finding("cpu", f"{os.cpu_count()} cores")]
     import torch
 
     found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, fp32")]
@@ -113,6 +115,8 @@ def _memory() -> Finding:
 
 
 def _vgg16(path: Path | None) -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("vgg16", "not looked at: torch reads it")
     from fidediff_model import vgg
 
     if path is None:

@@ -152,8 +152,8 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, batch: int, s
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         seen += loss.item()
-        if step % 100 == 99:
-            say(f"unet {step + 1}/{steps}: eps error {seen / 100:.3f} of 1")
+        if step % 25 == 24:
+            say(f"unet {step + 1}/{steps}: eps error {seen / 25:.3f} of 1")
             seen = 0.0
     unet.requires_grad_(False).eval()
 

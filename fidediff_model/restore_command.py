@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fidediff_model.model_folder import read_config
-from fidediff_model.restore import Settings, choose_device, open_model
+from fidediff_model.restore import ReadyModel, Settings, choose_device, open_model
 from fidediff_model.restore_images import encode_picture, read_picture
 from fidediff_model.restore_jobs import Job, collect, left_to_do
 from fidediff_model.restore_run import Report, RunOptions, RunReport, restore_files
@@ -35,9 +35,12 @@ class RestorePlan:
     settings: Settings
     options: RunOptions
 
-    def run(self, report: Report) -> RunReport:
-        """Load the model and restore all jobs."""
-        ready = open_model(self.model, self.settings, base_model=self.base_model)
+    def load(self) -> ReadyModel:
+        """The model, ready to restore."""
+        return open_model(self.model, self.settings, base_model=self.base_model)
+
+    def run(self, ready: ReadyModel, report: Report) -> RunReport:
+        """Restore all jobs with the model that `load` gave."""
         return restore_files(ready, self.jobs, self.out, self.options, report=report)
 
 

@@ -122,7 +122,8 @@ def open_vgg16(spec: str | Path | None, *, needed_by: str) -> VGG16:
             f"{needed_by} needs the VGG16 backbone, and no file is named",
             where="--vgg16",
             cure=f"give --vgg16 FILE ({Path(DOWNLOAD_URL).name} or its safetensors), or"
-            f" --vgg16 {DOWNLOAD} where there is a network, or switch {needed_by} off",
+            f" --vgg16 {DOWNLOAD} where there is a network, or do without {needed_by}"
+            " (train --perceptual none, evaluate --metrics psnr,ssim)",
         )
     if str(spec) == RANDOM_FOR_TESTS:
         return random_vgg16(seed=0)

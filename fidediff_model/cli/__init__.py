@@ -88,7 +88,9 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         code = ExitCode.WRONG_USE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; run the same command again to resume", err=True)
+        resumes = not {"benchmark", "doctor"} & set(argv)
+        more = "; run the same command again to resume" if resumes else ""
+        click.echo(f"interrupted{more}", err=True)
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader went away (`fidediff scan | head`): not an error.

@@ -25,11 +25,13 @@ def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
     Example:
       fidediff doctor --vgg16 vgg16-397923af.pth --convert vgg16.safetensors
     """
-    from fidediff_model import doctor, vgg
+    from fidediff_model import doctor
 
     if convert is not None:
         if vgg16 is None:
             raise click.UsageError("--convert needs --vgg16")
+        from fidediff_model import vgg
+
         vgg16 = vgg.convert(vgg16, convert)
     findings = doctor.look(vgg16)
     told = doctor.as_dict(findings)

@@ -69,8 +69,10 @@ def command(inputs: tuple[str, ...], out: Path, **values: Any) -> int:
 
     plan = restore_command.make_plan(inputs, out, settings_of(values), values)
     if plan.jobs:
+        ready = plan.load()
+        # Made when the model is there: the bar's rate and the last line's are of the same work.
         with progress_bar(len(plan.jobs), "image") as bar:
-            report = plan.run(lambda kind, n: bar.update(n) if kind == "image" else None)
+            report = plan.run(ready, lambda kind, n: bar.update(n) if kind == "image" else None)
     else:
         report = restore_command.nothing_done()
     return _tell(report, plan.skipped, out, as_json=values["as_json"])

@@ -49,7 +49,7 @@ class RunLog:
         self._bar = tqdm(
             total=steps,
             initial=done,
-            unit=" steps",
+            unit="step",
             file=sys.stderr,
             dynamic_ncols=terminal,
             ascii=None if terminal else True,

@@ -112,23 +112,28 @@ def open_run(stage: Stage, request: Request) -> Run:
         stage, stored.get("settings"), request.settings_file, request.settings
     )
     settings = replace(settings, precision=processes.resolve_precision(settings.precision))
-    found = manifest.read(_needed_path(request.data or stored.get("data"), "data"))
-    train, validation = datasets(found, settings)
+    data = _needed_path(request.data or stored.get("data"), "data")
+    found = manifest.read(data)
     start = _start(stage, request, stored)
+    base_model = _base_model(stage, request, stored, start)
+    model = _model_config(request, stored, start)
+    if Path(base_model).is_dir():
+        check_folder(Path(base_model), model.base)
+    loss = _open_loss(settings) if stage != "kernel" else None
+    train, validation = datasets(found, settings)
     config = RunConfig(
         stage=stage,
-        data=str(request.data or stored["data"]),
+        data=str(data),
         data_digest=run_folder.data_digest(found.table),
-        base_model=_base_model(stage, request, stored, start),
+        base_model=base_model,
         start=str(start or ""),
         start_digest=run_folder.digest_of(start) if start else "",
-        model=_model_config(request, stored, start),
+        model=model,
         settings=settings,
     )
     run_folder.refuse_other(request.run_dir, config, resume=request.resume)
-    loss = _open_loss(settings) if stage != "kernel" else None
-    if config.base_model.partition(":")[0] != RANDOM:
-        check_folder(find_folder(config.base_model), config.model.base)
+    if base_model.partition(":")[0] != RANDOM:  # from a hub only now that nothing else is wrong
+        check_folder(find_folder(base_model), model.base)
     accelerator = processes.start(settings.precision)
     run = Run(config, request.run_dir, accelerator, train, validation, loss=loss)
     if run.is_main:

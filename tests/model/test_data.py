@@ -212,7 +212,7 @@ def test_images_smaller_than_the_crop_are_refused(trajectories):
     with pytest.raises(DataError) as error:
         _dataset(trajectories, crop=HEIGHT + 1)
     assert "9 images" in error.value.what
-    assert f"at most {HEIGHT}" in error.value.cure
+    assert f"--crop {HEIGHT} or less" in error.value.cure
 
 
 def test_two_sharp_images_of_one_trajectory_are_refused(tmp_path):

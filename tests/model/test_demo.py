@@ -65,7 +65,7 @@ WITHOUT_TORCH = (
     "words",
     ["demo --out D", "restore a.png --model M --out D", "evaluate --model M --data D --out S",
      "scan --model M --data D --out S", "benchmark --preset tiny",
-     "train base --run-dir R", "doctor"],
+     "train base --run-dir R"],
 )  # fmt: skip
 def test_data_half_alone_is_told_what_to_install(tmp_path, words):
     command = [sys.executable, "-c", WITHOUT_TORCH, *words.split()]
@@ -74,3 +74,12 @@ def test_data_half_alone_is_told_what_to_install(tmp_path, words):
     assert done.stderr.splitlines()[0] == "error: torch is not installed"
     assert 'cure:  pip install "fidediff[model]"' in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_without_torch_lists_what_is_missing(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, "doctor", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    told = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
+    assert {"python", "torch", "diffusers", "cpu", "memory", "vgg16"} <= told.keys()
+    assert "torch" in told["vgg16"]["value"]

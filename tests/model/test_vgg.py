@@ -61,7 +61,8 @@ def test_missing_setting_names_the_loss_and_both_cures():
     assert "EA-LPIPS" in what
     assert where == "--vgg16"
     assert "vgg16-397923af.pth" in cure
-    assert "switch EA-LPIPS off" in cure
+    assert "do without EA-LPIPS" in cure
+    assert "--perceptual none" in cure
 
 
 def test_absent_file_is_named(tmp_path):
