@@ -354,16 +354,18 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _steps_done(home: Path) -> dict[str, int]:
-    """Steps that the runs took; a run that was cut short took fewer than `STEPS`."""
-    done: dict[str, int] = {}
+def _steps_done(home: Path) -> dict[str, str]:
+    """Steps that the parts took, of those that were planned where a run was ended early."""
+    done: dict[str, str] = {}
     for line in (home / "vae.log").read_text().splitlines():
         part, count, _ = line.split(maxsplit=2)
-        done[part] = int(count.partition("/")[0])
+        done[part] = count.partition("/")[0]
     for name in RUNS:
-        log = home / name / "log.jsonl"
-        if log.is_file() and log.stat().st_size:
-            done[name] = int(json.loads(log.read_text().splitlines()[-1])["step"])
+        log, stored = home / name / "log.jsonl", run_folder.read(home / name)
+        if stored is not None and log.is_file() and log.stat().st_size:
+            step = int(json.loads(log.read_text().splitlines()[-1])["step"])
+            planned = int(stored["settings"]["steps"])
+            done[name] = str(step) if step == planned else f"{step} of {planned}"
     return done
 
 

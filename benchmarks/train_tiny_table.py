@@ -21,7 +21,8 @@ def to_markdown(told: dict[str, Any], name: str) -> str:
         "",
         f"`benchmarks/train_tiny.py --scale {told['scale']}`, trained on {told['trained_on']},"
         f" scored on {told['machine']}, torch {told['torch']}.",
-        f"Steps: {json.dumps(told['steps'])}, crops a step: {json.dumps(told['batch'])}.",
+        "Steps: " + ", ".join(f"{name} {steps}" for name, steps in told["steps"].items()) + ";"
+        " crops a step: " + ", ".join(f"{name} {n}" for name, n in told["batch"].items()) + ".",
         f"Structure: {json.dumps(told['structure'])}, LoRA rank 32.",
         "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
         " Stable Diffusion. No perceptual loss, no discriminator.",
@@ -30,7 +31,7 @@ def to_markdown(told: dict[str, Any], name: str) -> str:
         " A run's `model/` is scored: the best one on clips of the known scenes that were held out"
         " of training, not on the test clips.",
         f"Clips of {tiny_data.WIDTH} x {tiny_data.HEIGHT} pixels, n = {LEVELS}; PSNR and SSIM are"
-        " means over images, on 8-bit RGB.",
+        " means over images, on 8-bit RGB. Rows of runs that have not ended are left out.",
         f"Deconvolution is scored on one trajectory of {told['deconvolved_every']}: where that is"
         " not 1, its rows are means over fewer images than the others.",
         f"The pictures move {tiny_data.SPEED[0]} to {tiny_data.SPEED[1]} pixels a frame on average."
@@ -44,8 +45,8 @@ def to_markdown(told: dict[str, Any], name: str) -> str:
         "",
     ]
     lines += _verdict(told["table"].get(KNOWN_SET, {}))
-    for name, rows in told["table"].items():
-        lines += [f"## {name}", "", "| | PSNR | " + " | ".join(f"n = {n}" for n in LEVELS)
+    for scenes, rows in told["table"].items():
+        lines += [f"## {scenes}", "", "| | PSNR | " + " | ".join(f"n = {n}" for n in LEVELS)
                   + " | SSIM | trajectory gap |", "|" + "---|" * (len(LEVELS) + 4)]  # fmt: skip
         for row, s in rows.items():
             if "psnr" in s:
@@ -61,7 +62,7 @@ def to_markdown(told: dict[str, Any], name: str) -> str:
             lines += ["", f"Error of t: T {s['t_error']:.1f}, constant guess"
                       f" {s['t_error_constant']:.1f}."]  # fmt: skip
         lines.append("")
-    lines += ["Seconds: " + json.dumps(told["seconds"]), "",
+    lines += ["Seconds: " + ", ".join(f"{name} {n:,}" for name, n in told["seconds"].items()), "",
               f"Learning curves: `{name}.png`; pre-training of the base model:", "",
               "```", *told["vae"], "```", ""]  # fmt: skip
     return "\n".join(lines)
