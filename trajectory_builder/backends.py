@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,6 +36,7 @@ PATIENCE_SECONDS = 60.0
 """Ours: how long a build waits for a cluster that has lost all its workers."""
 AHEAD = 2
 """Shards handed out for each worker, so that none waits for the builder."""
+_PACKAGES = {"dask": "distributed", "ray": "ray"}
 _RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
 
 Result = Made | TrajbuildError
@@ -170,7 +172,7 @@ def _joblib(
 def _dask(
     shards: Sequence[Shard], jobs: int, token: str, address: str | None
 ) -> Generator[Result, None, None]:
-    distributed = _need("distributed", "dask")
+    distributed = _need("dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if address is None:
@@ -225,7 +227,7 @@ def _ray(
     shards: Sequence[Shard], jobs: int, token: str, address: str | None
 ) -> Generator[Result, None, None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = _need("ray", "ray")
+    ray = _need("ray")
     started = not ray.is_initialized()
     try:
         if started:
@@ -314,21 +316,36 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _need(module: str, extra: str) -> Any:
-    """Import a package of an extra.
+def refuse_absent(backend: str) -> None:
+    """Refuse a backend whose package is not there; imports nothing.
+
+    Raises:
+        BackendError: the cure is the command that installs it.
+    """
+    module = _PACKAGES.get(backend)
+    if module and find_spec(module) is None:
+        raise _not_installed(backend, f"--backend {backend}")
+
+
+def _need(backend: str) -> Any:
+    """Import a backend's package.
 
     Raises:
         BackendError: it is not installed; the cure is the command that installs it.
     """
     try:
-        return import_module(module)
+        return import_module(_PACKAGES[backend])
     except ImportError as error:
-        raise BackendError(
-            f"--backend {extra} needs the package {module}, which is not installed",
-            where=str(error),
-            cure=f'pip install "fidediff[{extra}]"',
-            exit_code=ExitCode.WRONG_USE,
-        ) from error
+        raise _not_installed(backend, str(error)) from error
+
+
+def _not_installed(backend: str, where: str) -> BackendError:
+    return BackendError(
+        f"--backend {backend} needs the package {_PACKAGES[backend]}, which is not installed",
+        where=where,
+        cure=f'pip install "fidediff[{backend}]"',
+        exit_code=ExitCode.WRONG_USE,
+    )
 
 
 def _no_answer(what: str, address: str | None, command: str, option: str) -> BackendError:

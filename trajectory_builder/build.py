@@ -74,7 +74,7 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
     """
     options = options or BuildOptions()
     started = time.monotonic()
-    _refuse_inside_source(plan, out)
+    refuse(plan, out, options)
     if options.strict and plan.problems:
         raise _strict(plan.problems[0], len(plan.problems))
     folder = OutputFolder(out)
@@ -102,7 +102,14 @@ def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildRepo
     return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
-def _refuse_inside_source(plan: Plan, out: Path) -> None:
+def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
+    """Refuse what cannot be built; it takes no time, so it comes before whatever does.
+
+    Raises:
+        StoreError: `out` lies inside the source.
+        BackendError: the backend's package is not installed.
+    """
+    backends.refuse_absent(options.backend)
     for root in plan.roots.values():
         if out.resolve().is_relative_to(root):
             raise StoreError(
@@ -142,12 +149,19 @@ def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, with its old and its new value."""
     for key in old.keys() | new.keys():
         one, other = old.get(key), new.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differing(one, other, f"{prefix}{key}.")
         elif one != other:
-            yield prefix + key
+            yield f"{prefix}{key}: {_setting(one)} -> {_setting(other)}"
+
+
+def _setting(value: Any) -> str:
+    if value in (None, ""):
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:

@@ -377,11 +377,21 @@ def _holder(path: Path) -> str:
 
 
 def other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
-    """The error for a folder that holds a build of another config."""
+    """The error for a folder that holds a build of another config.
+
+    Args:
+        out: the folder.
+        differing: each option that differs, with its value there and the one asked for.
+        recipe: that of the build in it; `own` is the name of one made from options.
+    """
+    same = (
+        "the options that it was made with"
+        if recipe == "own"
+        else f"--recipe {recipe} and the same options"
+    )
     return StoreError(
         f"{out} holds a build of another config",
         where=f"{out}/build.json, differing keys: {', '.join(differing)}",
-        cure=f"choose another --out, or give --recipe {recipe} and the same options to go on"
-        " with that build",
+        cure=f"choose another --out, or give {same} to go on with that build",
         exit_code=ExitCode.OTHER_CONFIG,
     )

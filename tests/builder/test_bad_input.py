@@ -14,8 +14,11 @@ import pytest
 from gopro_tree import PACKAGE, load, three_parts, trajbuild, tree, write_small
 from PIL import Image
 
-from trajectory_builder import build, manifest, plan, recipe, verify
+from trajectory_builder import alignment, build, manifest, plan, recipe, verify
+from trajectory_builder.backends import BackendError
+from trajectory_builder.cli import trajbuild as click_command
 from trajectory_builder.errors import ExitCode
+from trajectory_builder.store import StoreError
 
 CLIP = "train/GOPR9003_13_00"
 FRAME = f"{CLIP}/022150.png"  # the centre of the pair 000012
@@ -190,6 +193,27 @@ def test_output_inside_the_source_is_wrong_use(own_source, tree_name, inner):
     assert "inside the source" in three_parts(done.stderr)[0]
     assert all(three_parts(done.stderr))
     assert names_in(root) == before
+
+
+def refuse_to_look(*args, **kwargs):
+    raise AssertionError("pixels were looked at")
+
+
+def test_output_inside_the_source_is_refused_before_pixels_are_looked_at(small_source, monkeypatch):
+    monkeypatch.setattr(alignment, "settle", refuse_to_look)
+    words = ["expand", "--src", str(small_source.pairs), "--out", str(small_source.pairs)]
+    with pytest.raises(StoreError, match="inside the source"):
+        click_command(words, standalone_mode=False)
+
+
+def test_absent_backend_is_refused_before_pixels_are_looked_at(small_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(alignment, "settle", refuse_to_look)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    words = ["expand", "--src", str(small_source.pairs), "--out", str(tmp_path / "out")]
+    with pytest.raises(BackendError, match="distributed, which is not installed") as caught:
+        click_command([*words, "--backend", "dask"], standalone_mode=False)
+    assert caught.value.cure == 'pip install "fidediff[dask]"'
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_inside_the_source_by_a_link_is_wrong_use(own_source, tmp_path):

@@ -68,6 +68,7 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
 
     plan = options.plan_of(src, given)
     chosen = options.build_options(given)
+    build.refuse(plan, target, chosen)  # before pixels are looked at, which takes a while
     plan = alignment.settle(
         plan, target, level=check, jobs=chosen.jobs,
         plan_again=lambda corrections: options.plan_of(src, given, corrections),
