@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from footage_maker import pan, texture, write_video
-from gopro_tree import trajbuild, tree
+from gopro_tree import three_parts, trajbuild, tree
 from PIL import Image
 
 from trajectory_builder import build, exposure, generate, recipe, record, verify, windows
@@ -140,6 +140,16 @@ def test_another_config_is_refused(clip, made):
     done = trajbuild("generate", "--src", clip, "--out", made, "--n-frames", "5,7")
     assert done.returncode == 5
     assert "config" in done.stderr
+
+
+def test_another_option_is_named_with_its_old_value_and_a_cure_that_works(clip, tmp_path):
+    make(tmp_path / "out", clip, n_frames=(5,), every=13)
+    args = ("generate", "--src", clip, "--out", tmp_path / "out", "--n-frames", "5", "--every")
+    _, where, cure = three_parts(trajbuild(*args, "4").stderr)
+    assert where.endswith("differing keys: every: 13 -> 4")
+    assert "the options that it was made with" in cure
+    assert "--recipe" not in cure
+    assert trajbuild(*args, "13").returncode == 0
 
 
 def test_changed_video_is_refused(clip, tmp_path):
@@ -551,6 +561,50 @@ def test_dry_run_writes_nothing_and_tells_counts(clip, tmp_path):
     done = trajbuild("generate", "--src", clip, "--out", tmp_path / "out", "--dry-run", "--json")
     assert json.loads(done.stdout)["counts"]["train"]["pairs"] == 20
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Photographs of two sizes and a text file that is called one."""
+    for name, width in (("a", 96), ("b", 96), ("c", 128)):
+        save_photo(tmp_path / "photos" / f"{name}.png", width)
+    (tmp_path / "photos" / "notes.jpg").write_text("no picture")
+    return tmp_path / "photos"
+
+
+def save_photo(path, width):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(texture(96, width)).save(path)
+
+
+def test_file_that_is_no_photograph_is_named(mixed, tmp_path):
+    done = trajbuild("generate", "--src", mixed, "--stills", "--out", tmp_path / "out",
+                     "--jobs", "1")  # fmt: skip
+    assert done.returncode == 4
+    said = "the file cannot be read as a picture: its content is of no known format"
+    assert f"problem: {said} ({mixed / 'notes.jpg'})" in done.stderr
+    assert f"1 frame-unreadable, first: {said} ({mixed / 'notes.jpg'})" in done.stderr
+    assert "1 problem: see" in done.stderr
+
+
+def test_only_file_that_is_no_photograph_is_named_once(mixed, tmp_path):
+    bad = mixed / "notes.jpg"
+    done = trajbuild("generate", "--src", bad, "--stills", "--out", tmp_path / "out")
+    assert three_parts(done.stderr)[1] == str(bad)
+    assert done.stderr.count("notes.jpg") == 1
+
+
+def test_photographs_of_several_sizes_without_stills_are_told_of_it(mixed, tmp_path):
+    (mixed / "notes.jpg").unlink()
+    done = trajbuild("generate", "--src", mixed, "--out", tmp_path / "out")
+    assert "or give --stills if they are photographs" in three_parts(done.stderr)[2]
+
+
+def test_dry_run_tells_the_remarks_of_the_real_run(tmp_path):
+    path = write_video(tmp_path / "fast.mp4", pan(30, 6, width=320, height=240))
+    done = trajbuild("generate", "--src", path, "--out", tmp_path / "out", "--dry-run")
+    assert "note: " in done.stdout
+    assert "neighbouring frames lie up to" in done.stdout
 
 
 def test_jobs_change_no_byte(clip, made, tmp_path):

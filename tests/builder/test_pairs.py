@@ -229,6 +229,14 @@ def test_problems_end_the_command_with_4_and_stand_in_a_table(tmp_path):
     assert verify.verify(tmp_path / "out").findings == ()
 
 
+def test_one_problem_is_one(tmp_path):
+    plain(tmp_path / "set")
+    (tmp_path / "set/test/target/b.png").unlink()
+    done = run(tmp_path / "set", "--layout", "pairs", "--out", tmp_path / "out")
+    assert "1 problem: see" in done.stderr
+    assert "problem: test/input/b.png has no" in done.stderr
+
+
 def test_folder_of_another_layout_is_told_what_is_expected(tmp_path):
     plain(tmp_path / "set")
     with pytest.raises(LayoutError, match="no pair of layout reds") as caught:

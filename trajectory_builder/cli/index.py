@@ -78,7 +78,7 @@ def command(
     click.echo(f"{out}: " + ", ".join(f"{n:,} {split}" for split, n in report.pairs.items())
                + " pairs")  # fmt: skip
     for problem in report.problems[:5]:
-        click.echo(f"problem: {problem.what}", err=True)
+        click.echo(f"problem: {options.named(problem)}", err=True)
     if report.problems:
-        click.echo(f"{len(report.problems):,} problems: see {out}/problems.parquet", err=True)
+        options.tell_problem_count(len(report.problems), out)
     return int(report.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -109,18 +109,30 @@ def address_of(given: dict[str, Any]) -> str | None:
     return address
 
 
+def named(problem: Problem) -> str:
+    """What a problem says, with its file where the sentence does not name it."""
+    known = not problem.file or PurePath(problem.file).name in problem.what
+    return printable(problem.what if known else f"{problem.what} ({problem.file})")
+
+
+def tell_problem_count(count: int, out: Path) -> None:
+    """Say on stderr how many problems there are and where they are listed."""
+    problems = "1 problem" if count == 1 else f"{count:,} problems"
+    click.echo(f"{problems}: see {printable(str(out))}/problems.parquet", err=True)
+
+
 def tell_notes(notes: Sequence[str], problems: Sequence[Problem]) -> None:
     """Say on stderr what is odd or missing in the source before the work starts."""
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
     for problem in problems[:5]:
-        click.echo(f"problem: {problem.what}", err=True)
+        click.echo(f"problem: {named(problem)}", err=True)
     if len(problems) > 5:
         click.echo(f"problem: and {len(problems) - 5:,} more", err=True)
 
 
 def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
-    """Print counts, skipped windows and problems; with `out`, bytes needed and free too."""
+    """Print counts, skipped windows, notes and problems; with `out`, bytes needed and free too."""
     data = plan_data(plan, out)
     if as_json:
         click.echo(json.dumps(data))
@@ -133,13 +145,19 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
         click.echo("  " + ", ".join(f"n = {n}: {c:,}" for n, c in counts["per_n"].items()))
     for name, words in (
         ("skipped", "windows of the recipe leave their clip and are skipped"),
-        ("truncated", "official pairs begin before the first published frame"),
+        (
+            "truncated",
+            "official pairs begin before the first published frame; their blurs are kept as they"
+            " are, but frames cannot confirm them",
+        ),
     ):
         if data[name]:
             click.echo(f"{len(data[name])} {words}:")
             click.echo("  " + "\n  ".join(data[name]))
+    for note in plan.notes:
+        click.echo(f"note: {printable(note)}")
     for problem in plan.problems[:5]:
-        click.echo(f"problem: {problem.what}\n  cure:  {problem.cure}")
+        click.echo(f"problem: {named(problem)}\n  cure:  {printable(problem.cure)}")
     if len(plan.problems) > 5:
         click.echo(f"problem: and {len(plan.problems) - 5:,} more")
     if out is not None:
@@ -185,7 +203,7 @@ def print_report(report: BuildReport) -> None:
     else:
         click.echo(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if report.problems:
-        click.echo(f"{report.problems:,} problems: see {out}/problems.parquet", err=True)
+        tell_problem_count(report.problems, report.out)
         _tell_reasons(report.out)
     click.echo(f"next: trajbuild verify {out}", err=True)
 
@@ -201,6 +219,6 @@ def _tell_reasons(out: Path) -> None:
     counts = Counter(problem.reason for problem in problems)
     for reason, count in counts.most_common(LISTED_AT_MOST):
         first = next(problem for problem in problems if problem.reason == reason)
-        click.echo(f"  {count:,} {reason}, first: {printable(first.what)}", err=True)
+        click.echo(f"  {count:,} {reason}, first: {named(first)}", err=True)
         if first.cure:
             click.echo(f"    cure:  {printable(first.cure)}", err=True)

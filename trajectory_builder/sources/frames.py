@@ -117,7 +117,8 @@ def _mixed(
     return Problem(
         "frame-sizes-mixed",
         f"a clip's frames are not of one size: most are {text(usual)}, but {shorten(named)}",
-        "put frames of another size or depth into a folder of their own",
+        "put frames of another size or depth into a folder of their own, or give --stills if they"
+        " are photographs",
         file=folder.as_posix(),
     )
 

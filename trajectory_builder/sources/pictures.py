@@ -103,7 +103,7 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
     Raises:
         PictureError: it is no picture.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
@@ -111,10 +111,13 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
             turned = picture.getexif().get(0x0112, 1) >= 5
             deep = picture.mode.startswith("I") or _png_or_tiff_depth(path) == 16
     except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnidentifiedImageError):  # its text is the path once more
+            why = "its content is of no known format"
         raise PictureError(
-            "the file cannot be read as a picture",
+            f"the file cannot be read as a picture: {why}",
             reason="frame-unreadable",
-            where=f"{printable(str(path))}: {error}",
+            where=printable(str(path)),
             cure=_COPY_AGAIN,
         ) from error
     if width * height > MAX_PIXELS:
