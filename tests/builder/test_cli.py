@@ -63,6 +63,17 @@ def test_wrong_use_ends_with_two_on_stderr(args):
     assert "Traceback" not in done.stderr
 
 
+def test_mistyped_command_suggests_the_nearest_without_importing_it():
+    done = trajbuild("expnd", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 2
+    assert "No such command 'expnd'. Did you mean expand" in done.stderr
+    assert "trajectory_builder.cli.expand" not in done.stderr
+
+
+def test_command_like_no_other_suggests_nothing():
+    assert "Did you mean" not in trajbuild("zzz").stderr
+
+
 def test_error_of_a_user_shows_no_traceback(tmp_path):
     done = trajbuild("plan", "--src", tmp_path / "none")
     assert done.stderr.startswith("error: ")

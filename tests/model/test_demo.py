@@ -83,3 +83,10 @@ def test_doctor_without_torch_lists_what_is_missing(tmp_path):
     told = {one["name"]: one for one in json.loads(done.stdout)["findings"]}
     assert {"python", "torch", "diffusers", "cpu", "memory", "vgg16"} <= told.keys()
     assert "torch" in told["vgg16"]["value"]
+
+
+def test_mistyped_command_suggests_the_nearest():
+    words = [sys.executable, "-m", "fidediff_model.cli", "trian"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No such command 'trian'. Did you mean train?" in done.stderr
