@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest, record
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import LISTED_AT_MOST, ExitCode, TrajbuildError, shorten
 from trajectory_builder.store import OutputFolder
 
 
@@ -90,13 +92,29 @@ def _frames(folder: Path, sample_id: str) -> tuple[str, ...]:
 
 
 def _unknown(rows: manifest.Manifest, sample_id: str) -> UnknownPairError:
-    import difflib
-
     names = rows.table["sample_id"].to_pylist()
-    near = difflib.get_close_matches(sample_id, names, n=5, cutoff=0.3) or names[:3]
+    near = _nearest(sample_id, names)
     return UnknownPairError(
         f"no pair {sample_id} in this data set",
         where=f"{len(names):,} rows; near it: {shorten(near)}",
         cure="give one of the names in column sample_id",
         exit_code=ExitCode.WRONG_USE,
     )
+
+
+def _nearest(sample_id: str, names: Sequence[str]) -> list[str]:
+    """Names of the clip whose name is nearest, those first that begin most like `sample_id`."""
+    import difflib
+
+    clip, _, rest = sample_id.partition("/")
+    by_clip: dict[str, list[str]] = {}
+    for name in names:
+        by_clip.setdefault(name.partition("/")[0], []).append(name)
+    own = difflib.get_close_matches(clip, by_clip, n=1, cutoff=0.0)[0]
+    wanted = f"{own}/{rest}"
+    return sorted(by_clip[own], key=lambda name: -_alike(name, wanted))[:LISTED_AT_MOST]
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two names begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

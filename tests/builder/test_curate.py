@@ -227,6 +227,12 @@ def test_hostile_or_wrong_condition_is_refused_and_never_run(dataset, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_condition_that_leaves_nothing_is_named_with_its_count(dataset, tmp_path):
+    done = run("select", dataset, "--where", "n_frames > 99", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "where: the condition n_frames > 99 leaves out all 18 rows" in done.stderr
+
+
 WORDS = [
     "n_frames",
     "clip",

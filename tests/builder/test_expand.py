@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from gopro_tree import SMALL, SMALL_PAIRS, gamma_mean, load, mean, three_parts, trajbuild, tree
 
-from trajectory_builder import build, finished, manifest, plan, recipe
+from trajectory_builder import build, explain, finished, manifest, plan, recipe
 from trajectory_builder.errors import ExitCode
+from trajectory_builder.explain import UnknownPairError
 from trajectory_builder.store import StoreError
 
 COUNT_OPENS = """
@@ -412,3 +413,20 @@ def test_explain_of_an_unknown_pair_names_near_ones(small_built):
     what, where, cure = three_parts(done.stderr)
     assert "GOPR9003_13_00/000012/n13" in where
     assert all([what, cure])
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ("GPR9003_13_00/000012/n07", "GOPR9003_13_00/000012/n07"),
+        ("GOPR9003_13_00/000012/07", "GOPR9003_13_00/000012/n"),
+        ("GOPR9003_13_00", "GOPR9003_13_00/"),
+        ("", ""),
+    ],
+)
+def test_explain_names_pairs_of_the_nearest_clip_first(small_built, asked, first):
+    with pytest.raises(UnknownPairError) as caught:
+        explain.explain(small_built, asked)
+    near = caught.value.where.split("near it: ")[1].split(", ")
+    assert near[0].startswith(first)
+    assert len({name.split("/")[0] for name in near}) == 1

@@ -124,11 +124,7 @@ def write(
     """
     kept = np.flatnonzero(splits != DROPPED)
     if not len(kept):
-        raise CurateError(
-            "no row is left",
-            where=", ".join(f"{reason}: {count:,}" for reason, count in (dropped or {}).items()),
-            cure="loosen the conditions",
-        )
+        raise _no_row(sum(rows.totals), derivation.options, dropped or {})
     keys = rows.table.select(list(KEY_COLUMNS))
     if len(kept) < len(rows):
         keys = keys.take(pa.array(kept))
@@ -144,6 +140,22 @@ def write(
             os.sync()
         pairs = _describe(folder, rows, writer.manifests, derivation)
     return DerivedReport(out, pairs, placed, dict(dropped or {}))
+
+
+def _no_row(count: int, options: Mapping[str, Any], dropped: Mapping[str, int]) -> CurateError:
+    """The error where all of `count` rows were left out, with who left out how many."""
+    told = []
+    for reason, rows in dropped.items():
+        asked = f"--{reason.replace('_', '-')} {options.get(reason, '')}".strip()
+        if reason == "where":
+            asked = f"the condition {options.get(reason, '')}"
+        if rows:
+            told.append(f"{asked} leaves out {'all ' if rows == count else ''}{rows:,} rows")
+    return CurateError(
+        "no row is left",
+        where=", ".join(told) or f"of {count:,} rows",
+        cure="loosen the conditions",
+    )
 
 
 def _refuse_twice(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
