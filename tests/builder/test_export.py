@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small_dataset
+from gopro_tree import trajbuild
 
 from trajectory_builder import manifest
 from trajectory_builder.export import request as requests
@@ -24,6 +25,7 @@ from trajectory_builder.export.folders import export_folders
 from trajectory_builder.export.hf import export_hf
 from trajectory_builder.export.lmdb import export_lmdb
 from trajectory_builder.export.request import ExportError, Request
+from trajectory_builder.export.targets import TARGETS
 from trajectory_builder.export.webdataset import export_webdataset
 from trajectory_builder.store import StoreError
 
@@ -471,6 +473,43 @@ def test_command_prints_one_json_object(dataset, tmp_path):
         [*command, "--out", str(tmp_path / "out"), "--json"], capture_output=True, text=True
     )
     assert json.loads(done.stdout)["pairs"] == {"train": 12, "test": 6}, done.stderr
+
+
+@pytest.mark.parametrize("target", ["webdataset", "lmdb", "folders", "hf"])
+def test_card_tells_how_to_read_the_export_and_not_its_source(tmp_path, target):
+    made = small_dataset.make(tmp_path / "set")
+    loading = '```python\npairs = load_dataset("imagefolder", data_dir="THIS_FOLDER")["train"]\n```'
+    kept = "```sh\ntrajbuild verify .\n```"
+    card = f"# Blur trajectories\n\nBy hand.\n\n{loading}\n\n{kept}\n"
+    (made / "README.md").write_text(card)
+    TARGETS[target](Request(made, tmp_path / "out"))
+    told = (tmp_path / "out/README.md").read_text()
+    reading, source = told.split("## The card of what was exported")
+    assert "## How to read it" in reading
+    assert "imagefolder" not in told
+    assert source.split("\n\n", 1)[1] == f"### Blur trajectories\n\nBy hand.\n\n{kept}\n"
+
+
+def test_export_of_a_set_without_a_card_has_no_empty_heading(tmp_path):
+    made = small_dataset.make(tmp_path / "set")
+    (made / "README.md").unlink()
+    export_webdataset(Request(made, tmp_path / "out"))
+    assert "The card of what" not in (tmp_path / "out/README.md").read_text()
+
+
+def test_webdataset_hint_reads_the_export_from_anywhere(dataset, tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    report = export_webdataset(Request(dataset, tmp_path / "out"))
+    pairs = eval(report.hint, {"webdataset": webdataset})
+    assert len(list(pairs)) == 12
+
+
+@pytest.mark.parametrize(("files", "told"), [("hardlink", True), ("copy", False)])
+def test_hard_links_of_an_export_are_told(dataset, tmp_path, files, told):
+    words = ["export", dataset, "--to", "folders", "--out", tmp_path / "out", "--files", files]
+    done = trajbuild(*words, "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert ("editing one edits the data set; --files copy" in done.stdout) == told
 
 
 def test_pairs_of_unknown_timestep_are_exported(tmp_path):

@@ -11,7 +11,7 @@ from trajectory_builder.cli import options
 
 
 @click.command(name="explain", short_help="Which frames, rule, timestep and files make a pair.")
-@click.argument("folder", type=options.FOLDER)
+@click.argument("folder", metavar="DATASET", type=options.FOLDER)
 @click.argument("sample_id")
 @options.as_json
 def command(folder: Path, sample_id: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from trajectory_builder.cli import curating, options
 
 
 @click.command(name="export", short_help="Write what trainers read.")
-@click.argument("source", metavar="DIR", type=curating.SOURCE)
+@click.argument("source", metavar="DATASET", type=curating.SOURCE)
 @click.option(
     "--to",
     "target",
@@ -67,8 +67,8 @@ from trajectory_builder.cli import curating, options
 @curating.allow_links
 @options.as_json  # fmt: skip
 def command(target: str, as_json: bool, **given: Any) -> None:
-    """Write the data set DIR as TO's trainers read it. Images are taken over
-    byte for byte, or cut into crops without loss.
+    """Write a data set as TO's trainers read it. Images are taken over byte
+    for byte, or cut into crops without loss.
 
     \b
     hf          Parquet shards, card, croissant.json
@@ -96,4 +96,8 @@ def command(target: str, as_json: bool, **given: Any) -> None:
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     state = f"{report.made:,} units made" if report.made else "nothing to do"
     click.echo(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
+    if target == "folders" and given["files"] == "hardlink" and given["crop"] is None:
+        click.echo(
+            "files are hard links: editing one edits the data set; --files copy gives files apart"
+        )
     click.echo(f"read it: {report.hint}", err=True)

@@ -10,7 +10,7 @@ from trajectory_builder.cli import curating, options
 
 
 @click.command(name="merge", short_help="Join data sets into one; splits are kept.")
-@click.argument("sources", nargs=-1, required=True, type=curating.SOURCE)
+@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=curating.SOURCE)
 @click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
 @click.option(
     "--clashes",
@@ -31,7 +31,7 @@ def command(
     allow_links: bool,
     as_json: bool,
 ) -> None:
-    """Join the data sets SOURCES into one. Splits are kept; ids and files
+    """Join data sets into one. Splits are kept; ids and files
     that clash, and trajectories that would stand in two splits, are named
     before anything is written.
 

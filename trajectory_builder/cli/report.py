@@ -11,18 +11,18 @@ import click
 @click.command("report")
 @click.argument(
     "folder",
-    metavar="DIR",
+    metavar="DATASET",
     type=click.Path(exists=True, file_okay=False, path_type=Path, readable=False),
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path, readable=False),
-    help="The file to write.  [default: DIR/report.html]",
+    help="The file to write.  [default: DATASET/report.html]",
 )
-@click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DIR.")
+@click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DATASET.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:
-    """Write one HTML file that shows the data set in DIR.
+    """Write one HTML file that shows a data set.
 
     Counts, trajectories to walk from sharp to the strongest blur, motion and
     sharpness, look-alikes, outliers, problems with their cures. The file works

@@ -11,7 +11,7 @@ from trajectory_builder.cli import curating, options
 
 
 @click.command(name="select", short_help="Take a part of a data set.")
-@click.argument("source", type=curating.SOURCE)
+@click.argument("source", metavar="DATASET", type=curating.SOURCE)
 @click.option("--out", type=curating.FOLDER, help="New data set. [default: print sample_ids]")
 @click.option(
     "--where",
@@ -55,7 +55,7 @@ def command(  # noqa: PLR0913  # one parameter an option
     allow_links: bool,
     as_json: bool,
 ) -> None:
-    """Write the pairs of SOURCE that meet all conditions as a data set of
+    """Write the pairs of DATASET that meet all conditions as a data set of
     their own, or print their sample_ids, one a line.
 
     Conditions apply in the order of the options above. A draw hangs on seed

@@ -25,7 +25,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
 
 
 @click.command(name="split", short_help="Deal out a split anew, by whole clips or trajectories.")
-@click.argument("source", type=curating.SOURCE)
+@click.argument("source", metavar="DATASET", type=curating.SOURCE)
 @click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
 @click.option(
     "--into",
@@ -54,7 +54,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
 @curating.allow_links
 @options.as_json  # fmt: skip
 def command(source: Path, out: Path, as_json: bool, **given: Any) -> None:
-    """Write SOURCE again with one split dealt out anew: whole clips or whole
+    """Write DATASET again with one split dealt out anew: whole clips or whole
     trajectories, the same shares of every n_frames in each part.
 
     \b

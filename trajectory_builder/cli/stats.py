@@ -11,15 +11,15 @@ from trajectory_builder.cli import curating, options
 
 
 @click.command(name="stats", short_help="Count a manifest's pairs by columns.")
-@click.argument("sources", nargs=-1, required=True, type=curating.SOURCE)
+@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=curating.SOURCE)
 @click.option("--by", default="split,n_frames", show_default=True, metavar="COLUMN,...",
               help="Columns to group by.")  # fmt: skip
 @click.option("--plot", type=curating.FOLDER, metavar="FILE",
               help="Also draw the pairs as bars: .png, .svg or .pdf.")  # fmt: skip
 @options.as_json
 def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool) -> None:
-    """Count pairs, trajectories, bytes and mean motion in SOURCES: data sets
-    or manifest files. Opens no image.
+    """Count pairs, trajectories, bytes and mean motion in data sets or
+    manifest files. Opens no image.
 
     \b
     Example:

@@ -11,7 +11,7 @@ from trajectory_builder.cli import options
 
 
 @click.command(name="verify", short_help="Does the folder hold what its manifest says?")
-@click.argument("folder", type=options.FOLDER)
+@click.argument("folder", metavar="DATASET", type=options.FOLDER)
 @click.option("--level", type=click.Choice(["quick", "full", "deep"]), default="quick",
               show_default=True,
               help="Names and sizes; hashes and decoding; averaging from the frames.")  # fmt: skip
@@ -27,7 +27,7 @@ def command(
     allow_links: bool,
     as_json: bool,
 ) -> int:
-    """Hold the data set in FOLDER against its manifest; changes nothing.
+    """Hold a data set against its manifest; changes nothing.
 
     Ends with 0 if all is as it should be, with 3 if not.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from trajectory_builder import manifest
 
+_CODE = re.compile(r"^```.*?^```\n*", re.MULTILINE | re.DOTALL)
 KEPT_KEYS = ("license", "license_name", "license_link", "language", "tags", "task_categories")
 """What of a source's card is still true of a part of it; counts and names are not."""
 
@@ -124,6 +126,11 @@ def size_category(rows: int) -> str:
 
 def _cell(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
+
+
+def without_loading(body: str) -> str:
+    """A card's text without the code that loads its data set: it would not load what is here."""
+    return _CODE.sub(lambda block: "" if "load_dataset(" in block[0] else block[0], body)
 
 
 def demoted(body: str) -> str:

@@ -57,7 +57,8 @@ def export_webdataset(request: Request) -> ExportReport:
         pairs = work.pairs_a_split(markers)
         work.write_card(request, "Blur trajectories as WebDataset shards", pairs, _reading(units))
     hint = (
-        f"webdataset.WebDataset('{units[0].file}').decode('rgb8').to_tuple('blur.png', 'sharp.png')"
+        f"webdataset.WebDataset({str(request.out / units[0].file)!r}, shardshuffle=False)"
+        ".decode('rgb8').to_tuple('blur.png', 'sharp.png')"
     )
     return ExportReport(request.out, TARGET, pairs, len(units), made, hint)
 
@@ -72,7 +73,7 @@ def _reading(units: list[Unit]) -> list[str]:
     return [
         "```python",
         "import webdataset",
-        f'pairs = webdataset.WebDataset("{shard}", shardshuffle=False).decode("rgb8")',
+        f'pairs = webdataset.WebDataset("THIS_FOLDER/{shard}", shardshuffle=False).decode("rgb8")',
         'for blur, sharp, row in pairs.to_tuple("blur.png", "sharp.png", "json"):',
         "    ...",
         "```",

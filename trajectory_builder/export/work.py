@@ -221,11 +221,12 @@ def write_card(
         "|---|---|",
         *(f"| {split} | {count:,} |" for split, count in pairs.items()),
         "",
+        "## How to read it",
+        "",
         *reading,
         "",
-        "## The card of what was exported",
-        "",
-        card.demoted(body),
-        "",
     ]
+    if body.strip():
+        lines += ["## The card of what was exported", ""]
+        lines += [card.demoted(card.demoted(card.without_loading(body))), ""]
     write_atomic(request.out / "README.md", "\n".join(lines).encode())
