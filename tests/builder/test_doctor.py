@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,17 @@ def test_a_whole_source_is_good_and_counted(gopro):
 def test_space_needed_is_told_for_a_source(gopro):
     finding = next(f for f in examine(gopro) if f.name == "space")
     assert finding.values["needed_bytes"] > 0
+
+
+def test_a_small_need_is_told_in_megabytes(gopro):
+    text = next(f for f in examine(gopro) if f.name == "space").text
+    assert re.search(r"about [\d.]+ MB needed", text), text
+
+
+def test_all_lines_for_people_go_to_stdout():
+    done = doctor()
+    assert done.stdout.splitlines()[-1] == "nothing stands in the way of a build"
+    assert done.stderr == ""
 
 
 def test_a_missing_pair_of_the_source_is_noted_with_a_cure(gopro):

@@ -46,7 +46,6 @@ def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bo
     click.echo(
         f"{len(blocks)} of {len(findings)} would make a build fail"
         if blocks
-        else "nothing stands in the way of a build",
-        err=True,
+        else "nothing stands in the way of a build"
     )
     return 1 if blocks else 0

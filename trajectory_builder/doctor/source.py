@@ -61,7 +61,7 @@ def space(out: Path, needed: int | None) -> Finding:
     values = {"folder": str(out), "free_bytes": free, "needed_bytes": needed, "file_system": kind}
     text = f"{free / 1e9:.1f} GB free for {out}" + (f" ({kind})" if kind else "")
     if needed is not None:
-        text += f", about {needed / 1e9:.1f} GB needed"
+        text += f", about {_size(needed)} needed"
     if not os.access(folder, os.W_OK | os.X_OK):
         cure = "choose another --out, or give yourself the right to write there"
         return Finding("space", "blocks", f"{folder} cannot be written", cure, values)
@@ -72,6 +72,10 @@ def space(out: Path, needed: int | None) -> Finding:
         cure = "run one builder at a time: locks may not reach other hosts on a network mount"
         return Finding("space", "note", text, cure, values)
     return Finding("space", "good", text, values=values)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def file_system(folder: Path) -> str:
