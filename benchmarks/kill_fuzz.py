@@ -40,6 +40,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import small_gopro
 from kill_fuzz_table import KILLS, SIGNALS, joined, markdown, summary
@@ -201,7 +203,8 @@ class Fuzz:
         if left := temporaries(out):
             return f"temporary files are left: {left[:3]}"
         if differing := differences(self.quiet, tree(out)):
-            return f"other bytes than the quiet build: {differing[:3]}"
+            told = [described(name, self.root / "quiet", out) for name in differing]
+            return f"other than the quiet build, {len(told)} files: {told[:8]}"
         from trajectory_builder.verify import verify
 
         if findings := verify(out, "deep").findings:
@@ -275,6 +278,24 @@ def tree(out: Path) -> dict[str, str]:
 def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
     """Names that stand in one tree only or have other bytes in the other."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def described(name: str, quiet: Path, out: Path) -> str:
+    """A differing file and in what it differs: a trial's folder does not outlive it."""
+    one, other = quiet / name, out / name
+    if not (one.is_file() and other.is_file()):
+        return f"{name} ({'absent' if one.is_file() else 'not wanted'})"
+    if name.endswith(".png"):
+        equal = np.array_equal(cv2.imread(str(one), -1), cv2.imread(str(other), -1))
+        return f"{name} (pixels {'equal' if equal else 'differ'})"
+    if name.endswith(".json"):
+        bodies = (json.loads(path.read_text()) for path in (one, other))
+        left, right = (body.get("body", body) for body in bodies)
+        keys = [
+            key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)
+        ]
+        return f"{name} ({', '.join(keys)})"
+    return name
 
 
 def fuzz(
