@@ -93,10 +93,17 @@ class WideHeadAttention:
     eight times as exact as bfloat16's, and after group norm nothing nears its range.
     """
 
-    def __call__(self, attn: Any, hidden_states: Tensor, temb: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
         """(B, C, H, W) to the same: attention over all places, with the residual.
 
-        `temb` is what diffusers' blocks give every processor; a VAE has none.
+        The last three are what diffusers gives every processor; in a VAE they say nothing.
         """
         x = hidden_states
         exact = x.dtype == torch.float32

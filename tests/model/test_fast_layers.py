@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 import torch._dynamo
@@ -107,6 +109,18 @@ def test_a_whole_model_with_fast_layers_gives_the_same_image():
     assert set(kinds) == {ChannelsLastGroupNorm}
     assert (got.image - want.image).norm() / want.image.norm() < 1e-4
     torch.testing.assert_close(got.t_hat, want.t_hat, atol=0.01, rtol=0)
+
+
+@torch.no_grad()
+def test_diffusers_finds_all_that_it_gives_to_the_attention(caplog):
+    model = fresh().prepare_for_inference(channels_last=True)
+    logger = logging.getLogger("diffusers.models.attention_processor")
+    logger.addHandler(caplog.handler)  # diffusers lets nothing through to the root
+    try:
+        model(tensor(scene(32, 32)), 200.0, keep_kernels=False)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 @torch.no_grad()
