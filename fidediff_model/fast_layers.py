@@ -160,7 +160,7 @@ def compile_regions(*parts: nn.Module | None, backend: str = "inductor") -> None
     """Compile the blocks that repeat; weights and their names stay as they are.
 
     Whole models compile for minutes; equal blocks of one size share their code. Every size of
-    image is compiled for itself: code for any size is up to a fifth slower.
+    image is compiled for itself: code for any size took 12 % longer in the VAE (decision 25).
 
     Args:
         parts: UNet, VAE, control; None is passed over.

@@ -29,6 +29,8 @@ COMMANDS: dict[str, str] = {
     "doctor": "Versions, devices, precisions, and the files that training needs.",
 }
 
+WITHOUT_RESUME = ("benchmark", "doctor")
+
 EXIT_CODES_HELP = """\b
 Exit codes: 0 done; 1 failed; 2 wrong use; 4 done in part; 5 the run folder
 belongs to another config; 130 interrupted and 143 terminated (both
@@ -101,8 +103,8 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         code = ExitCode.WRONG_USE
     except (KeyboardInterrupt, click.Abort):
-        resumes = not {"benchmark", "doctor"} & set(argv)
-        more = "; run the same command again to resume" if resumes else ""
+        called = next((word for word in argv if word in COMMANDS), "")
+        more = "" if called in WITHOUT_RESUME else "; run the same command again to resume"
         click.echo(f"interrupted{more}", err=True)
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:

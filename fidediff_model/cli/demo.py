@@ -30,7 +30,7 @@ def command(out: Path, scale: float) -> None:
     from fidediff_model import demo
 
     if "OMP_NUM_THREADS" not in os.environ:
-        # So small a model gains nothing from a second thread, and loses tenfold on a busy machine,
+        # So small a model gains little from a second thread, and loses much on a busy machine,
         # where threads that are done wait in circles for one that has no processor.
         torch.set_num_threads(1)
     begun = time.monotonic()
