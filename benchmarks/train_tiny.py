@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import numpy as np
 import tiny_data
 import tiny_truth
 import torch
+import train_tiny_notes
 import train_tiny_table
 from expand import machine
 from torch import Tensor
@@ -37,7 +36,7 @@ from fidediff_model.image_files import read_image
 from fidediff_model.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.model import FideDiff
 from fidediff_model.reblur import reblur
-from fidediff_model.training import base, control, kernel, run_folder
+from fidediff_model.training import base, control, kernel
 from fidediff_model.training.start import Request
 from trajectory_builder import manifest
 
@@ -124,17 +123,19 @@ def main() -> None:
         return
     told = {
         "machine": f"{machine()}, {given.threads} threads",
-        "trained_on": _trained_on(home),
+        "trained_on": train_tiny_notes.trained_on(home),
         "structure": asdict(_config().base),
         "torch": torch.__version__,
         "scale": given.scale,
         "deconvolved_every": given.every,
-        "steps": _steps_done(home),
-        "batch": _batches(home),
+        "steps": train_tiny_notes.steps_done(home, RUNS),
+        "batch": train_tiny_notes.batches(home, RUNS),
         "t_error_of_lengths": tiny_data.t_error_of_lengths(),
-        "seconds": _seconds(home),
+        "seconds": train_tiny_notes.seconds(home),
         "vae": (home / "vae.log").read_text().splitlines(),
-        "runs": {name: _curve(home / name) for name in RUNS if (home / name).is_dir()},
+        "runs": {
+            name: train_tiny_notes.curve(home / name) for name in RUNS if (home / name).is_dir()
+        },
         "table": score_all(home, data, given.every),
     }
     given.out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
     plan = PLANS[_device()]
     steps = {name: max(2, round(count * scale)) for name, count in plan.steps.items()}
     (home / "vae.log").touch()
-    with _noting_seconds(home, "base-model"):
+    with train_tiny_notes.notingtrain_tiny_notes.seconds(home, "base-model"):
         practice.make(
             data, home / "base-model", _config().base, vae_steps=steps["vae"],
             unet_steps=steps["unet"], say=_sayer(home / "vae.log"), batch=plan.batch,
@@ -159,7 +160,7 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
         settings = {**SHARED, **({} if module is kernel else IMAGES), **changes}
         settings["batch"] = plan.batch_of_t if name == "timestep" else plan.batch
         settings |= {"workers": plan.workers, "steps": steps[name]}
-        with _noting_seconds(home, name):
+        with train_tiny_notes.notingtrain_tiny_notes.seconds(home, name):
             module.train(
                 Request(
                     run_dir=home / name,
@@ -326,12 +327,6 @@ def _mean(scores: list[Scores]) -> Scores:
     return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
 
 
-def _curve(run_dir: Path) -> list[dict[str, Any]]:
-    log = run_dir / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    return [line for line in lines if line["kind"] == "validation"]
-
-
 def _config() -> Any:
     values = model_config.to_dict(model_config.preset("tiny"))
     for dotted, value in MODEL.items():
@@ -352,59 +347,6 @@ def _sayer(path: Path) -> Callable[[str], None]:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _steps_done(home: Path) -> dict[str, str]:
-    """Steps that the parts took, of those that were planned where a run was ended early."""
-    done: dict[str, str] = {}
-    for line in (home / "vae.log").read_text().splitlines():
-        part, count, _ = line.split(maxsplit=2)
-        done[part] = count.partition("/")[0]
-    for name in RUNS:
-        log, stored = home / name / "log.jsonl", run_folder.read(home / name)
-        if stored is not None and log.is_file() and log.stat().st_size:
-            step = int(json.loads(log.read_text().splitlines()[-1])["step"])
-            planned = int(stored["settings"]["steps"])
-            done[name] = str(step) if step == planned else f"{step} of {planned}"
-    return done
-
-
-@contextmanager
-def _noting_seconds(home: Path, name: str) -> Iterator[None]:
-    """On a CPU its seconds, so that a pause or a neighbour does not count; else the clock's."""
-    on_gpu = _device() == "cuda"
-    clock = time.perf_counter if on_gpu else time.process_time
-    where = torch.cuda.get_device_name() if on_gpu else f"{machine()}, CPU seconds"
-    begun = clock()
-    try:
-        yield
-    finally:
-        line = {"run": name, "seconds": clock() - begun, "where": where}
-        with (home / "seconds.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _notes(home: Path) -> list[dict[str, Any]]:
-    path = home / "seconds.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _trained_on(home: Path) -> str:
-    return "; ".join(dict.fromkeys(note["where"] for note in _notes(home)))
-
-
-def _seconds(home: Path) -> dict[str, int]:
-    """Seconds of each part, those of cut runs added up."""
-    found: dict[str, float] = {}
-    for note in _notes(home):
-        found[note["run"]] = found.get(note["run"], 0.0) + note["seconds"]
-    return {name: round(seconds) for name, seconds in found.items()}
-
-
-def _batches(home: Path) -> dict[str, int]:
-    """Crops a step of each run."""
-    stored = {name: run_folder.read(home / name) for name in RUNS}
-    return {name: int(s["settings"]["batch"]) for name, s in stored.items() if s is not None}
 
 
 if __name__ == "__main__":

@@ -141,11 +141,12 @@ def attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out
 
 
-def put_fast_layers(module: nn.Module) -> None:
-    """Replace each group norm of a UNet, VAE or control, and a VAE's attention; in place.
+def to_channels_last(module: nn.Module) -> None:
+    """Bring weights to the format, and each group norm and a VAE's attention to their fast form.
 
-    The parameters, their names and the function stay; a second call changes nothing.
+    In place; the parameters, their names and the function stay, a second call changes nothing.
     """
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.GroupNorm:

@@ -28,7 +28,7 @@ from fidediff_model.codec import Codec, pad_to_multiple
 from fidediff_model.config import ModelConfig
 from fidediff_model.control import KernelControl
 from fidediff_model.discriminator import Discriminator
-from fidediff_model.fast_layers import put_fast_layers
+from fidediff_model.fast_layers import to_channels_last
 from fidediff_model.kernels import KernelEstimator, pool_kernels
 from fidediff_model.pretrained import BaseWeights, cast, load_base, seeded
 from fidediff_model.restored import ModelError, Restored, check_image, timesteps
@@ -136,7 +136,9 @@ class FideDiff(nn.Module):
         if self.control is not None:
             image = None
             if not self.control.needs_kernels:
-                image = self.codec.enlarge(_needed(blur, "blur"))
+                if blur is None:
+                    raise ValueError("the control variant vanilla needs blur")
+                image = self.codec.enlarge(blur)
             residuals = self.control(z_t, t, self.base.prompt, k_in=k_in, image=image)
         return diffusion.z0_hat(z_t, self.base(z_t, t, residuals), t)
 
@@ -238,9 +240,8 @@ class FideDiff(nn.Module):
 
         Args:
             dtype: of UNet, VAE and control; bfloat16 is safe, float16 see `codec`.
-            channels_last: faster convolutions on CUDA, slower ones on CPUs; with layers made for
-                that format (`fast_layers`).
-            device: where to; one part after another, since a GPU fuses in a blink.
+            channels_last: faster on CUDA, with layers of its own (`fast_layers`), slower on CPUs.
+            device: where to; None stays.
         """
         self.base.to(device)
         self.base.fuse()
@@ -249,11 +250,9 @@ class FideDiff(nn.Module):
         large = [self.base.unet, self.codec.vae, *([self.control] if self.control else [])]
         for module in large:
             cast(module, dtype)
-            if channels_last:
-                module.to(memory_format=torch.channels_last)
-                put_fast_layers(module)
-        if channels_last and self.kernel_estimator is not None:
-            self.kernel_estimator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        estimator = [self.kernel_estimator] if self.kernel_estimator else []
+        for module in (*large, *estimator) if channels_last else ():
+            to_channels_last(module)
         return self.to(device)
 
     def save(self, folder: str | Path, *, card: Card | None = None) -> None:
@@ -402,9 +401,3 @@ def _check_base(weights: BaseWeights, values: dict[str, Any], where: str) -> Non
             where=f"{where}: base_fingerprint",
             cure="give the base weights that it names as --base-model",
         )
-
-
-def _needed(image: Tensor | None, name: str) -> Tensor:
-    if image is None:
-        raise ValueError(f"the control variant vanilla needs {name}")
-    return image

@@ -13,7 +13,7 @@ from fidediff_model.fast_layers import (
     attention_by_rows,
     channel_moments,
     compile_regions,
-    put_fast_layers,
+    to_channels_last,
 )
 from fidediff_model.model import PARTS, FideDiff, build
 from fidediff_model.pretrained import random_base
@@ -130,7 +130,7 @@ def test_the_vae_in_half_precision_stays_near_its_float32_self():
     want = codec.decode(codec.encode(x), (64, 64))
     codec.vae.to(torch.bfloat16).to(memory_format=torch.channels_last)
     stock = codec.decode(codec.encode(x), (64, 64))
-    put_fast_layers(codec.vae)
+    to_channels_last(codec.vae)
     got = codec.decode(codec.encode(x), (64, 64))
     error, stock_error = (got - want).norm(), (stock - want).norm()
     assert not torch.equal(got, stock)  # the layers did run
@@ -140,8 +140,7 @@ def test_the_vae_in_half_precision_stays_near_its_float32_self():
 @torch.no_grad()
 def test_the_vae_in_strips_is_that_with_fast_layers():
     codec = fresh().codec
-    put_fast_layers(codec.vae)
-    codec.vae.to(memory_format=torch.channels_last)
+    to_channels_last(codec.vae)
     x = last(codec.enlarge(tensor(scene(64, 64))))
     cut = strips.encode(codec.vae, x, strips.Strips(16, x.device, x.device))
     whole = codec.vae.encode(x).latent_dist.mode()
@@ -151,9 +150,9 @@ def test_the_vae_in_strips_is_that_with_fast_layers():
 def test_putting_fast_layers_twice_changes_nothing():
     vae = fresh().codec.vae
     names = list(vae.state_dict())
-    put_fast_layers(vae)
+    to_channels_last(vae)
     before = list(vae.modules())
-    put_fast_layers(vae)
+    to_channels_last(vae)
     assert list(vae.modules()) == before
     assert list(vae.state_dict()) == names
 
