@@ -11,6 +11,7 @@ kernel of a long window of a slow one (`t_error_of_lengths` measures it).
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from trajectory_builder.averaging import mean_of_window
@@ -55,14 +57,26 @@ def frame(scene: str, rank: float) -> Image:
 
 
 @cache
-def clips() -> tuple[TinyClip, ...]:
-    """All clips; those of the test split come after those of the training split in time."""
+def clips(further: int = 0) -> tuple[TinyClip, ...]:
+    """All clips; no test clip is there at the time of a training clip.
+
+    Args:
+        further: training clips of each known scene beyond `TRAIN_CLIPS`; the others stay the same.
+    """
+    wanted = [
+        (scene, number, start)
+        for scene in KNOWN | NEW
+        for number, start in enumerate(
+            _starts(scene, TEST_CLIPS + (TRAIN_CLIPS + further) * (scene in KNOWN))
+        )
+    ]
+    fixed = {scene: TEST_CLIPS + TRAIN_CLIPS * (scene in KNOWN) for scene in KNOWN | NEW}
+    wanted.sort(key=lambda one: one[1] >= fixed[one[0]])  # names do not hang on `further`
     found: list[TinyClip] = []
-    for scene in KNOWN | NEW:
-        count = TRAIN_CLIPS * (scene in KNOWN)
-        for number, start in enumerate(_starts(scene, count + TEST_CLIPS)):
-            split = "train" if number < count else "test"
-            found.append(TinyClip(split, f"GOPR{9200 + len(found)}_{N_FRAMES}_00", scene, start))
+    for scene, number, start in wanted:
+        first = fixed[scene] - TEST_CLIPS
+        split = "test" if first <= number < fixed[scene] else "train"
+        found.append(TinyClip(split, f"GOPR{9200 + len(found)}_{N_FRAMES}_00", scene, start))
     return tuple(found)
 
 
@@ -116,25 +130,29 @@ def t_error_of_lengths(scene: str = "garage", minutes: float = 2.0) -> float:
     return float(np.concatenate([np.abs(part - np.median(part)) for part in parts]).mean())
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, further: int = 0) -> Path:
     """Write the clips, let `trajbuild` make every trajectory and hold clips out; gives the set."""
     out, whole = folder / "data", folder / "expanded"
     if (out / "test" / "metadata.parquet").is_file():
         return out
-    for split, name, scene, start in clips():
-        images = [frame(scene, start + rank) for rank in range(N_FRAMES)]
-        for rank, image in enumerate(images):
-            _write(folder / "GOPRO_Large_all" / split / name / f"{rank + 1:06d}.png", image)
-        pairs = folder / "GOPRO_Large" / split / name
-        _write(pairs / "blur" / "000001.png", mean_of_window(images))
-        _write(pairs / "sharp" / "000001.png", images[N_FRAMES // 2])
+    jobs = os.cpu_count() or 1
+    Parallel(n_jobs=jobs)(delayed(_write_clip)(folder, one) for one in clips(further))
     source = folder / "GOPRO_Large"
     for words in (
-        f"expand --src {source} --out {whole} --expand-test --recipe full-trajectory --jobs 1",
+        f"expand --src {source} --out {whole} --expand-test --recipe full-trajectory --jobs {jobs}",
         f"split {whole} --out {out} --into train=0.9,validation=0.1 --by clip",
     ):
         subprocess.run([sys.executable, "-m", "trajectory_builder", *words.split()], check=True)
     return out
+
+
+def _write_clip(folder: Path, one: TinyClip) -> None:
+    images = [frame(one.scene, one.start + rank) for rank in range(N_FRAMES)]
+    for rank, image in enumerate(images):
+        _write(folder / "GOPRO_Large_all" / one.split / one.name / f"{rank + 1:06d}.png", image)
+    pairs = folder / "GOPRO_Large" / one.split / one.name
+    _write(pairs / "blur" / "000001.png", mean_of_window(images))
+    _write(pairs / "sharp" / "000001.png", images[N_FRAMES // 2])
 
 
 def _starts(scene: str, count: int) -> list[int]:

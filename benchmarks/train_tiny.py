@@ -58,31 +58,36 @@ MODEL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is trained: on two CPU cores within the hour, on a GPU in five minutes.
+    """How much is trained: on two CPU cores within the hour, on a GPU in ten minutes.
 
     Attributes:
         steps: of the base model's two parts and of each run.
-        batch: crops a step; T alone takes four times as many on a CPU, where they are cheap.
-        batch_of_t: of the run `timestep`.
+        batch: crops a step.
+        timestep: settings of the run `timestep` that differ: T alone is cheap a step.
         workers: processes that read crops.
+        clips: training clips of a known scene beyond those that both plans have.
+        model: values of the model's config that differ from `MODEL`.
     """
 
     steps: dict[str, int]
     batch: int
-    batch_of_t: int
+    timestep: dict[str, int]
     workers: int
+    clips: int
+    model: dict[str, Any]
 
 
 PLANS = {
     "cpu": Plan(
         {"vae": 2000, "unet": 400, "base": 1600, "kernel": 1500, "timestep": 1200,
          "control": 500, "base-off": 1600},
-        batch=4, batch_of_t=16, workers=0,
+        batch=4, timestep={"batch": 16}, workers=0, clips=0, model={},
     ),
     "cuda": Plan(
-        {"vae": 2000, "unet": 400, "base": 450, "kernel": 600, "timestep": 600,
-         "control": 300, "base-off": 450},
-        batch=64, batch_of_t=64, workers=10,
+        {"vae": 2000, "unet": 400, "base": 450, "kernel": 2000, "timestep": 1000,
+         "control": 250, "base-off": 450},
+        batch=64, timestep={"batch": 48, "crop": 96, "validation_trajectories": 24},
+        workers=7, clips=300, model={"kernel.channels": [32, 64, 128]},
     ),
 }  # fmt: skip
 SHARED: dict[str, Any] = {
@@ -110,7 +115,7 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     home = given.folder
-    data = tiny_data.make(home)
+    data = tiny_data.make(home, PLANS[_device()].clips)
     if not given.only_table:
         train_all(
             home,
@@ -129,7 +134,9 @@ def main() -> None:
         "scale": given.scale,
         "deconvolved_every": given.every,
         "steps": train_tiny_notes.steps_done(home, RUNS),
-        "batch": train_tiny_notes.batches(home, RUNS),
+        "crops": train_tiny_notes.crops(home, RUNS),
+        "kernel_channels": train_tiny_notes.kernel_channels(home),
+        "clips": len(set(manifest.read(data / "train").table["clip"].to_pylist())),
         "t_error_of_lengths": tiny_data.t_error_of_lengths(),
         "seconds": train_tiny_notes.seconds(home),
         "vae": (home / "vae.log").read_text().splitlines(),
@@ -149,7 +156,7 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
     plan = PLANS[_device()]
     steps = {name: max(2, round(count * scale)) for name, count in plan.steps.items()}
     (home / "vae.log").touch()
-    with train_tiny_notes.notingtrain_tiny_notes.seconds(home, "base-model"):
+    with train_tiny_notes.noting_seconds(home, "base-model"):
         practice.make(
             data, home / "base-model", _config().base, vae_steps=steps["vae"],
             unet_steps=steps["unet"], say=_sayer(home / "vae.log"), batch=plan.batch,
@@ -158,9 +165,9 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
     for name in names:
         module, before, changes, model = RUNS[name]
         settings = {**SHARED, **({} if module is kernel else IMAGES), **changes}
-        settings["batch"] = plan.batch_of_t if name == "timestep" else plan.batch
-        settings |= {"workers": plan.workers, "steps": steps[name]}
-        with train_tiny_notes.notingtrain_tiny_notes.seconds(home, name):
+        settings |= {"batch": plan.batch, "workers": plan.workers, "steps": steps[name]}
+        settings |= plan.timestep if name == "timestep" else {}
+        with train_tiny_notes.noting_seconds(home, name):
             module.train(
                 Request(
                     run_dir=home / name,
@@ -168,7 +175,7 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
                     base_model=None if before else str(home / "base-model"),
                     start=home / before if before else None,
                     settings={**settings, "validate_every": max(steps[name] // 8, 1)},
-                    model=model if before else MODEL,
+                    model=model if before else MODEL | plan.model,
                     preset="tiny",
                 )
             )

@@ -70,7 +70,14 @@ def seconds(home: Path) -> dict[str, int]:
     return {name: round(seconds) for name, seconds in found.items()}
 
 
-def batches(home: Path, runs: Iterable[str]) -> dict[str, int]:
-    """Crops a step of each run."""
+def crops(home: Path, runs: Iterable[str]) -> dict[str, str]:
+    """Crops a step of each run, and their side in pixels."""
     stored = {name: run_folder.read(home / name) for name in runs}
-    return {name: int(s["settings"]["batch"]) for name, s in stored.items() if s is not None}
+    settings = {name: s["settings"] for name, s in stored.items() if s is not None}
+    return {name: f"{s['batch']} of {s['crop']}" for name, s in settings.items()}
+
+
+def kernel_channels(home: Path) -> list[int]:
+    """Widths of M's levels, as the run `kernel` or the first that stands has them."""
+    stored = (run_folder.read(home / name) for name in ("kernel", "base", "base-off"))
+    return next(list(one["model"]["kernel"]["channels"]) for one in stored if one is not None)

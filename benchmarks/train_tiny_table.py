@@ -22,8 +22,10 @@ def to_markdown(told: dict[str, Any], name: str) -> str:
         f"`benchmarks/train_tiny.py --scale {told['scale']}`, trained on {told['trained_on']},"
         f" scored on {told['machine']}, torch {told['torch']}.",
         "Steps: " + ", ".join(f"{name} {steps}" for name, steps in told["steps"].items()) + ";"
-        " crops a step: " + ", ".join(f"{name} {n}" for name, n in told["batch"].items()) + ".",
-        f"Structure: {json.dumps(told['structure'])}, LoRA rank 32.",
+        " crops a step and their side in pixels: "
+        + ", ".join(f"{name} {n}" for name, n in told["crops"].items())
+        + f"; {told['clips']} training clips.",
+        f"Structure: {json.dumps(told['structure'])}, LoRA rank 32, M {told['kernel_channels']}.",
         "Base model: a VAE and a UNet trained on the training clips first; there is no tiny"
         " Stable Diffusion. No perceptual loss, no discriminator.",
         "Crops are not turned in the stage base, so the known pictures can be learnt; in the others"
