@@ -96,7 +96,7 @@ def million(path: Path, source: Path) -> None:
     for name in ("blur_sha256", "sharp_sha256", "blur_pixel_sha256"):
         columns[name] = digests.take(picks)
     for name in ("blur_bytes", "sharp_bytes"):
-        columns[name] = pa.array(rng.integers(9e5, 2e6, ROWS))
+        columns[name] = pa.array(rng.integers(900_000, 2_000_000, ROWS))
     columns["width"], columns["height"] = (pa.array(np.full(ROWS, v)) for v in (1280, 720))
     columns["motion_px"] = pa.array(rng.random(ROWS) * 40)
     path.parent.mkdir(parents=True)

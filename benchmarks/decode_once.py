@@ -43,6 +43,7 @@ from skimage import data
 from trajectory_builder import exposure, footage_shard, generate, images
 from trajectory_builder.footage_request import FootageRequest
 from trajectory_builder.sources import video
+from trajectory_builder.store import Batch
 
 WIDTH, HEIGHT, FPS = 1280, 720, 240
 SIZES = (5, 7, 9, 11, 13)
@@ -57,7 +58,7 @@ def write_clip(path: Path, frames: int, mbit: int) -> None:
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.options = rate | {"g": "120", "preset": "veryfast"}
+        stream.options = rate | {"g": "120", "preset": "veryfast"}  # type: ignore[assignment]
         stream.codec_context.colorspace = 1
         for index in range(frames):
             x = 200 + 60 * np.sin(index / 40) + index * 0.4
@@ -68,7 +69,7 @@ def write_clip(path: Path, frames: int, mbit: int) -> None:
                 left, top = random.integers(0, 400, 2)
                 grain = noise[top : top + HEIGHT, left : left + WIDTH]
                 pixels = cv2.add(pixels, grain, dtype=cv2.CV_8U)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.asarray(pixels, np.uint8), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
@@ -107,7 +108,7 @@ def script(path: Path, frames: int) -> int:
             with av.open(str(path)) as file:
                 stream = file.streams.video[0]
                 stream.codec_context.thread_count = 1
-                file.seek(int(first / FPS / stream.time_base), stream=stream)
+                file.seek(int(first / FPS / stream.time_base), stream=stream)  # type: ignore[operator]
                 total = np.zeros((HEIGHT, WIDTH, 3))
                 for frame in file.decode(stream):
                     rank = round(float(frame.time) * FPS)
@@ -132,7 +133,7 @@ def works(path: Path, out: Path) -> list[footage_shard.Work]:
     ]
 
 
-class Nowhere:
+class Nowhere(Batch):
     """Takes a shard's files and writes none."""
 
     def add(self, path: Path, payload: bytes) -> None:

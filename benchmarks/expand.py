@@ -62,7 +62,7 @@ def usual(trajectory: list[list[str]], out: Path, writer: str) -> None:
 
     cv2.setNumThreads(1)
     for names in trajectory:
-        mean = np.mean([cv2.imread(name).astype(np.float32) for name in names], axis=0)
+        mean = np.mean([cv2.imread(name).astype(np.float32) for name in names], axis=0)  # type: ignore[union-attr]
         pixels = np.rint(mean).astype(np.uint8)
         path = out / f"{Path(names[0]).parent.name}-{Path(names[0]).stem}-{len(names)}.png"
         if writer == "cv2":

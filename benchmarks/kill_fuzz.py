@@ -286,7 +286,7 @@ def described(name: str, quiet: Path, out: Path) -> str:
     if not (one.is_file() and other.is_file()):
         return f"{name} ({'absent' if one.is_file() else 'not wanted'})"
     if name.endswith(".png"):
-        equal = np.array_equal(cv2.imread(str(one), -1), cv2.imread(str(other), -1))
+        equal = np.array_equal(*(np.asarray(cv2.imread(str(p), -1)) for p in (one, other)))
         return f"{name} (pixels {'equal' if equal else 'differ'})"
     if name.endswith(".json"):
         bodies = (json.loads(path.read_text()) for path in (one, other))

@@ -34,7 +34,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from fidediff_model import config as model_config
 from fidediff_model.discriminator import discriminator_loss, frozen, generator_loss
 from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import build, build_discriminator
+from fidediff_model.model import PARTS, build, build_discriminator
 from fidediff_model.pretrained import random_base
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
@@ -166,8 +166,7 @@ def _build(
 ) -> tuple[Any, Any, nn.Module]:
     weights = random_base(config.base)
     discriminator = build_discriminator(config, weights).to(torch.bfloat16)
-    parts = ("kernel_estimator", "timestep_regressor", "control") if stage == "control" else ()
-    model = build(config, weights, parts=parts)
+    model = build(config, weights, parts=PARTS if stage == "control" else ())
     model.train_only(stage)  # type: ignore[arg-type]
     stepper = ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)
     here = torch.empty(0).device

@@ -62,7 +62,7 @@ def shaken_frames(clip: int, place: int, count: int) -> list[NDArray[np.uint8]]:
     for i in range(count):
         left, top = start + velocity * i + 1.5 * np.sin(i / 3 + clip)
         move = np.array([[1, 0, -left], [0, 1, -top]], np.float32)
-        frames.append(cv2.warpAffine(scene, move, (width, height)))
+        frames.append(np.asarray(cv2.warpAffine(scene, move, (width, height)), np.uint8))
     return frames
 
 

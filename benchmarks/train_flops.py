@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fidediff_model import config as model_config
 from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import build
+from fidediff_model.model import PARTS, build
 from fidediff_model.pretrained import random_base
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
@@ -46,8 +46,7 @@ def count(stage: str) -> float:
                 kernels = model.kernel_estimator(blur)  # type: ignore[misc]
                 kernels.sum().backward()
             return float(counter.get_total_flops()) / 1e12
-        parts = ("kernel_estimator", "timestep_regressor", "control")
-        model = build(config, random_base(config.base), parts=parts if stage == "control" else ())
+        model = build(config, random_base(config.base), parts=PARTS if stage == "control" else ())
         model.train_only(stage)  # type: ignore[arg-type]
         stepper: Any = (
             ControlStep(model, estimated=False) if stage == "control" else BaseStep(model)

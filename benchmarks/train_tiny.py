@@ -31,10 +31,11 @@ from torch import Tensor
 from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
-from fidediff_model import practice
+from fidediff_model import model_folder, practice
 from fidediff_model.image_files import read_image
 from fidediff_model.metrics import as_uint8, psnr, ssim, trajectory_gap
-from fidediff_model.model import FideDiff
+from fidediff_model.model import FideDiff, Part, build
+from fidediff_model.pretrained import random_base
 from fidediff_model.reblur import reblur
 from fidediff_model.training import base, control, kernel
 from fidediff_model.training.start import Request
@@ -132,6 +133,7 @@ def main() -> None:
         "structure": asdict(_config().base),
         "torch": torch.__version__,
         "scale": given.scale,
+        "base_kept": has_base(home),
         "deconvolved_every": given.every,
         "steps": train_tiny_notes.steps_done(home, RUNS),
         "crops": train_tiny_notes.crops(home, RUNS),
@@ -182,6 +184,7 @@ def train_all(home: Path, data: Path, scale: float, threads: int, names: list[st
         torch.set_num_threads(threads)
 
 
+READERS: tuple[Part, ...] = ("kernel_estimator", "timestep_regressor")
 RUNS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
     "base": (base, "", {"points": 1, "identity": 0.05}, {}),
     "kernel": (kernel, "base", {"points": 1, "identity": 0.0, "learning_rate": 2e-3}, {}),
@@ -202,13 +205,15 @@ RUNS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
 
 def score_all(home: Path, data: Path, every: int) -> dict[str, dict[str, Scores]]:
     """Set -> row -> means; rows of models that are not there are left out."""
-    models = {name: _open(home / name) for name in RUNS if (home / name / "model").is_dir()}
+    ended = [name for name in RUNS if (home / name / "model").is_dir()]
+    models = {name: _open(home / name) for name in ended} if has_base(home) else {}
+    readers = {name: _open_readers(home / name) for name in ended if RUNS[name][1]}
     guess = _constant_guess(data)
     found: dict[str, dict[str, list[Scores]]] = {}
     for number, (clip, rows) in enumerate(_trajectories(data)):
         known = tiny_data.clip(clip).scene in tiny_data.KNOWN
         name = KNOWN_SET if known else "new scenes"
-        told = score_trajectory(models, rows, clip, guess, deconvolved=number % every == 0)
+        told = score_trajectory(models, readers, rows, clip, guess, deconvolved=number % every == 0)
         for row, scores in told.items():
             found.setdefault(name, {}).setdefault(row, []).append(scores)
     return {name: {r: _mean(s) for r, s in rows.items()} for name, rows in found.items()}
@@ -217,6 +222,7 @@ def score_all(home: Path, data: Path, every: int) -> dict[str, dict[str, Scores]
 @torch.inference_mode()
 def score_trajectory(
     models: dict[str, FideDiff],
+    readers: dict[str, FideDiff],
     rows: list[dict[str, Any]],
     clip: str,
     guess: float,
@@ -233,9 +239,9 @@ def score_trajectory(
         if deconvolved:
             answers["deconvolution, true kernels"] = lambda: _deconvolved(blurs, true)
         extra: dict[str, Scores] = {}
-        if "kernel" in models:
-            estimator = models["kernel"].kernel_estimator
-            own = [estimator(b[None]) for b in blurs]
+        if "kernel" in readers:
+            estimator = readers["kernel"].kernel_estimator
+            own = [estimator(b[None]) for b in blurs]  # type: ignore[misc]
             if deconvolved:
                 answers["deconvolution, kernels of M"] = lambda: _deconvolved(blurs, own)
             extra["reblur"] = _reblur_scores(blurs, sharp, own, true)
@@ -251,8 +257,8 @@ def score_trajectory(
         answers["full, no control"] = lambda: _without_control(
             models["control"], blurs, restored.t_hat
         )
-    if "control" in models or "timestep" in models:
-        reader = models["control" if "control" in models else "timestep"]
+    if "control" in readers or "timestep" in readers:
+        reader = readers["control" if "control" in readers else "timestep"]
         extra["timestep"] = {
             "t_error": float((reader.timestep(blurs) - t).abs().mean()),
             "t_error_constant": float((guess - t).abs().mean()),
@@ -328,6 +334,22 @@ def _constant_guess(data: Path) -> float:
 
 def _open(run_dir: Path) -> FideDiff:
     return FideDiff.load(run_dir / "model").eval().requires_grad_(False)
+
+
+def _open_readers(run_dir: Path) -> FideDiff:
+    """M and T of a run, which read blurs alone: its base model need not be there."""
+    folder = run_dir / "model"
+    config = model_config.from_dict(model_folder.read_config(folder)["config"])
+    parts = [part for part in READERS if (folder / part).is_dir()]
+    model = build(config, random_base(config.base), parts=parts)
+    for part in parts:
+        model_folder.load_part(folder / part, getattr(model, part))
+    return model.eval().requires_grad_(False)
+
+
+def has_base(home: Path) -> bool:
+    """Whether the base model that the runs were trained over is still there."""
+    return (home / "base-model").is_dir()
 
 
 def _mean(scores: list[Scores]) -> Scores:
