@@ -59,7 +59,7 @@ FAULT_POINTS = {
 }  # fmt: skip
 INSIDE = [
     f"{step}={name}" for step in ("temp-written", "before-rename", "after-rename")
-    for name in ("metadata.parquet", "build.json", "config.json")
+    for name in ("metadata.parquet", "build.json", "config.json", "finished.json")
 ]  # fmt: skip
 """Steps inside the writing of a manifest and of the two records that a build is known by."""
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"
@@ -286,14 +286,13 @@ def described(name: str, quiet: Path, out: Path) -> str:
     if not (one.is_file() and other.is_file()):
         return f"{name} ({'absent' if one.is_file() else 'not wanted'})"
     if name.endswith(".png"):
-        equal = np.array_equal(*(np.asarray(cv2.imread(str(p), -1)) for p in (one, other)))
+        left, right = (np.asarray(cv2.imread(str(path), -1)) for path in (one, other))
+        equal = np.array_equal(left, right)
         return f"{name} (pixels {'equal' if equal else 'differ'})"
     if name.endswith(".json"):
         bodies = (json.loads(path.read_text()) for path in (one, other))
-        left, right = (body.get("body", body) for body in bodies)
-        keys = [
-            key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)
-        ]
+        a, b = (body.get("body", body) for body in bodies)
+        keys = [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
         return f"{name} ({', '.join(keys)})"
     return name
 

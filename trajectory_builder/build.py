@@ -90,10 +90,10 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
 def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
     """What `build` does while it holds the folder."""
     digest = _claim(folder, plan, options.link)
+    folder.remove_temporaries()  # also of a finished build: that of its note, `finished.json`
     if record.is_finished(folder, digest, plan.alignment):
         counts, problems = record.pair_counts(folder), record.problem_count(folder)
         return BuildReport(folder.root, counts, 0, problems, 0.0)
-    folder.remove_temporaries()
     shards = list(_shards(plan, folder.root, options.link))
     pending = [shard for shard in shards if not _is_whole(folder, shard)]
     _check_space(pending, folder.root)

@@ -126,6 +126,15 @@ def full(faithful, small_disk):
     return expand(faithful, out), out
 
 
+@pytest.mark.parametrize("step", ["temp-written", "before-rename"])
+def test_a_kill_inside_the_note_of_the_end_leaves_no_temporary_file(faithful, tmp_path, step):
+    out = tmp_path / "out"
+    assert expand(faithful, out, fault=f"{step}=finished.json").returncode == -signal.SIGKILL
+    assert len(kill_fuzz.temporaries(out)) == 1
+    assert expand(faithful, out).returncode == 0
+    assert kill_fuzz.temporaries(out) == []
+
+
 def test_full_disk_is_told_with_what_to_do(full):
     done, _ = full
     assert done.returncode == 1
