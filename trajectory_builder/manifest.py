@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from trajectory_builder import store
 from trajectory_builder.consistency import check
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.paths import hostile_paths, is_hostile, resolve
 from trajectory_builder.schema import (
     DOMAINS,
@@ -190,6 +190,7 @@ def files(source: Path) -> list[Path]:
             f"no manifest in {source}" if source.is_dir() else f"{source} does not exist",
             where=f"looked for {FILE_NAME} in it and in its folders",
             cure="give the folder that `trajbuild expand --out` wrote, or make one first",
+            exit_code=ExitCode.FAILED if source.is_dir() else ExitCode.WRONG_USE,
         )
     order = {split: rank for rank, split in enumerate(SPLITS)}
     return sorted(found, key=lambda p: (order.get(p.parent.name, len(order)), p.parent.name))

@@ -30,6 +30,20 @@ def test_help_tells_every_exit_code(said):
     assert all(f"{int(code)} " in codes for code in ExitCode)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "expand --src absent", "plan --src absent", "verify absent", "explain absent some-id",
+        "stats absent", "report absent", "index absent", "diff absent absent",
+        "export absent --to folders --out new", "select absent --where n_frames>3 --out new",
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_not_there_is_wrong_use_of_every_command(tmp_path, words):
+    done = trajbuild(*words.split(), cwd=tmp_path)
+    assert done.returncode == ExitCode.WRONG_USE
+    assert not (tmp_path / "new").exists()
+
+
 def test_help_stays_under_80_columns(said):
     assert max(map(len, said.splitlines())) <= 80
 
