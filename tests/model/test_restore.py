@@ -351,14 +351,20 @@ def attempt(extra):
 
 # How much the whole takes depends on the allocator, so the limit is searched for; each try is a
 # process of its own, since a try that failed leaves the allocator in another state.
-low, high, came = 40, 400, None
-while came != LESS_DID and high - low > 1:
-    extra = (low + high) // 2
+def tried(extra):
     child = os.fork()
     if not child:
         os._exit(attempt(extra))
-    came = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+low, high, came = 40, 400, None
+while came != LESS_DID and high - low > 1:
+    extra = (low + high) // 2
+    came = tried(extra)
     low, high = (extra, high) if came == TOO_LITTLE else (low, extra)
+# The same limit does not always end the same way, so halving may step past the few that do.
+for extra in range(high + 20, low - 20, -1):
+    came = came if came == LESS_DID else tried(extra)
 sys.exit(came != LESS_DID)
 """
 
