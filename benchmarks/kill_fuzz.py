@@ -61,7 +61,7 @@ INSIDE = [
     f"{step}={name}" for step in ("temp-written", "before-rename", "after-rename")
     for name in ("metadata.parquet", "build.json", "config.json", "finished.json")
 ]  # fmt: skip
-"""Steps inside the writing of a manifest and of the two records that a build is known by."""
+"""Steps inside the writing of a manifest and of the records that a build is known by."""
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.004

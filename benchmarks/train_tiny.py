@@ -133,7 +133,7 @@ def main() -> None:
         "structure": asdict(_config().base),
         "torch": torch.__version__,
         "scale": given.scale,
-        "base_kept": has_base(home),
+        "base_kept": _has_base(home),
         "deconvolved_every": given.every,
         "steps": train_tiny_notes.steps_done(home, RUNS),
         "crops": train_tiny_notes.crops(home, RUNS),
@@ -206,7 +206,7 @@ RUNS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
 def score_all(home: Path, data: Path, every: int) -> dict[str, dict[str, Scores]]:
     """Set -> row -> means; rows of models that are not there are left out."""
     ended = [name for name in RUNS if (home / name / "model").is_dir()]
-    models = {name: _open(home / name) for name in ended} if has_base(home) else {}
+    models = {name: _open(home / name) for name in ended} if _has_base(home) else {}
     readers = {name: _open_readers(home / name) for name in ended if RUNS[name][1]}
     guess = _constant_guess(data)
     found: dict[str, dict[str, list[Scores]]] = {}
@@ -347,7 +347,7 @@ def _open_readers(run_dir: Path) -> FideDiff:
     return model.eval().requires_grad_(False)
 
 
-def has_base(home: Path) -> bool:
+def _has_base(home: Path) -> bool:
     """Whether the base model that the runs were trained over is still there."""
     return (home / "base-model").is_dir()
 

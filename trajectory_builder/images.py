@@ -64,7 +64,7 @@ Pixels = npt.NDArray[np.uint8]
 ReaderName = Literal["kornia-rs", "opencv"]
 WriterName = Literal["isal", "opencv"]
 
-ISAL_HEAD = 8
+_ISAL_HEAD = 8
 """Bytes that ISA-L compresses apart: at least 4, so that it begins its history with them, and fewer
 than its main loop asks for (16)."""
 
@@ -250,8 +250,8 @@ def _encode_isal(pixels: Pixels) -> bytes:
     # ISA-L hashes the third byte of a stream wrongly, from an address, so its matches would differ
     # between processes once in some ten thousand images (decision 26). Its path for short inputs
     # does not, and after a flush the rest goes on from there; that costs some 4 bytes.
-    parts = (stream.compress(flat[:ISAL_HEAD]), stream.flush(isal_zlib.Z_SYNC_FLUSH))
-    data = b"".join((*parts, stream.compress(flat[ISAL_HEAD:]), stream.flush()))
+    parts = (stream.compress(flat[:_ISAL_HEAD]), stream.flush(isal_zlib.Z_SYNC_FLUSH))
+    data = b"".join((*parts, stream.compress(flat[_ISAL_HEAD:]), stream.flush()))
     header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, RGB, 0, 0, 0)
     return b"".join(
         (

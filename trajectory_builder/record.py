@@ -233,20 +233,7 @@ def write(
         files[PROBLEMS] = _write_file(folder, PROBLEMS, problem_bytes(problems))
     else:
         (folder.root / PROBLEMS).unlink(missing_ok=True)
-    manifests: dict[str, dict[str, Any]] = {}
-    for split in manifest.SPLITS:
-        rows = table.filter(pc.equal(table["split"], split))
-        if rows.num_rows == 0:
-            continue
-        (folder.root / split).mkdir(exist_ok=True)
-        name = f"{split}/{manifest.FILE_NAME}"
-        fault_point("before-manifest")
-        sha256 = manifest.write(rows, folder.root / name, metadata)
-        manifests[name] = {
-            "sha256": sha256,
-            "content_sha256": manifest.content_sha256(rows),
-            "rows": rows.num_rows,
-        }
+    manifests = _write_manifests(folder, table, metadata)
     text = card.text(plan, table, problems)
     files["README.md"] = _write_file(folder, "README.md", text.encode())
     build = {
@@ -272,6 +259,27 @@ def write(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     write_build(folder.root, build)
+
+
+def _write_manifests(
+    folder: OutputFolder, table: pa.Table, metadata: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Write each split's manifest that has rows; its name -> digests and rows."""
+    manifests: dict[str, dict[str, Any]] = {}
+    for split in manifest.SPLITS:
+        rows = table.filter(pc.equal(table["split"], split))
+        if rows.num_rows == 0:
+            continue
+        (folder.root / split).mkdir(exist_ok=True)
+        name = f"{split}/{manifest.FILE_NAME}"
+        fault_point("before-manifest")
+        sha256 = manifest.write(rows, folder.root / name, metadata)
+        manifests[name] = {
+            "sha256": sha256,
+            "content_sha256": manifest.content_sha256(rows),
+            "rows": rows.num_rows,
+        }
+    return manifests
 
 
 def write_build(root: Path, build: Mapping[str, Any]) -> None:

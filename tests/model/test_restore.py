@@ -364,7 +364,9 @@ while came != LESS_DID and high - low > 1:
     low, high = (extra, high) if came == TOO_LITTLE else (low, extra)
 # The same limit does not always end the same way, so halving may step past the few that do.
 for extra in range(high + 20, low - 20, -1):
-    came = came if came == LESS_DID else tried(extra)
+    if came == LESS_DID:
+        break
+    came = tried(extra)
 sys.exit(came != LESS_DID)
 """
 

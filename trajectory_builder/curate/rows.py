@@ -114,10 +114,7 @@ def scan(
                 schema=dataset.schema, columns=wanted | sources_of, batch_readahead=READ_AHEAD
             )
             # An empty batch gives the columns their types where no group is read.
-            empty = pa.RecordBatch.from_arrays(
-                [pa.array([], field.type) for field in scanner.projected_schema],
-                schema=scanner.projected_schema,
-            )
+            empty = _empty_batch(scanner.projected_schema)
             batches = [empty, *(scanner.to_batches() if groups[-1] else ())]
             parts = [_reduced(batch, wanted, reduced or {}, conditions) for batch in batches]
             tables.append(pa.concat_tables(parts))
@@ -134,6 +131,10 @@ def scan(
         tuple(files), tuple(groups), counts, tuple(totals), pa.concat_tables(tables),
         tuple(metadata), whole,
     )  # fmt: skip
+
+
+def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
 
 
 def _reduced(
