@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder import averaging, backends, images, record
+from trajectory_builder import averaging, backends, images, record, worker
 from trajectory_builder.finished import CHECKS
 from trajectory_builder.plan import Corrections, Plan
 from trajectory_builder.store import OutputFolder
@@ -251,6 +251,7 @@ def _near(clip: _Clip, rows: Iterable[dict[str, Any]]) -> _Clip:
 
 
 def _check_task(task: _Task) -> tuple[str, list[PairCheck]]:
+    worker.settle()
     frames = _Frames(task)
     checks = []
     for row in task.rows:

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
@@ -125,13 +125,18 @@ def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Genera
     if jobs == 1 or len(items) < 2:
         yield from map(function, items)
         return
-    initializer = partial(die_with_parent, os.getpid())
-    with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer):
+    with parallel_config(backend="loky", n_jobs=jobs, initializer=_tie(os.getpid())):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         with _interrupts_held():
             results = tasks(delayed(function)(item) for item in items)
         with closing(results):
             yield from results
+
+
+@cache
+def _tie(parent: int) -> Callable[[], None]:
+    """What workers begin with: always the same object, or joblib would start new ones each time."""
+    return partial(die_with_parent, parent)
 
 
 def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
@@ -156,8 +161,7 @@ def _joblib(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    initializer = partial(die_with_parent, os.getpid())
-    options = {"initializer": initializer} if backend == "loky" else {}
+    options = {"initializer": _tie(os.getpid())} if backend == "loky" else {}
     with parallel_config(backend=backend, n_jobs=jobs, **options):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         try:

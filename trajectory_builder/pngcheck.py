@@ -21,6 +21,9 @@ END_CHUNK = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 MAX_PIXELS = 1 << 27
 """Frames of more pixels are refused before anything is decoded (ours: four times 8K video)."""
 
+_CHUNK_HEAD = struct.Struct(">I4s").unpack_from
+_CHUNK_END = struct.Struct(">I").unpack_from
+
 COPY_AGAIN = "copy this file again from its source and run the same command again"
 _CONVERT = "convert the frames to 8-bit RGB PNG and run the same command again"
 _GRAY, RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
@@ -161,20 +164,19 @@ def _refuse_other_formats(header: PngHeader, name: str) -> None:
 def _walk_chunks(payload: bytes, name: str) -> None:
     """Check every chunk's length and CRC-32 up to IEND, and that nothing follows it."""
     view = memoryview(payload)
-    at, data_chunks = 8, 0
-    while at < len(payload):
-        if at + 12 > len(payload):
-            raise _truncated(len(payload), "a chunk's head", name)
-        length, kind = struct.unpack_from(">I4s", payload, at)
+    size, at, data_chunks = len(payload), 8, 0
+    while at < size:
+        if at + 12 > size:
+            raise _truncated(size, "a chunk's head", name)
+        length, kind = _CHUNK_HEAD(payload, at)
         if not kind.isalpha() or length > 0x7FFFFFFF:
             raise damaged(f"no chunk begins at byte {at}", name)
         data_chunks += kind == b"IDAT"
-        label = f"IDAT {data_chunks}" if kind == b"IDAT" else kind.decode()
         end = at + 12 + length
-        if end > len(payload):
-            raise _truncated(len(payload), f"chunk {label}", name)
-        if crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", payload, end - 4)[0]:
-            raise _bad_checksum(label, name)
+        if end > size:
+            raise _truncated(size, f"chunk {_label(kind, data_chunks)}", name)
+        if crc32(view[at + 4 : end - 4]) != _CHUNK_END(payload, end - 4)[0]:
+            raise _bad_checksum(_label(kind, data_chunks), name)
         if kind == b"tRNS":
             raise ImageError(
                 "the frame has a transparent colour",
@@ -196,6 +198,10 @@ def _walk_chunks(payload: bytes, name: str) -> None:
             where=f"{name}, from byte {at}",
             cure=COPY_AGAIN,
         )
+
+
+def _label(kind: bytes, data_chunks: int) -> str:
+    return f"IDAT {data_chunks}" if kind == b"IDAT" else kind.decode()
 
 
 def _not_png(payload: bytes, name: str) -> ImageError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trajectory_builder import backends, images, manifest, plan, recipe, record, reshoot
+from trajectory_builder import backends, images, manifest, plan, recipe, record, reshoot, worker
 from trajectory_builder.errors import TrajbuildError, shorten
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, render_windows
@@ -146,9 +146,7 @@ def _plan_again(build: Mapping[str, Any], root: Path) -> plan.Plan:
 
 def _compare(task: _Task) -> tuple[int, list[Difference]]:
     """Average a shard's windows again; what differs, with the frame that explains it."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    worker.settle()
     rows = {(row["center_index"], row["n_frames"]): row for row in task.shard.rows}
     frames: dict[str, str] = {}
     bad: dict[str, images.ImageError] = {}

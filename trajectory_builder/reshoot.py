@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder import backends, exposure, generate, images, manifest
+from trajectory_builder import backends, exposure, generate, images, manifest, worker
 from trajectory_builder.footage_shard import Work
 from trajectory_builder.progress import Progress
 
@@ -77,9 +77,7 @@ def _tasks(folder: Path, plan: Any, wanted: Mapping[str, Mapping[str, Any]]) -> 
 
 def _compare(task: _Task) -> tuple[list[str], list[Difference]]:
     """sample_ids that were rendered again, and those of them that came out differently."""
-    import cv2
-
-    cv2.setNumThreads(1)
+    worker.settle()
     seen, found = [], []
     for row, pixels in exposure.render(task.work):
         seen.append(row["sample_id"])

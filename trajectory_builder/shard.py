@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder import averaging, exposure, images
+from trajectory_builder import averaging, exposure, images, worker
 from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.footage_shard import Work
 from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
@@ -89,10 +89,7 @@ def make(shard: Shard) -> Made:
     Raises:
         StoreError: the output cannot be written (disk full, read-only, ...).
     """
-    # OpenCV would start a thread a core in each worker process.
-    import cv2
-
-    cv2.setNumThreads(1)
+    worker.settle()
     fault_point("shard", shard.name)
     out = OutputFolder(Path(shard.out))
     try:
