@@ -16,9 +16,9 @@ def settle() -> None:
     """Make this process a worker: one OpenCV thread, and freed memory kept for the next image.
 
     OpenCV would start a thread a core in each worker. glibc gives the memory of each large array
-    back to the system when it is freed, and the system clears it page by page for the next one:
-    of 1280 x 720 frames that took a seventh of a build's time (decision 27). So arrays of up to
-    32 MiB come from the heap, and the heap shrinks only when 64 MiB at its end are free (ours).
+    back to the system when it is freed, and the system clears it page by page for the next one
+    (decision 27 has the figures). So arrays of up to 32 MiB come from the heap, and the heap
+    shrinks only when 64 MiB at its end are free (ours).
     Elsewhere than on glibc the second half does nothing.
     """
     import cv2

@@ -34,13 +34,19 @@ def test_help_tells_every_exit_code(said):
     "words",
     [
         "expand --src absent", "plan --src absent", "verify absent", "explain absent some-id",
-        "stats absent", "report absent", "index absent", "diff absent absent",
+        "stats absent", "report absent", "index absent --layout pairs --out new",
+        "diff absent absent", "merge absent other --out new", "split absent --out new",
         "export absent --to folders --out new", "select absent --where n_frames>3 --out new",
+        "generate --src absent --out new",
     ],
 )  # fmt: skip
 def test_a_folder_that_is_not_there_is_wrong_use_of_every_command(tmp_path, words):
     done = trajbuild(*words.split(), cwd=tmp_path)
     assert done.returncode == ExitCode.WRONG_USE
+    first, *_, last = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert "absent does not exist" in first
+    assert last.startswith("  cure:  ")
     assert not (tmp_path / "new").exists()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trajectory_builder.curate.derive import DerivedReport
 
 F = TypeVar("F", bound=Callable[..., Any])
-SOURCE = click.Path(exists=True, path_type=Path, readable=False)
+SOURCE = click.Path(path_type=Path, readable=False)
 FOLDER = click.Path(path_type=Path, readable=False)
 
 files: Callable[[F], F] = click.option(

@@ -14,7 +14,7 @@ from trajectory_builder.cli import curating, options
 @click.argument(
     "folder",
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path, readable=False),
+    type=click.Path(path_type=Path, readable=False),
 )
 @click.option(
     "--layout",

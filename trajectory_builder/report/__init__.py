@@ -38,6 +38,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     from trajectory_builder.report.collect import collect
     from trajectory_builder.report.pictures import gather
 
+    manifest.files(folder)  # first of all: without a data set, nothing else matters
     out = folder / FILE_NAME if out is None else out
     _refuse_foreign(out, page.GENERATOR)
     rows = manifest.read(folder, allow_links=allow_links)

@@ -97,6 +97,13 @@ def index(
         LayoutError: `root` holds no such pairs, or none that can be read.
         PlacingError: `out` is there already, or the file system refuses a link.
     """
+    if not root.is_dir():
+        raise LayoutError(
+            f"{root} is a file" if root.exists() else f"{root} does not exist",
+            where="DIR",
+            cure="give the folder that holds the set, with the layout that --layout names",
+            exit_code=ExitCode.WRONG_USE,
+        )
     if out.resolve().is_relative_to(root.resolve()):
         raise LayoutError(
             f"--out {out} lies inside the set",
