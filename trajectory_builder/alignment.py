@@ -251,7 +251,7 @@ def _near(clip: _Clip, rows: Iterable[dict[str, Any]]) -> _Clip:
 
 
 def _check_task(task: _Task) -> tuple[str, list[PairCheck]]:
-    worker.settle()
+    worker.set_up()
     frames = _Frames(task)
     checks = []
     for row in task.rows:

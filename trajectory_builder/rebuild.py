@@ -146,7 +146,7 @@ def _plan_again(build: Mapping[str, Any], root: Path) -> plan.Plan:
 
 def _compare(task: _Task) -> tuple[int, list[Difference]]:
     """Average a shard's windows again; what differs, with the frame that explains it."""
-    worker.settle()
+    worker.set_up()
     rows = {(row["center_index"], row["n_frames"]): row for row in task.shard.rows}
     frames: dict[str, str] = {}
     bad: dict[str, images.ImageError] = {}

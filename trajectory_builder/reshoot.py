@@ -77,7 +77,7 @@ def _tasks(folder: Path, plan: Any, wanted: Mapping[str, Mapping[str, Any]]) -> 
 
 def _compare(task: _Task) -> tuple[list[str], list[Difference]]:
     """sample_ids that were rendered again, and those of them that came out differently."""
-    worker.settle()
+    worker.set_up()
     seen, found = [], []
     for row, pixels in exposure.render(task.work):
         seen.append(row["sample_id"])

@@ -89,7 +89,7 @@ def make(shard: Shard) -> Made:
     Raises:
         StoreError: the output cannot be written (disk full, read-only, ...).
     """
-    worker.settle()
+    worker.set_up()
     fault_point("shard", shard.name)
     out = OutputFolder(Path(shard.out))
     try:

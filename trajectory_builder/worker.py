@@ -12,7 +12,7 @@ _KEPT = 64 * 2**20
 
 
 @cache
-def settle() -> None:
+def set_up() -> None:
     """Make this process a worker: one OpenCV thread, and freed memory kept for the next image.
 
     OpenCV would start a thread a core in each worker. glibc gives the memory of each large array

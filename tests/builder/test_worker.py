@@ -17,8 +17,8 @@ import resource, sys
 import numpy as np
 from trajectory_builder import worker
 
-if sys.argv[1] == "settled":
-    worker.settle()
+if sys.argv[1] == "set up":
+    worker.set_up()
 for round in range(21):
     if round == 1:  # the first round's memory is new to either
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,13 +34,13 @@ def page_faults(how: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap can be told so")
-def test_a_settled_worker_is_not_given_new_pages_for_each_image() -> None:
+def test_a_set_up_worker_is_not_given_new_pages_for_each_image() -> None:
     # 20 rounds of 12 frames are 162,000 pages of 4 KiB, or 324 huge ones.
-    assert page_faults("settled") * 4 < page_faults("plain")
+    assert page_faults("set up") * 4 < page_faults("plain")
 
 
-def test_opencv_has_one_thread_in_a_settled_worker() -> None:
-    told = "import cv2; from trajectory_builder import worker; worker.settle()"
+def test_opencv_has_one_thread_in_a_set_up_worker() -> None:
+    told = "import cv2; from trajectory_builder import worker; worker.set_up()"
     code = f"{told}; print(cv2.getNumThreads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert int(done.stdout) == 1

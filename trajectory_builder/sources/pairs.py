@@ -97,20 +97,7 @@ def index(
         LayoutError: `root` holds no such pairs, or none that can be read.
         PlacingError: `out` is there already, or the file system refuses a link.
     """
-    if not root.is_dir():
-        raise LayoutError(
-            f"{root} is a file" if root.exists() else f"{root} does not exist",
-            where="DIR",
-            cure="give the folder that holds the set, with the layout that --layout names",
-            exit_code=ExitCode.WRONG_USE,
-        )
-    if out.resolve().is_relative_to(root.resolve()):
-        raise LayoutError(
-            f"--out {out} lies inside the set",
-            where=str(root),
-            cure="choose a folder outside it; the set is only read",
-            exit_code=ExitCode.WRONG_USE,
-        )
+    _refuse_places(root, out)
     listing = find(layout, root, splitting or pair_layouts.splitting(root, layout))
     rows: list[dict[str, Any]] = []
     problems = list(listing.problems)
@@ -129,6 +116,24 @@ def index(
     with fresh_folder(out) as folder:
         pairs = _write(folder, rows, problems, layout, files)
     return IndexReport(out, pairs, tuple(problems))
+
+
+def _refuse_places(root: Path, out: Path) -> None:
+    """Refuse a set that is no folder, and an output inside it."""
+    if not root.is_dir():
+        raise LayoutError(
+            f"{root} is a file" if root.exists() else f"{root} does not exist",
+            where="DIR",
+            cure="give the folder that holds the set, with the layout that --layout names",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    if out.resolve().is_relative_to(root.resolve()):
+        raise LayoutError(
+            f"--out {out} lies inside the set",
+            where=str(root),
+            cure="choose a folder outside it; the set is only read",
+            exit_code=ExitCode.WRONG_USE,
+        )
 
 
 def _checked(
