@@ -15,37 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from trajectory_builder import averaging, backends, images, record, worker
+from trajectory_builder import backends, record
+from trajectory_builder.alignment_task import REACH, PairCheck, Task, check_task
 from trajectory_builder.finished import CHECKS
 from trajectory_builder.plan import Corrections, Plan
 from trajectory_builder.store import OutputFolder
 
-Pixels = npt.NDArray[np.uint8]
-REACH = 8
-"""Ours: a sharp image is looked for so many frames before and after its expected rank."""
-GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 PAIRS_A_TASK = 8
 NO_CORRECTIONS = Corrections()
 _COUNTS = ("sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")
-
-
-@dataclass(frozen=True)
-class PairCheck:
-    """What the pixels say of one official pair.
-
-    Attributes:
-        trajectory_id: the pair's.
-        offset: frames between the expected rank and the nearest one whose pixels equal the sharp
-            image; None where no frame within `REACH` does.
-        blur: `equal`, `differs`, `absent` (frames of its window are), or `unchecked`.
-    """
-
-    trajectory_id: str
-    offset: int | None
-    blur: str
 
 
 @dataclass
@@ -192,16 +170,6 @@ class _Clip:
     names: dict[int, str]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Neighbouring pairs of a clip: what a worker is given."""
-
-    clip: _Clip
-    rows: list[dict[str, Any]]
-    with_blur: set[str]  # sample_ids whose blur is compared too
-    roots: dict[str, str]
-
-
 def _clips(plan: Plan) -> list[_Clip]:
     columns = ["sample_id", "trajectory_id", "split", "clip", "n_frames", "first_index",
                "center_index", "blur_source", "sharp_source", "average_domain"]  # fmt: skip
@@ -220,104 +188,35 @@ def _run(clips: list[_Clip], full: bool, plan: Plan, jobs: int) -> dict[str, Cli
     roots = {name: str(root) for name, root in plan.roots.items()}
     tasks = [task for clip in clips for task in _tasks(clip, full, roots)]
     found = {clip.clip: ClipCheck(clip.split, clip.clip) for clip in clips}
-    for name, checks in backends.each(_check_task, tasks, jobs=jobs):
+    for name, checks in backends.each(check_task, tasks, jobs=jobs):
         found[name].checks += checks
     for clip in found.values():
         clip.checks.sort(key=lambda one: one.trajectory_id)
     return found
 
 
-def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[_Task]:
+def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[Task]:
     rows = clip.rows
     if full:
         for begin in range(0, len(rows), PAIRS_A_TASK):
             part = rows[begin : begin + PAIRS_A_TASK]
-            yield _Task(_near(clip, part), part, {row["sample_id"] for row in part}, roots)
+            whole = {row["sample_id"] for row in part}
+            yield Task(clip.clip, _near(clip, part), part, whole, roots)
         return
     # Ours: a shift or a doubled frame moves the last pair at the latest.
     middle = rows[len(rows) // 2]
-    few = {row["sample_id"]: row for row in (rows[0], middle, rows[-1])}
-    yield _Task(_near(clip, few.values()), list(few.values()), {middle["sample_id"]}, roots)
+    few = list({row["sample_id"]: row for row in (rows[0], middle, rows[-1])}.values())
+    yield Task(clip.clip, _near(clip, few), few, {middle["sample_id"]}, roots)
 
 
-def _near(clip: _Clip, rows: Iterable[dict[str, Any]]) -> _Clip:
-    """The clip with only those frame names that the rows' checks may need."""
+def _near(clip: _Clip, rows: Iterable[dict[str, Any]]) -> dict[int, str]:
+    """Those of the clip's frame names that the rows' checks may need."""
     names: dict[int, str] = {}
     for row in rows:
         reach = max(REACH, row["n_frames"] // 2)
         span = range(row["center_index"] - reach, row["center_index"] + reach + 1)
         names |= {rank: clip.names[rank] for rank in span if rank in clip.names}
-    return _Clip(clip.split, clip.clip, [], names)
-
-
-def _check_task(task: _Task) -> tuple[str, list[PairCheck]]:
-    worker.set_up()
-    frames = _Frames(task)
-    checks = []
-    for row in task.rows:
-        sharp = _read(task.roots, row["sharp_source"])
-        if sharp is None or row["center_index"] not in task.clip.names:
-            continue  # plan and shard tell of what is missing
-        center = frames.get(row["center_index"])
-        if center is None or center.shape != sharp.shape:
-            continue  # a bad frame says nothing of its place; the shard names what is wrong with it
-        offset = frames.offset_of(sharp, row["center_index"])
-        wanted = row["sample_id"] in task.with_blur
-        blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
-        checks.append(PairCheck(row["trajectory_id"], offset, blur))
-        frames.forget_before(row["center_index"] - REACH)
-    return task.clip.clip, checks
-
-
-class _Frames:
-    """Frames of a clip by rank, each decoded once while it is near."""
-
-    def __init__(self, task: _Task) -> None:
-        self._names = task.clip.names
-        self._root = Path(task.roots["frames"])
-        self._held: dict[int, Pixels | None] = {}
-
-    def get(self, rank: int) -> Pixels | None:
-        if rank not in self._held:
-            name = self._names.get(rank)
-            try:
-                self._held[rank] = images.read_frame(self._root / name).pixels if name else None
-            except images.ImageError:
-                self._held[rank] = None
-        return self._held[rank]
-
-    def forget_before(self, rank: int) -> None:
-        self._held = {r: frame for r, frame in self._held.items() if r >= rank}
-
-    def offset_of(self, sharp: Pixels, expected: int) -> int | None:
-        """How far from `expected` the nearest frame equal to `sharp` lies."""
-        for offset in sorted(range(-REACH, REACH + 1), key=abs):
-            frame = self.get(expected + offset)
-            if frame is not None and np.array_equal(frame, sharp):
-                return offset
-        return None
-
-    def blur_of(self, row: dict[str, Any], roots: dict[str, str]) -> str:
-        """Whether the official blur is the mean of its window."""
-        span = range(row["first_index"], row["first_index"] + row["n_frames"])
-        frames = [frame for frame in map(self.get, span) if frame is not None]
-        official = _read(roots, row["blur_source"])
-        if official is None or len(frames) < row["n_frames"]:
-            return "absent"
-        if {frame.shape for frame in frames} != {official.shape}:
-            return "differs"
-        mean = averaging.mean_of_window(frames, row["average_domain"])
-        tolerance = 0 if row["average_domain"] == "srgb" else GAMMA_TOLERANCE
-        apart = np.abs(mean.astype(np.int16) - official).max()
-        return "equal" if apart <= tolerance else "differs"
-
-
-def _read(roots: dict[str, str], source: str) -> Pixels | None:
-    root, name = source.split(":", 1)
-    try:
-        return images.read_frame(Path(roots[root], name)).pixels
-    except images.ImageError:
-        return None
+    return names
 
 
 def sentences(report: dict[str, Any]) -> list[str]:

@@ -159,6 +159,7 @@ def _joblib(
     shards: Sequence[Shard], backend: str, jobs: int, token: str
 ) -> Generator[Result, None, None]:
     from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     options = {"initializer": _tie(os.getpid())} if backend == "loky" else {}
@@ -171,6 +172,10 @@ def _joblib(
                 yield from results
         except BrokenProcessPool as error:
             raise _WorkersLostError from error
+    if backend == "loky":
+        # They would stay for minutes with the memory they have; so they end while the manifest is
+        # written. Without reuse=True this would end them and make a pool of other settings.
+        get_reusable_executor(reuse=True).shutdown(wait=False)
 
 
 def _dask(

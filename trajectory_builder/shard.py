@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder import averaging, exposure, images, worker
+from trajectory_builder import averaging, images, worker
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.footage_shard import Work
 from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
@@ -97,9 +96,7 @@ def make(shard: Shard) -> Made:
             if shard.order is None:
                 records, problems, frames = _expand(shard, batch)
             else:
-                work = Work(out.root, shard.roots, shard.rows, shard.order)
-                made = exposure.make(work, batch)
-                records, problems, frames = made.records, made.problems, made.frames
+                records, problems, frames = _expose(shard, batch)
         done = [record for record in records if "blur_sha256" in record]
         out.write_marker(
             shard.name,
@@ -128,6 +125,18 @@ def _expand(
         records += trajectory.records()
     _average(shard, batch, records, problems, frames)
     return records, problems, frames
+
+
+def _expose(
+    shard: Shard, batch: Batch
+) -> tuple[list[dict[str, Any]], list[Problem], dict[str, str]]:
+    """A shard of footage: records, problems, frames' digests."""
+    # Here, since a worker of `expand` would import what it never needs, for a third of its start.
+    from trajectory_builder import exposure
+    from trajectory_builder.footage_shard import Work
+
+    made = exposure.make(Work(Path(shard.out), shard.roots, shard.rows, shard.order or {}), batch)
+    return made.records, made.problems, made.frames
 
 
 def write_error(error: OSError, out: str) -> StoreError:
