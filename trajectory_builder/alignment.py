@@ -19,6 +19,7 @@ from trajectory_builder import backends, record
 from trajectory_builder.alignment_task import REACH, PairCheck, Task, check_task
 from trajectory_builder.finished import CHECKS
 from trajectory_builder.plan import Corrections, Plan
+from trajectory_builder.progress import Progress
 from trajectory_builder.store import OutputFolder
 
 PAIRS_A_TASK = 8
@@ -86,6 +87,7 @@ def settle(
     level: str,
     jobs: int,
     plan_again: Callable[[Corrections], Plan],
+    progress: bool = False,
 ) -> Plan:
     """Check a plan against the pixels and return the plan to build, with the report in it.
 
@@ -98,13 +100,14 @@ def settle(
         level: one of `CHECKS`: nothing, a few pairs of each clip, all.
         jobs: worker processes.
         plan_again: makes the plan with corrections.
+        progress: show a bar or lines on stderr.
     """
     if level == "off" or {"pairs", "frames"} - plan.roots.keys():
         return plan
     digest = record.table_sha256(plan.table, plan.config_sha256)
     report = _stored(out, digest, level)
     if report is None:
-        report = _report(plan, level, jobs, plan_again) | {"plan_sha256": digest}
+        report = _report(plan, level, jobs, plan_again, progress) | {"plan_sha256": digest}
     corrections = Corrections(
         report["corrected"], {k: v for c in report["clips"] for k, v in c["distrusted"].items()}
     )
@@ -124,14 +127,17 @@ def _stored(out: Path, digest: str, level: str) -> dict[str, Any] | None:
 
 
 def _report(
-    plan: Plan, level: str, jobs: int, plan_again: Callable[[Corrections], Plan]
+    plan: Plan, level: str, jobs: int, plan_again: Callable[[Corrections], Plan], progress: bool
 ) -> dict[str, Any]:
-    checks = check(plan, level, jobs=jobs)
+    checks = check(plan, level, jobs=jobs, progress=progress)
     offsets = {clip.clip: clip.offset for clip in checks if clip.offset and len(clip.checks) > 1}
     if offsets:
         # Prove the corrected map as well: with it every image must lie where it is expected.
         moved = plan_again(Corrections({name: k for name, k in offsets.items() if k}))
-        again = {clip.clip: clip for clip in check(moved, "full", jobs=jobs, only=set(offsets))}
+        again = {
+            clip.clip: clip
+            for clip in check(moved, "full", jobs=jobs, only=set(offsets), progress=progress)
+        }
         checks = [again.get(clip.clip, clip) for clip in checks]
     return {
         "level": level,
@@ -141,7 +147,12 @@ def _report(
 
 
 def check(
-    plan: Plan, level: str = "quick", *, jobs: int = 1, only: set[str] | None = None
+    plan: Plan,
+    level: str = "quick",
+    *,
+    jobs: int = 1,
+    only: set[str] | None = None,
+    progress: bool = False,
 ) -> list[ClipCheck]:
     """Compare official pairs with the frames, clip by clip.
 
@@ -151,12 +162,14 @@ def check(
             agree with the plan; `full` looks at all.
         jobs: worker processes.
         only: names of the clips to check; all when None.
+        progress: show a bar or lines on stderr.
     """
     clips = [clip for clip in _clips(plan) if only is None or clip.clip in only]
-    found = _run(clips, level == "full", plan, jobs)
+    found = _run(clips, level == "full", plan, jobs, progress)
     doubtful = {name for name, clip in found.items() if not clip.is_settled}
     if level != "full" and doubtful:
-        found |= _run([clip for clip in clips if clip.clip in doubtful], True, plan, jobs)
+        doubted = [clip for clip in clips if clip.clip in doubtful]
+        found |= _run(doubted, True, plan, jobs, progress)
     return [found[clip.clip] for clip in clips]
 
 
@@ -184,12 +197,18 @@ def _clips(plan: Plan) -> list[_Clip]:
     return [clip for clip in clips.values() if clip.rows and clip.names]
 
 
-def _run(clips: list[_Clip], full: bool, plan: Plan, jobs: int) -> dict[str, ClipCheck]:
+def _run(
+    clips: list[_Clip], full: bool, plan: Plan, jobs: int, progress: bool
+) -> dict[str, ClipCheck]:
     roots = {name: str(root) for name, root in plan.roots.items()}
     tasks = [task for clip in clips for task in _tasks(clip, full, roots)]
     found = {clip.clip: ClipCheck(clip.split, clip.clip) for clip in clips}
-    for name, checks in backends.each(check_task, tasks, jobs=jobs):
-        found[name].checks += checks
+    rows = sum(len(task.rows) for task in tasks)
+    with Progress(rows, "official pairs compared", shown=progress) as bar:
+        for name, checks in backends.each(check_task, tasks, jobs=jobs):
+            found[name].checks += checks
+            bar.advance(len(checks))
+        bar.advance(rows - sum(len(clip.checks) for clip in found.values()))  # could not be read
     for clip in found.values():
         clip.checks.sort(key=lambda one: one.trajectory_id)
     return found

@@ -128,7 +128,7 @@ def is_begun(shard: Shard, token: str | None = None) -> bool:
         noted = OutputFolder(Path(shard.out)).begun_path(shard.name).read_text()
     except OSError:
         return False
-    return token is None or noted == token
+    return token is None or noted.rstrip(".") == token  # a dot for each pair written so far
 
 
 def told(shard: Shard) -> Made | None:
@@ -212,6 +212,19 @@ def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
     with suppress(OSError):
         folder.begun_path(shard.name).unlink()
     return Made(shard.name, 0, len(problems))
+
+
+def pairs_under_way(folder: OutputFolder) -> int:
+    """How many pairs are written of shards that have not ended; they may yet be made again."""
+    return sum(_dots(path) for path in (folder.state / "begun").rglob("*") if path.is_file())
+
+
+def _dots(note: Path) -> int:
+    try:
+        noted = note.read_text()
+    except OSError:  # its shard has just ended
+        return 0
+    return len(noted) - len(noted.rstrip("."))
 
 
 def left_begun(shards: Iterable[Shard]) -> list[Shard]:

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder import backends, images, manifest, record
+from trajectory_builder import attempts, backends, images, manifest, record
 from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.finished import CONFIG, BuildReport
 from trajectory_builder.plan import Plan
@@ -97,7 +97,7 @@ def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildRepo
     shards = list(_shards(plan, folder.root, options.link))
     pending = [shard for shard in shards if not _is_whole(folder, shard)]
     _check_space(pending, folder.root)
-    made = _run(pending, plan, options)
+    made = _run(pending, plan, folder, options)
     pairs, problems = _finish(folder, plan, shards, digest, options)
     return BuildReport(folder.root, pairs, made, problems, 0.0)
 
@@ -269,7 +269,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
         )
 
 
-def _run(pending: list[Shard], plan: Plan, options: BuildOptions) -> int:
+def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildOptions) -> int:
     """Make the shards; return how many pairs were made."""
     made = 0
     whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
@@ -277,12 +277,12 @@ def _run(pending: list[Shard], plan: Plan, options: BuildOptions) -> int:
     results = backends.run(
         pending, backend=options.backend, jobs=options.jobs, address=options.address
     )
-    with progress, closing(results):
+    with progress, closing(results), progress.following(lambda: attempts.pairs_under_way(folder)):
         for result in results:
             made += result.pairs
             progress.advance(result.pairs, problems=result.problems)
             if options.strict and result.problems:
-                marker = OutputFolder(Path(pending[0].out)).read_marker(result.name) or {}
+                marker = folder.read_marker(result.name) or {}
                 raise _strict(Problem(**marker["problems"][0]), result.problems)
     return made
 

@@ -80,6 +80,7 @@ def write_pair(  # where it goes, and what a pair is
     """Write a blur and, with its trajectory's first one, the sharp image; record the pair."""
     blur_payload, sharp_payload = encode(blur), _written_sharp(work, batch, row, sharp, result)
     batch.add(work.out / row["split"] / row["blur_file_name"], blur_payload)
+    batch.count()
     result.records.append(
         {
             "sample_id": row["sample_id"],

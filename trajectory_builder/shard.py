@@ -92,7 +92,7 @@ def make(shard: Shard) -> Made:
     fault_point("shard", shard.name)
     out = OutputFolder(Path(shard.out))
     try:
-        with Batch() as batch:
+        with Batch(out.begun_path(shard.name)) as batch:
             if shard.order is None:
                 records, problems, frames = _expand(shard, batch)
             else:
@@ -173,6 +173,7 @@ class _Trajectory:
                 blur = self._take(batch, row, "blur", problems)
                 if blur is not None:
                     self._blurs[row["sample_id"]] = blur
+                    batch.count()
 
     def records(self) -> Iterator[dict[str, Any]]:
         """What the manifest tells of each pair so far; averaged blurs are added later."""
@@ -277,6 +278,7 @@ def _average(
             pixel_sha256=images.pixel_sha256(mean),
         )
         batch.add(Path(shard.out, row["split"], blur.file_name), payload)
+        batch.count()
         open_records[row["sample_id"]] |= _of_blur(blur)
     for row in rows.values():
         name = next(name for name in row["frame_names"] if name in bad)

@@ -72,6 +72,7 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
     plan = alignment.settle(
         plan, target, level=check, jobs=chosen.jobs,
         plan_again=lambda corrections: options.plan_of(src, given, corrections),
+        progress=chosen.progress,
     )  # fmt: skip
     options.tell_notes(plan.notes, plan.problems)
     return build.build(plan, target, chosen)

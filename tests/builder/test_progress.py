@@ -1,0 +1,115 @@
+"""How far a build is can be seen within a shard, on a real terminal, and never goes back."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from trajectory_builder import attempts
+from trajectory_builder.store import OutputFolder
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import small_gopro
+
+CLIP = {"train/GOPR0001_11_00": 16}  # two shards, each of 8 official pairs and 24 new ones
+
+
+def command(source, out, *options):
+    return [sys.executable, "-m", "trajectory_builder", "expand", "--src", str(source), "--out",
+            str(out), *options]  # fmt: skip
+
+
+def test_pairs_of_a_shard_are_counted_while_it_is_made(tmp_path):
+    source, _ = small_gopro.make(tmp_path, CLIP)
+    out = tmp_path / "out"
+    order = command(source, out, "--jobs", "1", "--check", "off", "--no-progress")
+    # Four files of the builder's come first, then sixteen official ones, then four new blurs, the
+    # last of which is written but not yet counted.
+    environment = os.environ | {"TRAJBUILD_TEST_FAULT": "temp-written:24"}
+    assert subprocess.run(order, env=environment, check=False).returncode == -signal.SIGKILL
+    assert attempts.pairs_under_way(OutputFolder(out)) == 8 + 3
+    subprocess.run(order, check=True)
+    assert attempts.pairs_under_way(OutputFolder(out)) == 0
+
+
+class Terminal:
+    """A command whose stderr is a terminal, and what it has written there so far."""
+
+    def __init__(self, arguments):
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 100))
+        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        self.told = ""
+        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
+        self._reader.start()
+
+    def _read(self, ours):
+        try:
+            while piece := os.read(ours, 4096):
+                self.told += piece.decode(errors="replace")
+        except OSError:  # nobody has the terminal's other end any more
+            os.close(ours)
+
+    def workers(self):
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in found if "popen_loky" in " ".join(one.cmdline())]
+
+    def end(self):
+        code = self.process.wait(timeout=60)
+        self._reader.join(timeout=10)
+        return code
+
+
+def wait_for(condition, seconds=60):
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.001)
+    return found
+
+
+def counts(told, total):
+    return [int(count) for count in re.findall(rf"(\d+)/{total} ", told)]
+
+
+def test_a_terminal_sees_shards_move_that_have_not_ended(tmp_path):
+    source, _ = small_gopro.make(tmp_path, CLIP, size=(640, 360))
+    out = tmp_path / "out"
+    terminal = Terminal(command(source, out, "--jobs", "2", "--check", "off"))
+    under_way = wait_for(lambda: attempts.pairs_under_way(OutputFolder(out)))
+    workers = terminal.workers()
+    try:
+        for worker in workers:
+            worker.suspend()
+        wait_for(lambda: any(0 < count < 32 for count in counts(terminal.told, 64)))
+    finally:
+        for worker in workers:
+            worker.resume()
+    assert terminal.end() == 0, terminal.told
+    seen = counts(terminal.told, 64)
+    assert under_way <= max(count for count in seen if count < 64)
+    assert seen == sorted(seen)
+    assert seen[-1] == 64
+
+
+def test_a_check_of_all_pixels_shows_how_far_it_is(tmp_path):
+    source, _ = small_gopro.make(tmp_path, CLIP)
+    terminal = Terminal(command(source, tmp_path / "out", "--jobs", "2", "--check", "full"))
+    workers = wait_for(lambda: len(terminal.workers()) == 2 and terminal.workers())
+    for worker in workers:
+        worker.suspend()
+    time.sleep(1.5)  # a shorter job shows nothing
+    for worker in workers:
+        worker.resume()
+    assert terminal.end() == 0, terminal.told
+    assert counts(terminal.told, 16)[-1] == 16
+    assert "official pairs compared" in terminal.told
