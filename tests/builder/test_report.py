@@ -462,3 +462,9 @@ def test_the_command_refuses_a_foreign_file_with_wrong_use(folder, tmp_path):
     said = run(str(folder), "--out", str(tmp_path / "r.html"))
     assert said.returncode == 2
     assert "cure:" in said.stderr
+
+
+def test_a_manifest_in_place_of_its_folder_is_told_with_the_command_that_works(folder):
+    said = run(str(folder / "train" / "metadata.parquet"))
+    assert said.returncode == 2
+    assert f"trajbuild report {folder / 'train'}" in said.stderr

@@ -12,7 +12,7 @@ import click
 @click.argument(
     "folder",
     metavar="DATASET",
-    type=click.Path(file_okay=False, path_type=Path, readable=False),
+    type=click.Path(path_type=Path, readable=False),
 )
 @click.option(
     "--out",

@@ -87,27 +87,46 @@ def stats(sources: Sequence[Path], by: Sequence[str] = DEFAULT_BY) -> Stats:
     needed = {*by, "blur_bytes", "sharp_bytes", "motion_px"}
     reduced = {"#trajectory": ("trajectory_id", hashes_of_few)}
     table = scan(sources, sorted(needed), reduced=reduced).table
-    groups = _grouped(table, list(dict.fromkeys(by)))
-    total = _grouped(table, [])[0]
+    columns = _Columns(
+        trajectories=codes(table["#trajectory"]),
+        blur_bytes=whole_numbers(table["blur_bytes"]),
+        sharp_bytes=whole_numbers(table["sharp_bytes"]),
+        motion=np.asarray(table["motion_px"].to_numpy(), dtype=np.float64),
+    )
+    groups = _grouped(table, columns, list(dict.fromkeys(by)))
+    total = _grouped(table, columns, [])[0]
     return Stats(tuple(dict.fromkeys(by)), groups if by else [], total)
 
 
-def _grouped(table: pa.Table, by: list[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Columns:
+    """What is counted and summed, one entry a row (N,).
+
+    Attributes:
+        trajectories: a number a trajectory, from 0 on.
+        motion: NaN where it is unknown.
+    """
+
+    trajectories: npt.NDArray[np.int64]
+    blur_bytes: npt.NDArray[np.int64]
+    sharp_bytes: npt.NDArray[np.int64]
+    motion: npt.NDArray[np.float64]
+
+
+def _grouped(table: pa.Table, columns: _Columns, by: list[str]) -> list[dict[str, Any]]:
     """One dictionary a group, in ascending order of the group's values, unknown ones last."""
     groups = joint_codes([np.zeros(table.num_rows, np.int64), *(codes(table[c]) for c in by)])
     count = int(groups.max(initial=0)) + 1
-    trajectories = codes(table["#trajectory"])
-    cells = groups * (int(trajectories.max(initial=0)) + 1) + trajectories
-    _, first = np.unique(cells, return_index=True)  # one row a trajectory of a group
-    sharp = whole_numbers(table["sharp_bytes"])[first]
-    motion = np.asarray(table["motion_px"].to_numpy(), dtype=np.float64)
-    known = np.isfinite(motion)
+    many = int(columns.trajectories.max(initial=0)) + 1
+    # One row a trajectory of a group.
+    first = _first_of_each(groups * many + columns.trajectories, count * many)
+    known = np.isfinite(columns.motion)
     sums = {
         "pairs": np.bincount(groups, minlength=count),
         "trajectories": np.bincount(groups[first], minlength=count),
-        "bytes": _summed(groups, whole_numbers(table["blur_bytes"]), count)
-        + _summed(groups[first], sharp, count),
-        "motion": _summed(groups[known], motion[known], count),
+        "bytes": _summed(groups, columns.blur_bytes, count)
+        + _summed(groups[first], columns.sharp_bytes[first], count),
+        "motion": _summed(groups[known], columns.motion[known], count),
         "known": np.bincount(groups[known], minlength=count),
     }
     example = np.zeros(count, np.int64)
@@ -118,6 +137,15 @@ def _grouped(table: pa.Table, by: list[str]) -> list[dict[str, Any]]:
         for index, names in enumerate(values)
     ]
     return sorted(rows, key=lambda row: [(row[name] is None, row[name] or 0) for name in by])
+
+
+def _first_of_each(cells: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """The first row of each number that occurs in `cells`, all of which lie below `size`."""
+    if size > 8 * cells.size:  # ours: a table of all numbers would be larger than what it saves
+        return np.unique(cells, return_index=True)[1]
+    first = np.full(size, -1, np.int64)
+    first[cells[::-1]] = np.arange(cells.size)[::-1]
+    return first[first >= 0]
 
 
 def _summed(

@@ -6,6 +6,7 @@ gives the same bytes.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from trajectory_builder import manifest, store
@@ -31,13 +32,20 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
 
     Raises:
         ManifestError: no manifest that can be trusted.
-        ReportError: `out` is another file than a report, or its folder does not exist.
+        ReportError: `folder` is a file, `out` another file than a report, or in no folder.
         OSError: `out` cannot be written.
     """
     from trajectory_builder.report import page
     from trajectory_builder.report.collect import collect
     from trajectory_builder.report.pictures import gather
 
+    if folder.is_file():
+        raise ReportError(
+            "a report is of a data set's folder, and this is a file",
+            where=str(folder),
+            cure=f"trajbuild report {shlex.quote(str(folder.parent))}",
+            exit_code=ExitCode.WRONG_USE,
+        )
     manifest.files(folder)  # first of all: without a data set, nothing else matters
     out = folder / FILE_NAME if out is None else out
     _refuse_foreign(out, page.GENERATOR)
