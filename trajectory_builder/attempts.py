@@ -216,7 +216,9 @@ def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
 
 def pairs_under_way(folder: OutputFolder) -> int:
     """How many pairs are written of shards that have not ended; they may yet be made again."""
-    return sum(_dots(path) for path in (folder.state / "begun").rglob("*") if path.is_file())
+    # os.walk, unlike rglob, passes over a folder that is removed meanwhile.
+    walk = os.walk(folder.state / "begun")
+    return sum(_dots(Path(where, name)) for where, _, names in walk for name in names)
 
 
 def _dots(note: Path) -> int:
