@@ -1,4 +1,4 @@
-"""What a worker does once: one OpenCV thread, freed memory kept, and it serves the whole build."""
+"""What a worker is: set up once, light to start, at work for a whole build and gone after it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from trajectory_builder import backends
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import small_gopro
 
 FAULTS = """
 import resource, sys
@@ -55,3 +59,40 @@ def test_the_same_workers_serve_one_job_after_another() -> None:
     first, second = (set(backends.each(process_id, [0.2] * 4, jobs=2)) for _ in range(2))
     assert len(first) == 2
     assert second == first
+
+
+def test_a_worker_of_expand_imports_neither_tables_nor_footage() -> None:
+    told = "import sys; from trajectory_builder import alignment_task, attempts"
+    code = f"{told}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "trajectory_builder.shard" in loaded
+    assert not loaded & {"pyarrow", "pandas", "trajectory_builder.exposure", "skimage"}
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+import psutil
+from trajectory_builder import build, plan, recipe
+
+source, out = map(Path, sys.argv[1:])
+chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
+build.build(chosen, out, build.BuildOptions(jobs=2, progress=False))
+
+def workers():
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if "popen_loky" in " ".join(one.cmdline())]
+
+ends = time.monotonic() + 30
+while workers() and time.monotonic() < ends:
+    time.sleep(0.05)
+print(len(workers()))
+"""
+
+
+def test_workers_end_with_the_build_and_not_with_the_program(tmp_path: Path) -> None:
+    source, _ = small_gopro.make(tmp_path, {"train/GOPR0001_11_00": 16})
+    words = [sys.executable, "-c", BUILD, str(source), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, check=True, text=True)
+    assert int(done.stdout) == 0
