@@ -36,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ INSIDE = [
 """Steps inside the writing of a manifest and of the records that a build is known by."""
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"
 GRACE_SECONDS = 5.0
+HANG_SECONDS = 120.0  # a quiet build takes three
 POLL_SECONDS = 0.004
 JITTER_SECONDS = 0.02
 
@@ -145,7 +147,8 @@ class Fuzz:
 
     def _strike(self, trial: Trial, process: subprocess.Popen[str], out: Path) -> float:
         if trial.kind == "fault":
-            process.wait(timeout=120)
+            with suppress(subprocess.TimeoutExpired):  # _ended tells of it
+                process.wait(timeout=HANG_SECONDS)
             trial.met = True
             return time.monotonic()
         while not (out / ".trajbuild").is_dir() and process.poll() is None:
@@ -174,7 +177,12 @@ class Fuzz:
     def _ended(
         self, trial: Trial, process: subprocess.Popen[str], token: str, struck: float
     ) -> str:
-        _, errors = process.communicate(timeout=120)
+        try:
+            _, errors = process.communicate(timeout=HANG_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"the disturbed build hung for {HANG_SECONDS:.0f} s"
         trial.first_exit = process.returncode
         if trial.kind in ("worker", "fault"):
             struck = time.monotonic()  # the build goes on; its end counts

@@ -205,7 +205,7 @@ def _run(
     found = {clip.clip: ClipCheck(clip.split, clip.clip) for clip in clips}
     rows = sum(len(task.rows) for task in tasks)
     with Progress(rows, "official pairs compared", shown=progress) as bar:
-        for name, checks in backends.each(check_task, tasks, jobs=jobs):
+        for name, checks in backends.each(check_task, tasks, jobs=jobs, keep_workers=True):
             found[name].checks += checks
             bar.advance(len(checks))
         bar.advance(rows - sum(len(clip.checks) for clip in found.values()))  # could not be read

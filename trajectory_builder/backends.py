@@ -118,8 +118,17 @@ def _round(
         yield attempts.alone(shard)
 
 
-def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Generator[R, None, None]:
-    """`function` of each item on `jobs` processes, as they end; for work that writes nothing."""
+def each(
+    function: Callable[[T], R], items: Sequence[T], *, jobs: int, keep_workers: bool = False
+) -> Generator[R, None, None]:
+    """`function` of each item on `jobs` processes, as they end; for work that writes nothing.
+
+    Args:
+        function: of a module, as it goes to other processes by its name.
+        items: what it is called with.
+        jobs: processes.
+        keep_workers: leave them running, for more work that follows.
+    """
     from joblib import Parallel, delayed, parallel_config
 
     if jobs == 1 or len(items) < 2:
@@ -131,6 +140,21 @@ def each(function: Callable[[T], R], items: Sequence[T], *, jobs: int) -> Genera
             results = tasks(delayed(function)(item) for item in items)
         with closing(results):
             yield from results
+    if not keep_workers:
+        end_workers()
+
+
+def end_workers() -> None:
+    """End loky's workers at once; they must be idle.
+
+    They would stay for minutes with their memory. They are not asked to end: one that was killed
+    while it waited for work holds the lock by which the others would hear of it, and then they, and
+    the builder with them, would wait for ever.
+    """
+    from joblib.externals.loky import get_reusable_executor
+
+    # Without reuse=True this would end them too, but then make a pool of other settings.
+    get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
 @cache
@@ -159,7 +183,6 @@ def _joblib(
     shards: Sequence[Shard], backend: str, jobs: int, token: str
 ) -> Generator[Result, None, None]:
     from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     options = {"initializer": _tie(os.getpid())} if backend == "loky" else {}
@@ -173,9 +196,7 @@ def _joblib(
         except BrokenProcessPool as error:
             raise _WorkersLostError from error
     if backend == "loky":
-        # They would stay for minutes with the memory they have; so they end while the manifest is
-        # written. Without reuse=True this would end them and make a pool of other settings.
-        get_reusable_executor(reuse=True).shutdown(wait=False)
+        end_workers()
 
 
 def _dask(

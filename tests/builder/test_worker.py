@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from trajectory_builder import backends
@@ -56,9 +59,28 @@ def process_id(seconds: float) -> int:
 
 
 def test_the_same_workers_serve_one_job_after_another() -> None:
-    first, second = (set(backends.each(process_id, [0.2] * 4, jobs=2)) for _ in range(2))
+    first, second = (
+        set(backends.each(process_id, [0.2] * 4, jobs=2, keep_workers=True)) for _ in range(2)
+    )
     assert len(first) == 2
     assert second == first
+    backends.end_workers()
+
+
+def is_at_work(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_end_even_where_one_of_them_can_no_longer_be_asked(blow: signal.Signals) -> None:
+    there = set(backends.each(process_id, [0.2] * 4, jobs=2, keep_workers=True))
+    os.kill(min(there), blow)
+    # In a thread: asked to end, the other would wait for a lock that the first holds.
+    ending = threading.Thread(target=backends.end_workers, daemon=True)
+    ending.start()
+    ending.join(timeout=20)
+    assert not ending.is_alive()
+    assert not [pid for pid in there if is_at_work(pid)]
 
 
 def test_a_worker_of_expand_imports_neither_tables_nor_footage() -> None:
