@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trajectory_builder import averaging, camera, interpolation, motion, still_exposure
+from trajectory_builder.batch import Batch
 from trajectory_builder.footage_shard import (
     Pixels,
     Result,
@@ -22,7 +23,6 @@ from trajectory_builder.footage_shard import (
 )
 from trajectory_builder.sources import pictures, video
 from trajectory_builder.sources.colour import Colour
-from trajectory_builder.store import Batch
 from trajectory_builder.trajectory import Problem
 
 Stream = Iterator[tuple[int, Pixels | None]]

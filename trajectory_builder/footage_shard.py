@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder import camera, images
-from trajectory_builder.store import Batch
+from trajectory_builder.batch import Batch
 from trajectory_builder.trajectory import Problem
 
 Pixels = npt.NDArray[Any]

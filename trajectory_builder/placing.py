@@ -19,12 +19,13 @@ from typing import Literal
 import pyarrow as pa
 
 from trajectory_builder import manifest
+from trajectory_builder.batch import Batch
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.store import TEMPORARY, Batch
+from trajectory_builder.store import TEMPORARY
 
 FileMode = Literal["hardlink", "reference", "copy", "none"]
 LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
-"""What `store.Batch` and build.json call each."""
+"""What `batch.Batch` and build.json call each."""
 
 
 class PlacingError(TrajbuildError):

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder import averaging, images, worker
+from trajectory_builder.batch import Batch
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.store import Batch, OutputFolder, StoreError, fault_point
+from trajectory_builder.store import OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
 Pixels = npt.NDArray[np.uint8]
@@ -131,7 +132,7 @@ def _expose(
     shard: Shard, batch: Batch
 ) -> tuple[list[dict[str, Any]], list[Problem], dict[str, str]]:
     """A shard of footage: records, problems, frames' digests."""
-    # Here, since a worker of `expand` would import what it never needs, for a third of its start.
+    # Here, or each worker of `expand` would import at its start what it never needs.
     from trajectory_builder import exposure
     from trajectory_builder.footage_shard import Work
 

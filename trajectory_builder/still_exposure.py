@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from trajectory_builder import camera
+from trajectory_builder.batch import Batch
 from trajectory_builder.footage_shard import (
     Pixels,
     Result,
@@ -20,7 +21,6 @@ from trajectory_builder.footage_shard import (
     write_pair,
 )
 from trajectory_builder.sources import pictures, stills
-from trajectory_builder.store import Batch
 from trajectory_builder.trajectory import Problem
 
 

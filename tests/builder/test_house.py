@@ -17,6 +17,7 @@ HEAVY = ("torch", "pandas", "cv2", "skimage", "pyarrow", "numpy", "joblib", "tqd
 # Writers of folders that are no build's output, or of notes beside it; store.py writes the rest.
 WRITERS = {
     "store.py": "gives every file of an output folder its name",
+    "batch.py": "gives the files of a shard theirs, all together",
     "attempts.py": "a note in the state folder that only tells whether a worker died",
     "curate/derive.py": "a new data set's card, in a folder that it fills under a temporary name",
     "doctor/machine.py": "a frame in a temporary folder, to measure speed",
