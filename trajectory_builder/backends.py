@@ -71,6 +71,8 @@ def run(
         return
     folder = OutputFolder(Path(shards[0].out))
     waiting = {shard.name: shard for shard in shards}
+    if backend != "loky" or _is_serial(backend, jobs, shards):
+        end_workers()  # those of the pixel check have no more to do
     if backend == "threading" or _is_serial(backend, jobs, shards):
         # Here a death is the builder's own: the shards that it was making when it last died are
         # tried in a process of their own, or one that always kills would end every run.
@@ -123,11 +125,7 @@ def each(
 ) -> Generator[R, None, None]:
     """`function` of each item on `jobs` processes, as they end; for work that writes nothing.
 
-    Args:
-        function: of a module, as it goes to other processes by its name.
-        items: what it is called with.
-        jobs: processes.
-        keep_workers: leave them running, for more work that follows.
+    With `keep_workers` they are left running, for more work that follows.
     """
     from joblib import Parallel, delayed, parallel_config
 
@@ -145,16 +143,17 @@ def each(
 
 
 def end_workers() -> None:
-    """End loky's workers at once; they must be idle.
+    """End loky's workers at once, if there are any; they must be idle.
 
     They would stay for minutes with their memory. They are not asked to end: one that was killed
     while it waited for work holds the lock by which the others would hear of it, and then they, and
     the builder with them, would wait for ever.
     """
-    from joblib.externals.loky import get_reusable_executor
+    if _tie.cache_info().currsize:  # else none were started, and this would make a pool
+        from joblib.externals.loky import get_reusable_executor
 
-    # Without reuse=True this would end them too, but then make a pool of other settings.
-    get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        _tie.cache_clear()
 
 
 @cache

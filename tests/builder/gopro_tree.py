@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def trajbuild(*args, cwd=None, env=None, timeout=120):
         cwd=cwd or PACKAGE.parent, env={**os.environ, **(env or {})}, timeout=timeout,
         capture_output=True, text=True, check=False, errors="surrogateescape",
     )  # fmt: skip
+
+
+def wait_for(condition, seconds=90):
+    """What `condition` gives as soon as it is true; it is asked each millisecond."""
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.001)
+    return found
 
 
 _OF_ONE_RUN = ("build.json", "finished.json", "lock", "holder.json")

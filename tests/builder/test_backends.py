@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from gopro_tree import wait_for
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import kill_fuzz
@@ -78,14 +78,6 @@ def workers_of(process):
             continue
         if "popen_loky" in command or "spawn_main" in command or command.startswith("ray::attempt"):
             found.append(child)
-    return found
-
-
-def wait_for(condition, seconds=90):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.01)
     return found
 
 

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 import psutil
+from gopro_tree import wait_for
 
 from trajectory_builder import attempts
 from trajectory_builder.store import OutputFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import kill_fuzz
 import small_gopro
 
 CLIP = {"train/GOPR0001_11_00": 16}  # two shards, each of 8 official pairs and 24 new ones
@@ -60,21 +62,12 @@ class Terminal:
             os.close(ours)
 
     def workers(self):
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [one for one in found if "popen_loky" in " ".join(one.cmdline())]
+        return [psutil.Process(pid) for pid in kill_fuzz.loky_workers(self.process.pid)]
 
     def end(self):
         code = self.process.wait(timeout=60)
         self._reader.join(timeout=10)
         return code
-
-
-def wait_for(condition, seconds=60):
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.001)
-    return found
 
 
 def counts(told, total):
@@ -90,7 +83,8 @@ def test_a_terminal_sees_shards_move_that_have_not_ended(tmp_path):
     try:
         for worker in workers:
             worker.suspend()
-        wait_for(lambda: any(0 < count < 32 for count in counts(terminal.told, 64)))
+        # Between whole shards of 32; both would have to end before the workers are stopped.
+        wait_for(lambda: any(count % 32 for count in counts(terminal.told, 64)))
     finally:
         for worker in workers:
             worker.resume()

@@ -93,28 +93,24 @@ def test_a_worker_of_expand_imports_neither_tables_nor_footage() -> None:
 
 
 BUILD = """
-import sys, time
+import os, sys
 from pathlib import Path
-import psutil
-from trajectory_builder import build, plan, recipe
+import kill_fuzz
+from trajectory_builder import alignment, build, plan, recipe
 
-source, out = map(Path, sys.argv[1:])
+source, out = map(Path, sys.argv[1:3])
 chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
-build.build(chosen, out, build.BuildOptions(jobs=2, progress=False))
-
-def workers():
-    children = psutil.Process().children(recursive=True)
-    return [one for one in children if "popen_loky" in " ".join(one.cmdline())]
-
-ends = time.monotonic() + 30
-while workers() and time.monotonic() < ends:
-    time.sleep(0.05)
-print(len(workers()))
+chosen = alignment.settle(chosen, out, level="full", jobs=2, plan_again=lambda corrections: chosen)
+print(len(kill_fuzz.loky_workers(os.getpid())))
+build.build(chosen, out, build.BuildOptions(jobs=2, backend=sys.argv[3], progress=False))
+print(len(kill_fuzz.loky_workers(os.getpid())))
 """
 
 
-def test_workers_end_with_the_build_and_not_with_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_end_with_the_build_and_not_with_the_program(tmp_path: Path, backend: str) -> None:
     source, _ = small_gopro.make(tmp_path, {"train/GOPR0001_11_00": 16})
-    words = [sys.executable, "-c", BUILD, str(source), str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, check=True, text=True)
-    assert int(done.stdout) == 0
+    words = [sys.executable, "-c", BUILD, str(source), str(tmp_path / "out"), backend]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
+    assert done.stdout.split() == ["2", "0"]
