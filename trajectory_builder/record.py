@@ -164,7 +164,8 @@ def is_finished(
             return False
         file = pq.ParquetFile(pa.BufferReader(content))
         needed = [column for pair in manifest.FILE_COLUMNS.items() for column in pair]
-        rows = file.read(columns=[name for name in needed if name in file.schema_arrow.names])
+        there = [name for name in needed if name in file.schema_arrow.names]
+        rows = file.read(columns=there, use_threads=False)  # see `_read_table`
         if not _all_have_sizes(path.parent, rows):
             return False
     return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())

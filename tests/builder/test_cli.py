@@ -135,6 +135,17 @@ def test_closed_pipe_is_no_error(real_names):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_full_disk_behind_stdout_is_told_as_such():
+    command = [sys.executable, "-m", "trajectory_builder", "recipes"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=PACKAGE.parent, stdout=full, stderr=subprocess.PIPE,
+                              text=True, check=False)  # fmt: skip
+    assert done.returncode == ExitCode.FAILED
+    assert all(three_parts(done.stderr))
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_module_runs_from_any_folder(tmp_path):
     done = trajbuild("--version", cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE.parent)})
     assert done.returncode == 0

@@ -96,7 +96,8 @@ def test_a_terminal_sees_shards_move_that_have_not_ended(tmp_path):
 
 
 def test_a_check_of_all_pixels_shows_how_far_it_is(tmp_path):
-    source, _ = small_gopro.make(tmp_path, CLIP)
+    # Large enough for the check to be under way when its workers are found.
+    source, _ = small_gopro.make(tmp_path, CLIP, size=(640, 360))
     terminal = Terminal(command(source, tmp_path / "out", "--jobs", "2", "--check", "full"))
     workers = wait_for(lambda: len(terminal.workers()) == 2 and terminal.workers())
     for worker in workers:

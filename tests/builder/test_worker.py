@@ -114,3 +114,28 @@ def test_workers_end_with_the_build_and_not_with_the_program(tmp_path: Path, bac
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
     assert done.stdout.split() == ["2", "0"]
+
+
+REFUSED = """
+import os, sys
+import kill_fuzz
+from filelock import FileLock
+from trajectory_builder.cli import main
+
+source, out = sys.argv[1:3]
+os.makedirs(f"{out}/.trajbuild")
+with FileLock(f"{out}/.trajbuild/lock"):
+    try:
+        main(["expand", "--src", source, "--out", out, "--jobs", "2", "--check", "full"])
+    except SystemExit as end:
+        print(end.code, len(kill_fuzz.loky_workers(os.getpid())))
+"""
+
+
+def test_workers_of_the_check_end_where_the_build_is_refused(tmp_path: Path) -> None:
+    source, _ = small_gopro.make(tmp_path, {"train/GOPR0001_11_00": 16})
+    words = [sys.executable, "-c", REFUSED, str(source), str(tmp_path / "out")]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
+    assert "another builder is at work in this folder" in done.stderr
+    assert done.stdout.split() == ["1", "0"]

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from trajectory_builder import ending
 from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.version import __version__
 
@@ -135,10 +138,19 @@ def _forbidden(error: PermissionError) -> TrajbuildError:
     )
 
 
-def _own_fault(error: Exception) -> TrajbuildError:
-    """What to say of an exception that no user's mistake should have raised."""
+def _unexpected(error: Exception, debug: bool) -> TrajbuildError:
+    """What to say of an exception that nothing else has made an error of the user's."""
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        if debug:
+            sys.excepthook(*sys.exc_info())
+        return TrajbuildError(
+            f"cannot write: {error.strerror}",
+            where=os.fsdecode(error.filename) if error.filename else "what the output is sent to",
+            cure="make space there and run the same command again",
+        )
     import traceback
 
+    sys.excepthook(*sys.exc_info())
     where = traceback.extract_tb(error.__traceback__)[-1]
     return TrajbuildError(
         f"trajbuild met a fault of its own: {type(error).__name__}: {error}",
@@ -150,8 +162,10 @@ def _own_fault(error: Exception) -> TrajbuildError:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with one of `ExitCode`."""
     argv = sys.argv[1:] if args is None else args
-    if args is None:
-        sys.meta_path.insert(0, _NoPandas())  # this process is ours alone
+    leave: Callable[[int], NoReturn] = sys.exit
+    if args is None:  # this process is ours alone
+        leave = ending.prepare()
+        sys.meta_path.insert(0, _NoPandas())
     debug = "--debug" in argv
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -177,9 +191,8 @@ def main(args: list[str] | None = None) -> None:
         click.echo("terminated; run the same command again to resume", err=True)
         code = ExitCode.TERMINATED
     except Exception as error:
-        sys.excepthook(*sys.exc_info())
-        click.echo(f"error: {_own_fault(error)}", err=True)
+        click.echo(f"error: {_unexpected(error, debug)}", err=True)
         code = ExitCode.FAILED
     # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(int(code))
+    leave(int(code))

@@ -64,15 +64,18 @@ def command(
 
 def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> BuildReport:
     """Plan, hold pixels against names, build."""
-    from trajectory_builder import alignment, build
+    from trajectory_builder import alignment, backends, build
 
     plan = options.plan_of(src, given)
     chosen = options.build_options(given)
     build.refuse(plan, target, chosen)  # before pixels are looked at, which takes a while
-    plan = alignment.settle(
-        plan, target, level=check, jobs=chosen.jobs,
-        plan_again=lambda corrections: options.plan_of(src, given, corrections),
-        progress=chosen.progress,
-    )  # fmt: skip
-    options.tell_notes(plan.notes, plan.problems)
-    return build.build(plan, target, chosen)
+    try:
+        plan = alignment.settle(
+            plan, target, level=check, jobs=chosen.jobs,
+            plan_again=lambda corrections: options.plan_of(src, given, corrections),
+            progress=chosen.progress,
+        )  # fmt: skip
+        options.tell_notes(plan.notes, plan.problems)
+        return build.build(plan, target, chosen)
+    finally:
+        backends.end_workers()  # those of the check, where the build was refused
