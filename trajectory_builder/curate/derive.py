@@ -22,26 +22,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trajectory_builder import manifest, record
-from trajectory_builder.curate import card
+from trajectory_builder.curate import card, clashes
 from trajectory_builder.curate.rows import (
+    DROPPED,
     BackwardPoints,
     CurateError,
     Reduce,
     Rows,
     hashes,
     hashes_of_few,
-    scan,
     stream,
-    texts,
     trajectory_codes,
     whole_numbers,
 )
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.errors import shorten
 from trajectory_builder.placing import LINK_OF_MODE, FileMode, Placing, fresh_folder, path_columns
 from trajectory_builder.progress import Progress
 from trajectory_builder.version import __version__
 
-DROPPED = -1
 ROWS_AT_ONCE = 2 * manifest.ROWS_A_GROUP
 """Rows in memory at a time; more is no faster."""
 KEY_COLUMNS = ("sample_id", "trajectory_id", "split", "n_frames")
@@ -128,7 +126,7 @@ def write(
     keys = rows.table.select(list(KEY_COLUMNS))
     if len(kept) < len(rows):
         keys = keys.take(pa.array(kept))
-    _refuse_twice(keys, rows, kept)
+    clashes.refuse_ids(keys, rows, kept)
     names = pa.array(manifest.SPLITS).take(pa.array(splits[kept]))
     keys = keys.set_column(keys.schema.get_field_index("split"), "split", names)
     backward = BackwardPoints(trajectory_codes(keys), whole_numbers(keys["n_frames"]))
@@ -156,32 +154,6 @@ def _no_row(count: int, options: Mapping[str, Any], dropped: Mapping[str, int]) 
         where=", ".join(told) or f"of {count:,} rows",
         cure="loosen the conditions",
     )
-
-
-def _refuse_twice(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
-    twice = _repeated(keys["sample_id"])
-    if twice is not None and pa.types.is_integer(keys["sample_id"].type):
-        # Equal hashes: perhaps of different names.
-        same = np.isin(keys["sample_id"].to_numpy(), twice.to_numpy())
-        twice = _repeated(pa.chunked_array([texts(rows, "sample_id", kept[same])]))
-    if twice is not None:
-        raise CurateError(
-            f"{len(twice):,} sample_ids would stand twice",
-            where=shorten(twice.to_pylist()),
-            cure="`trajbuild merge --clashes` offers ways round it",
-        )
-
-
-def _repeated(values: pa.ChunkedArray) -> pa.Array | None:
-    """The values that stand more than once, or None."""
-    if pa.types.is_integer(values.type):
-        ordered = np.sort(values.to_numpy())
-        again = ordered[1:][ordered[1:] == ordered[:-1]]
-        return pa.array(np.unique(again)) if len(again) else None
-    counts = values.value_counts()
-    if len(counts) == len(values):
-        return None
-    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
 
 
 class _Writer:
@@ -396,42 +368,3 @@ def source_cards(rows: Rows) -> list[str]:
         if place not in found and place.is_file():
             found[place] = place.read_text(encoding="utf-8", errors="replace")
     return list(found.values())
-
-
-def refuse_path_clashes(
-    rows: Rows, splits: npt.NDArray[np.int8], prefixes: Sequence[str] = ()
-) -> None:
-    """Refuse rows of different content that would land in one file.
-
-    Args:
-        rows: all of the files' rows; the names and digests of their files are read where needed.
-        splits: (R,) as `write` takes it.
-        prefixes: as in `Derivation`.
-
-    Raises:
-        CurateError: naming the files.
-    """
-    owner = np.repeat(np.arange(len(rows.files)), rows.counts)[splits != DROPPED]
-    homes_of_split = np.unique(splits[splits != DROPPED].astype(np.int64) * len(rows.files) + owner)
-    if len(homes_of_split) == len(np.unique(splits[splits != DROPPED])):
-        return  # every new split takes from one manifest alone, in which a name is one file
-    columns = [f"{kind}_{what}" for kind in ("blur", "sharp") for what in ("file_name", "sha256")]
-    kept = scan(rows.files, columns).table.filter(pa.array(splits != DROPPED))
-    homes = pa.array([f"{p}/" if p else "" for p in prefixes or [""] * len(rows.files)])
-    target = pa.array(manifest.SPLITS).take(pa.array(splits[splits != DROPPED]))
-    for kind in ("blur", "sharp"):
-        names = pc.binary_join_element_wise(
-            pc.binary_join_element_wise(target, homes.take(pa.array(owner)), "/"),
-            kept[f"{kind}_file_name"],
-            "",
-        )
-        table = pa.table({"name": names, "digest": kept[f"{kind}_sha256"]})
-        counts = table.group_by("name").aggregate([("digest", "count_distinct")])
-        clashing = counts.filter(pc.greater(counts["digest_count_distinct"], 1))["name"]
-        if len(clashing):
-            raise CurateError(
-                f"{len(clashing):,} files of the same name have different content",
-                where=shorten(clashing.to_pylist()),
-                cure="use `trajbuild merge --clashes prefix`",
-                exit_code=ExitCode.FAILED,
-            )

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.curate import derive
+from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
-from trajectory_builder.curate.rows import CurateError, Mask, Rows, scan
+from trajectory_builder.curate.rows import DROPPED, CurateError, Mask, Rows, scan
 from trajectory_builder.curate.select import split_indices
 from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.placing import FileMode
@@ -57,10 +58,10 @@ def merge(
     repeated = _repeated(rows)
     if repeated.any():
         _refuse_clashes(rows, repeated, clashes)
-        splits[repeated] = derive.DROPPED
+        splits[repeated] = DROPPED
         dropped["same"] = int(repeated.sum())
     _refuse_leak(rows, splits)
-    derive.refuse_path_clashes(rows, splits, prefixes)
+    refuse_files(rows, splits, prefixes)
     derivation = Derivation("merge", {"clashes": clashes}, files, allow_links, prefixes)
     return derive.write(rows, splits, out, derivation, dropped=dropped)
 
@@ -145,7 +146,7 @@ def _refuse_clashes(rows: Rows, repeated: Mask, clashes: str) -> None:
 
 def _refuse_leak(rows: Rows, splits: npt.NDArray[np.int8]) -> None:
     """Refuse a trajectory that would be trained on and tested on, or have two sharp images."""
-    kept = pa.array(splits != derive.DROPPED)
+    kept = pa.array(splits != DROPPED)
     table = pa.table(
         {
             "id": rows.table["trajectory_id"],

@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest
 from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
 
+DROPPED = -1
+"""Where the index of a split would stand: the row is left out."""
 READ_AHEAD = 4
 """Batches that a scan of few columns decodes ahead; the default of 16 is no faster."""
 BATCHES_AHEAD = 2

@@ -15,6 +15,7 @@ from trajectory_builder import manifest
 from trajectory_builder.curate import derive, expression
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.rows import (
+    DROPPED,
     Mask,
     Rows,
     chance,
@@ -141,7 +142,7 @@ def select(
     """
     choice = choose(sources, criteria, to_write=True)
     splits = split_indices(choice.rows)
-    splits[~choice.keep] = derive.DROPPED
+    splits[~choice.keep] = DROPPED
     options = {k: v for k, v in asdict(criteria).items() if v not in (None, "")}
     derivation = Derivation("select", options, files, allow_links)
     return derive.write(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.curate import derive
+from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.rows import CurateError, Rows, chance, codes, joint_codes, scan
 from trajectory_builder.curate.select import split_indices
@@ -66,7 +67,7 @@ def split(
     index = np.array([manifest.SPLITS.index(name) for name in wanted], np.int8)
     splits[dealt] = index[parts]
     _refuse_cut(rows, splits, GROUPINGS[by])
-    derive.refuse_path_clashes(rows, splits)
+    refuse_files(rows, splits)
     options = {"into": dict(wanted), "by": by, "of": of, "seed": seed}
     return derive.write(rows, splits, out, Derivation("split", options, files, allow_links))
 
