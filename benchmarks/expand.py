@@ -10,8 +10,8 @@ One run times, in turn and several rounds, on sequences of 1280 x 720 frames mad
   written without a flush: nothing that makes these blurs with these codecs can be faster;
 - `ours`: `trajbuild expand` as users call it: start, plan, pixel check, copies of the official
   files, averages, hashes, flushes, markers, manifest;
-- `ours, deep verify`: `trajbuild verify --level deep` of such a build: each file hashed and decoded,
-  each new blur averaged again from its frames.
+- `ours, deep verify`: `trajbuild verify --level deep` of such a build: all files hashed and
+  decoded, all new blurs averaged again from their frames.
 
 Each is a fresh process and each is timed whole. `floor` and `usual` make only the new blurs; ours
 also takes over the official files. Then ours alone: the smallest build, whose time a build of any
