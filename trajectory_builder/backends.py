@@ -34,6 +34,8 @@ FRUITLESS_ROUNDS = 3
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """Ours: how long a build waits for a cluster that has lost all its workers."""
+FEEDER_SECONDS = 1.0
+"""Ours: as long as that a thread is waited for that ends at once unless something is amiss."""
 AHEAD = 2
 """Shards handed out for each worker, so that none waits for the builder."""
 _PACKAGES = {"dask": "distributed", "ray": "ray"}
@@ -154,6 +156,11 @@ def end_workers() -> None:
 
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
         _tie.cache_clear()
+        # The thread that fed them ends a little later and gives their semaphores back: a program
+        # that ends in between would have them reported as leaked.
+        for thread in threading.enumerate():
+            if thread.name == "QueueFeederThread":
+                thread.join(FEEDER_SECONDS)
 
 
 @cache

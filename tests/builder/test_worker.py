@@ -83,6 +83,13 @@ def test_workers_end_even_where_one_of_them_can_no_longer_be_asked(blow: signal.
     assert not [pid for pid in there if is_at_work(pid)]
 
 
+def test_no_thread_of_the_workers_goes_on_when_they_have_ended() -> None:
+    # It gives semaphores back, and a program that ends before would have them reported as leaked.
+    for _ in range(3):
+        list(backends.each(process_id, [0.01] * 4, jobs=2))
+        assert "QueueFeederThread" not in [thread.name for thread in threading.enumerate()]
+
+
 def test_a_worker_of_expand_imports_neither_tables_nor_footage() -> None:
     told = "import sys; from trajectory_builder import alignment_task, attempts"
     code = f"{told}; print(*sys.modules)"
