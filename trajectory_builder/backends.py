@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from trajectory_builder import attempts
 from trajectory_builder.errors import ExitCode, TrajbuildError
-from trajectory_builder.lifeline import die_with_parent
+from trajectory_builder.lifeline import die_with_parent, interrupts_held
 from trajectory_builder.shard import Made, Shard
 from trajectory_builder.store import OutputFolder
 
@@ -136,7 +136,7 @@ def each(
         return
     with parallel_config(backend="loky", n_jobs=jobs, initializer=_tie(os.getpid())):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
-        with _interrupts_held():
+        with interrupts_held():
             results = tasks(delayed(function)(item) for item in items)
         with closing(results):
             yield from results
@@ -195,7 +195,7 @@ def _joblib(
     with parallel_config(backend=backend, n_jobs=jobs, **options):
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         try:
-            with _interrupts_held():
+            with interrupts_held():
                 results = tasks(delayed(attempts.attempt)(shard, token) for shard in shards)
             with closing(results):
                 yield from results
@@ -316,26 +316,6 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Resul
                 raise error.cause from error
             except ray.exceptions.RayError as error:
                 raise _WorkersLostError from error
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Start workers that never see Ctrl-C, which a terminal sends to all: the builder ends them.
-
-    A process inherits the mask of blocked signals; one that came in meanwhile is met afterwards.
-    """
-    from multiprocessing import resource_tracker
-
-    from joblib.externals.loky.backend import resource_tracker as loky_tracker
-
-    # The first worker would start these two, and starting them lifts the mask (Python 3.11).
-    resource_tracker.ensure_running()
-    loky_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
