@@ -226,6 +226,7 @@ def _compiled(expression: Callable[..., Tensor]) -> Callable[..., Tensor]:
     broken = False
 
     def run(*tensors: Tensor) -> Tensor:
+        """The compiled expression of `tensors`, or the loop once compiling has failed."""
         nonlocal broken
         if not broken:
             try:

@@ -254,6 +254,7 @@ def _strict_loader() -> type[Any]:
         pass
 
     def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
+        """A mapping whose keys all differ; else yaml's error, with the place."""
         keys = [loader.construct_object(key) for key, _ in node.value]
         doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
         if doubled:

@@ -310,6 +310,7 @@ def render_windows(
         windows.setdefault(row["center_index"], []).append(row["n_frames"])
 
     def read() -> Iterator[tuple[int, Pixels | None]]:
+        """(rank, pixels) of each needed frame, once; None for one that is noted as bad."""
         for rank in sorted(names):
             name = names[rank]
             try:

@@ -148,6 +148,7 @@ def validate(run: Run, model: FideDiff, loss: ReconstructionLoss) -> tuple[Score
     model.eval()
 
     def score(batch: DeviceBatch) -> Scores:
+        """Scores of one batch; rows of the picture are taken from the first."""
         estimates = model.timestep_regressor is not None
         with run.accelerator.autocast():
             found = model(batch.blur, None if estimates else batch.timestep)

@@ -81,6 +81,7 @@ def validate(run: Run, estimator: nn.Module) -> tuple[Scores, Picture | None]:
     rows: list[Picture] = []
 
     def score(batch: DeviceBatch) -> Scores:
+        """Scores of one batch; rows of the picture are taken from the first."""
         with run.accelerator.autocast():
             kernels = estimator(batch.blur)
         again = reblur(batch.sharp, kernels)

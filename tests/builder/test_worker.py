@@ -114,13 +114,17 @@ print(len(kill_fuzz.loky_workers(os.getpid())))
 """
 
 
+def told_by(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a program tells that is given a small source and an output folder."""
+    source, _ = small_gopro.make(folder, {"train/GOPR0001_11_00": 16})
+    words = [sys.executable, "-c", program, str(source), str(folder / "out"), *arguments]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
+
+
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_workers_end_with_the_build_and_not_with_the_program(tmp_path: Path, backend: str) -> None:
-    source, _ = small_gopro.make(tmp_path, {"train/GOPR0001_11_00": 16})
-    words = [sys.executable, "-c", BUILD, str(source), str(tmp_path / "out"), backend]
-    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
-    assert done.stdout.split() == ["2", "0"]
+    assert told_by(BUILD, tmp_path, backend).stdout.split() == ["2", "0"]
 
 
 REFUSED = """
@@ -140,9 +144,6 @@ with FileLock(f"{out}/.trajbuild/lock"):
 
 
 def test_workers_of_the_check_end_where_the_build_is_refused(tmp_path: Path) -> None:
-    source, _ = small_gopro.make(tmp_path, {"train/GOPR0001_11_00": 16})
-    words = [sys.executable, "-c", REFUSED, str(source), str(tmp_path / "out")]
-    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, capture_output=True, check=True, text=True, env=os.environ | path)
+    done = told_by(REFUSED, tmp_path)
     assert "another builder is at work in this folder" in done.stderr
     assert done.stdout.split() == ["1", "0"]

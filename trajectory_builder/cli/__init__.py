@@ -140,9 +140,10 @@ def _forbidden(error: PermissionError) -> TrajbuildError:
 
 def _unexpected(error: Exception, debug: bool) -> TrajbuildError:
     """What to say of an exception that nothing else has made an error of the user's."""
-    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
-        if debug:
-            sys.excepthook(*sys.exc_info())
+    full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
+    if debug or not full:
+        sys.excepthook(*sys.exc_info())
+    if isinstance(error, OSError) and full:
         return TrajbuildError(
             f"cannot write: {error.strerror}",
             where=os.fsdecode(error.filename) if error.filename else "what the output is sent to",
@@ -150,7 +151,6 @@ def _unexpected(error: Exception, debug: bool) -> TrajbuildError:
         )
     import traceback
 
-    sys.excepthook(*sys.exc_info())
     where = traceback.extract_tb(error.__traceback__)[-1]
     return TrajbuildError(
         f"trajbuild met a fault of its own: {type(error).__name__}: {error}",

@@ -57,6 +57,7 @@ def find_folders(root: Path) -> list[Path]:
     found = []
 
     def refuse(error: OSError) -> None:
+        """Raise the error of a folder that `os.walk` would pass over in silence."""
         raise pictures.PictureError(
             f"a folder cannot be read: {error.strerror}",
             reason="folder-unreadable",
