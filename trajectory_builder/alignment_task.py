@@ -14,6 +14,7 @@ import numpy as np
 
 from trajectory_builder import averaging, images, worker
 from trajectory_builder.images import Pixels
+from trajectory_builder.store import fault_point
 
 REACH = 8
 """Ours: a sharp image is looked for so many frames before and after its expected rank."""
@@ -72,6 +73,7 @@ def check_task(task: Task) -> tuple[str, list[PairCheck]]:
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
         checks.append(PairCheck(row["trajectory_id"], offset, blur))
         frames.forget_before(row["center_index"] - REACH)
+        fault_point("pair-checked")
     return task.clip, checks
 
 

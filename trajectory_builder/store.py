@@ -23,6 +23,7 @@ TEMPORARY = ".tmp-"
 """Every temporary file's name begins so; no payload's name does."""
 STATE = ".trajbuild"
 FAULT_VARIABLE = "TRAJBUILD_TEST_FAULT"
+SIGNAL_VARIABLE = "TRAJBUILD_TEST_SIGNAL"
 _passed: dict[str, int] = {}
 
 
@@ -31,18 +32,19 @@ class StoreError(TrajbuildError):
 
 
 def fault_point(name: str, subject: str = "") -> None:
-    """Die here if a test asks for it.
+    """Die here if a test asks for it, or stand still.
 
     A kill test can only prove what it hits; these names let it hit each step of a write.
     `TRAJBUILD_TEST_FAULT=NAME:K` kills a process at its K-th pass, `NAME=SUBJECT` kills each
-    process that comes by with that subject.
+    process that comes by with that subject. `TRAJBUILD_TEST_SIGNAL=SIGSTOP` stops it instead, so
+    that a test can look at a build that is just so far, however busy the machine is.
     """
     wanted = os.environ.get(FAULT_VARIABLE)
     if wanted is None:
         return
     _passed[name] = _passed.get(name, 0) + 1
     if wanted in (f"{name}:{_passed[name]}", f"{name}={subject}"):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[os.environ.get(SIGNAL_VARIABLE, "SIGKILL")])
 
 
 def temporary_name(path: Path) -> Path:

@@ -15,7 +15,7 @@ import psutil
 from gopro_tree import wait_for
 
 from trajectory_builder import attempts
-from trajectory_builder.store import OutputFolder
+from trajectory_builder.store import FAULT_VARIABLE, SIGNAL_VARIABLE, OutputFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import kill_fuzz
@@ -35,7 +35,7 @@ def test_pairs_of_a_shard_are_counted_while_it_is_made(tmp_path):
     order = command(source, out, "--jobs", "1", "--check", "off", "--no-progress")
     # Four files of the builder's come first, then sixteen official ones, then four new blurs, the
     # last of which is written but not yet counted.
-    environment = os.environ | {"TRAJBUILD_TEST_FAULT": "temp-written:24"}
+    environment = os.environ | {FAULT_VARIABLE: "temp-written:24"}
     assert subprocess.run(order, env=environment, check=False).returncode == -signal.SIGKILL
     assert attempts.pairs_under_way(OutputFolder(out)) == 8 + 3
     subprocess.run(order, check=True)
@@ -43,12 +43,18 @@ def test_pairs_of_a_shard_are_counted_while_it_is_made(tmp_path):
 
 
 class Terminal:
-    """A command whose stderr is a terminal, and what it has written there so far."""
+    """A command whose stderr is a terminal, and what it has written there so far.
 
-    def __init__(self, arguments):
+    Each of its processes stands still when it comes to the step `stop_at`.
+    """
+
+    def __init__(self, arguments, stop_at):
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 100))
-        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=theirs)
+        self.process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=theirs,
+            env=os.environ | {FAULT_VARIABLE: stop_at, SIGNAL_VARIABLE: "SIGSTOP"},
+        )  # fmt: skip
         os.close(theirs)
         self.told = ""
         self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
@@ -61,8 +67,22 @@ class Terminal:
         except OSError:  # nobody has the terminal's other end any more
             os.close(ours)
 
-    def workers(self):
-        return [psutil.Process(pid) for pid in kill_fuzz.loky_workers(self.process.pid)]
+    def wait_for_stopped_workers(self, count):
+        """Its workers, once `count` of them stand still at the step that they were told of."""
+
+        def stopped():
+            assert self.process.poll() is None, f"has ended, and no worker stopped: {self.told}"
+            workers = map(psutil.Process, kill_fuzz.loky_workers(self.process.pid))
+            still = [worker for worker in workers if worker.status() == psutil.STATUS_STOPPED]
+            return still if len(still) == count else None
+
+        return wait_for(stopped)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()  # where a test failed; workers that stand still die with it
 
     def end(self):
         code = self.process.wait(timeout=60)
@@ -75,36 +95,30 @@ def counts(told, total):
 
 
 def test_a_terminal_sees_shards_move_that_have_not_ended(tmp_path):
-    source, _ = small_gopro.make(tmp_path, CLIP, size=(640, 360))
+    source, _ = small_gopro.make(tmp_path, CLIP)
     out = tmp_path / "out"
-    terminal = Terminal(command(source, out, "--jobs", "2", "--check", "off"))
-    under_way = wait_for(lambda: attempts.pairs_under_way(OutputFolder(out)))
-    workers = terminal.workers()
-    try:
-        for worker in workers:
-            worker.suspend()
-        # Between whole shards of 32; both would have to end before the workers are stopped.
-        wait_for(lambda: any(count % 32 for count in counts(terminal.told, 64)))
-    finally:
+    # Sixteen official files, then four new blurs, the last of which is not yet counted.
+    order = command(source, out, "--jobs", "2", "--check", "off")
+    with Terminal(order, stop_at="temp-written:20") as terminal:
+        workers = terminal.wait_for_stopped_workers(2)
+        assert attempts.pairs_under_way(OutputFolder(out)) == 2 * (8 + 3)
+        wait_for(lambda: 2 * (8 + 3) in counts(terminal.told, 64))
         for worker in workers:
             worker.resume()
-    assert terminal.end() == 0, terminal.told
+        assert terminal.end() == 0, terminal.told
     seen = counts(terminal.told, 64)
-    assert under_way <= max(count for count in seen if count < 64)
     assert seen == sorted(seen)
     assert seen[-1] == 64
 
 
 def test_a_check_of_all_pixels_shows_how_far_it_is(tmp_path):
-    # Large enough for the check to be under way when its workers are found.
-    source, _ = small_gopro.make(tmp_path, CLIP, size=(640, 360))
-    terminal = Terminal(command(source, tmp_path / "out", "--jobs", "2", "--check", "full"))
-    workers = wait_for(lambda: len(terminal.workers()) == 2 and terminal.workers())
-    for worker in workers:
-        worker.suspend()
-    time.sleep(1.5)  # a shorter job shows nothing
-    for worker in workers:
-        worker.resume()
-    assert terminal.end() == 0, terminal.told
+    source, _ = small_gopro.make(tmp_path, CLIP)
+    order = command(source, tmp_path / "out", "--jobs", "2", "--check", "full")
+    with Terminal(order, stop_at="pair-checked:1") as terminal:
+        workers = terminal.wait_for_stopped_workers(2)
+        time.sleep(1.5)  # a shorter job shows nothing
+        for worker in workers:
+            worker.resume()
+        assert terminal.end() == 0, terminal.told
     assert counts(terminal.told, 16)[-1] == 16
     assert "official pairs compared" in terminal.told
