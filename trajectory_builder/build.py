@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import attempts, backends, images, manifest, record
+from trajectory_builder.claim import claim, refuse_other_config
 from trajectory_builder.errors import ExitCode, TrajbuildError
-from trajectory_builder.finished import CONFIG, BuildReport
+from trajectory_builder.finished import BuildReport
 from trajectory_builder.plan import Plan
 from trajectory_builder.progress import Progress
 from trajectory_builder.shard import Shard, write_error
-from trajectory_builder.store import OutputFolder, StoreError, other_config
+from trajectory_builder.store import OutputFolder, StoreError
 from trajectory_builder.trajectory import SETTLED, Problem
 
 BYTES_A_PIXEL = 1.7
@@ -60,13 +61,21 @@ class BuildOptions:
     progress: bool = True
 
 
-def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildReport:
+def build(
+    plan: Plan,
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    settle: Callable[[Plan], Plan] | None = None,
+) -> BuildReport:
     """Make everything in `plan` that `out` does not hold yet.
 
     Args:
         plan: what to make.
         out: the output folder; new, empty, or one that the same config has begun.
         options: workers, links, strictness.
+        settle: gives the plan to build in its place, as the pixels would have it. It may take long,
+            so it is asked once the folder is held and known to be of this config.
 
     Raises:
         StoreError: `out` is not ours, held by another builder, or of another config (exit 5).
@@ -74,13 +83,15 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
     """
     options = options or BuildOptions()
     started = time.monotonic()
-    refuse(plan, out, options)
-    if options.strict and plan.problems:
-        raise _strict(plan.problems[0], len(plan.problems))
+    _refuse(plan, out, options)
     folder = OutputFolder(out)
     folder.prepare()
     try:
         with folder.lock(wait_seconds=options.wait_seconds):
+            if settle is not None:
+                refuse_other_config(folder, plan, options.link, settled=False)
+                plan = settle(plan)
+                _refuse_problems(plan, options)
             report = _build(plan, folder, options)
     except OSError as error:  # what is read is guarded where it is read
         raise write_error(error, str(out)) from error
@@ -89,7 +100,7 @@ def build(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildRe
 
 def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
     """What `build` does while it holds the folder."""
-    digest = _claim(folder, plan, options.link)
+    digest = claim(folder, plan, options.link)
     folder.remove_temporaries()  # also of a finished build: that of its note, `finished.json`
     if record.is_finished(folder, digest, plan.alignment):
         counts, problems = record.pair_counts(folder), record.problem_count(folder)
@@ -102,12 +113,13 @@ def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildRepo
     return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
-def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
-    """Refuse what cannot be built; it takes no time, so it comes before whatever does.
+def _refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
+    """Refuse what cannot be built, before anything is written.
 
     Raises:
         StoreError: `out` lies inside the source.
         BackendError: the backend's package is not installed.
+        BuildError: a problem under `strict`.
     """
     backends.refuse_absent(options.backend)
     for root in plan.roots.values():
@@ -118,6 +130,12 @@ def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
                 cure="choose a folder outside it; the source is only read",
                 exit_code=ExitCode.WRONG_USE,
             )
+    _refuse_problems(plan, options)
+
+
+def _refuse_problems(plan: Plan, options: BuildOptions) -> None:
+    if options.strict and plan.problems:
+        raise _strict(plan.problems[0], len(plan.problems))
 
 
 def _strict(problem: Problem, count: int) -> BuildError:
@@ -126,42 +144,6 @@ def _strict(problem: Problem, count: int) -> BuildError:
         where=problem.file or f"{problem.split}/{problem.clip}",
         cure=f"{problem.cure}, or leave out --strict to build the rest",
     )
-
-
-def _claim(folder: OutputFolder, plan: Plan, link: str) -> str:
-    """Refuse a folder of another config or source; return the digest of this plan."""
-    wanted = plan.config | {"link": link}
-    stored = record.claimed_config(folder) or {}
-    config = stored.get("config")
-    if config is not None and config != wanted:
-        differing = sorted(_differing(config, wanted))
-        recipe = config.get("recipe", {}).get("name", "?")
-        raise other_config(folder.root, differing, recipe)
-    digest = record.table_sha256(plan.table, plan.config_sha256 + link)
-    known = stored.get("plan_sha256") == digest
-    if not known:
-        record.refuse_other_source(folder, plan.table)
-    if plan.alignment is not None:
-        record.write_alignment(folder, plan.alignment)
-    if not known or folder.read_sealed(CONFIG) is None:
-        record.write_plan(folder, plan.table, {"config": wanted, "plan_sha256": digest})
-    return digest
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with its old and its new value."""
-    for key in old.keys() | new.keys():
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differing(one, other, f"{prefix}{key}.")
-        elif one != other:
-            yield f"{prefix}{key}: {_setting(one)} -> {_setting(other)}"
-
-
-def _setting(value: Any) -> str:
-    if value in (None, ""):
-        return "not given"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:

@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trajectory_builder import card, images, manifest
-from trajectory_builder.errors import ExitCode, printable, shorten
+from trajectory_builder.errors import printable
 from trajectory_builder.finished import CONFIG
 from trajectory_builder.plan import Plan
-from trajectory_builder.store import OutputFolder, StoreError, fault_point, write_atomic
+from trajectory_builder.store import OutputFolder, fault_point, write_atomic
 from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 
@@ -32,7 +32,6 @@ PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
 ALIGNMENT = ".trajbuild/alignment.json"
 PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
-_INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 _PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", "joblib")
 
 
@@ -70,26 +69,6 @@ def read_alignment(folder: OutputFolder) -> dict[str, Any] | None:
     return {k: v for k, v in stored.items() if k != "sha256"} if stored else None
 
 
-def claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
-    """What the folder says of the build that it belongs to: `config`, `plan_sha256`.
-
-    Returns:
-        None for a folder that belongs to nobody yet.
-
-    Raises:
-        StoreError: the file that says it is damaged, and no sound build.json stands in for it.
-    """
-    stored = folder.read_sealed(CONFIG) or read_build(folder.root)
-    if stored is None and (folder.root / CONFIG).exists():
-        raise StoreError(
-            "the note of which config this folder belongs to is damaged",
-            where=f"{folder.root}/{CONFIG}",
-            cure="delete that file and run the same command again: shards that were made with this"
-            " command's config are kept, others are made again",
-        )
-    return stored
-
-
 def plan_bytes(table: pa.Table) -> bytes:
     """A plan as a Parquet file: the same bytes for the same rows and the same pyarrow."""
     sink = pa.BufferOutputStream()
@@ -107,39 +86,6 @@ def read_plan(folder: OutputFolder) -> pa.Table | None:
         return _read_table(folder.root / PLAN)
     except (OSError, pa.ArrowException):
         return None
-
-
-def refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
-    """Let a source grow, but not change under a build: old rows must come back with their inputs.
-
-    Raises:
-        StoreError: rows of the stored plan are gone or have other inputs (exit 5).
-    """
-    old = read_plan(folder)
-    if old is None:
-        return
-    now = _inputs(table)
-    differing = [name for name, inputs in _inputs(old).items() if now.get(name) != inputs]
-    if differing:
-        raise StoreError(
-            f"{folder.root} holds a build of another source, or the source has lost files:"
-            f" {len(differing):,} pairs are gone or have other inputs",
-            where=shorten(differing),
-            cure="give the source that the build began with, or choose another --out",
-            exit_code=ExitCode.OTHER_CONFIG,
-        )
-
-
-def _inputs(table: pa.Table) -> dict[str, tuple[Any, ...]]:
-    """What decides each pair's bytes: a blur that is copied does not depend on its frames."""
-    return {
-        row["sample_id"]: (
-            row["blur_source"],
-            row["sharp_source"],
-            None if row["blur_source"] else row["frame_names"],
-        )
-        for row in table.select(_INPUTS).to_pylist()
-    }
 
 
 def is_finished(

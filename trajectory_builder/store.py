@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import TrajbuildError, shorten
 
 TEMPORARY = ".tmp-"
 """Every temporary file's name begins so; no payload's name does."""
@@ -234,24 +234,3 @@ def _holder(path: Path) -> str:
         return f"process {content['pid']} on {content['host']}"
     except (OSError, ValueError, KeyError):
         return "its process did not say who it is"
-
-
-def other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
-    """The error for a folder that holds a build of another config.
-
-    Args:
-        out: the folder.
-        differing: each option that differs, with its value there and the one asked for.
-        recipe: that of the build in it; `own` is the name of one made from options.
-    """
-    same = (
-        "the options that it was made with"
-        if recipe == "own"
-        else f"--recipe {recipe} and the same options"
-    )
-    return StoreError(
-        f"{out} holds a build of another config",
-        where=f"{out}/build.json, differing keys: {', '.join(differing)}",
-        cure=f"choose another --out, or give {same} to go on with that build",
-        exit_code=ExitCode.OTHER_CONFIG,
-    )

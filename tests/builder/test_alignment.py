@@ -1,6 +1,8 @@
 """The self-check finds what names cannot tell: wrong shifts, new numbers, a doubled frame."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import small_gopro
 
 from trajectory_builder import alignment, plan, recipe, record
-from trajectory_builder.store import OutputFolder
+from trajectory_builder.store import FAULT_VARIABLE, OutputFolder
 
 CLIP = "train/GOPR0002_11_01"
 SEQUENCES = {CLIP: 12, "train/GOPR0003_13_02": 6, "test/GOPR0004_11_01": 6}
@@ -162,17 +164,49 @@ def test_known_report_is_used_again_without_reading_a_pixel(trees):
     assert settled(trees).alignment == first.alignment
 
 
+def expand(trees, out, *options, fault=""):
+    command = [sys.executable, "-m", "trajectory_builder", "expand", "--jobs", "1",
+               "--src", str(trees / "GOPRO_Large"), "--out", str(out), *options]  # fmt: skip
+    environment = os.environ | {FAULT_VARIABLE: fault}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 def test_expand_tells_what_it_found_on_stderr(trees, tmp_path):
     rename_clip(trees, "GOPR0002_11_04")
-    command = [sys.executable, "-m", "trajectory_builder", "expand", "--jobs", "1",
-               "--src", str(trees / "GOPRO_Large"), "--out", str(tmp_path / "o")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = expand(trees, tmp_path / "o")
     assert "all sharp images lie +3 frames from where the name says" in done.stderr
 
 
 def test_corrected_build_is_finished_for_the_second_run(trees, tmp_path):
     rename_clip(trees, "GOPR0002_11_04")
-    command = [sys.executable, "-m", "trajectory_builder", "expand", "--jobs", "1",
-               "--src", str(trees / "GOPRO_Large"), "--out", str(tmp_path / "o")]  # fmt: skip
-    subprocess.run(command, capture_output=True)
-    assert "nothing to do" in subprocess.run(command, capture_output=True, text=True).stdout
+    expand(trees, tmp_path / "o")
+    assert "nothing to do" in expand(trees, tmp_path / "o").stdout
+
+
+def test_corrected_build_goes_on_after_a_kill(trees, tmp_path):
+    rename_clip(trees, "GOPR0002_11_04")
+    assert expand(trees, tmp_path / "o", fault="before-manifest:1").returncode == -signal.SIGKILL
+    assert expand(trees, tmp_path / "o").returncode == 0
+
+
+def test_corrected_build_is_another_config_without_a_check(trees, tmp_path):
+    rename_clip(trees, "GOPR0002_11_04")
+    expand(trees, tmp_path / "o")
+    done = expand(trees, tmp_path / "o", "--check", "off")
+    assert done.returncode == 5
+    assert "offsets" in done.stderr
+
+
+def test_folder_of_another_config_is_refused_before_pixels_are_read(trees, tmp_path):
+    assert expand(trees, tmp_path / "o").returncode == 0
+    again = ("--check", "full", "--recipe", "official")
+    assert expand(trees, tmp_path / "o", *again, fault="pair-checked:1").returncode == 5
+
+
+def test_folder_that_another_builder_holds_is_refused_before_pixels_are_read(trees, tmp_path):
+    folder = OutputFolder(tmp_path / "o")
+    folder.prepare()
+    with folder.lock():
+        done = expand(trees, tmp_path / "o", "--check", "full", fault="pair-checked:1")
+    assert done.returncode == 1
+    assert "another builder is at work in this folder" in done.stderr

@@ -12,6 +12,7 @@ from trajectory_builder.cli import options
 
 if TYPE_CHECKING:
     from trajectory_builder.finished import BuildReport
+    from trajectory_builder.plan import Plan
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
@@ -66,16 +67,18 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
     """Plan, hold pixels against names, build."""
     from trajectory_builder import alignment, backends, build
 
-    plan = options.plan_of(src, given)
     chosen = options.build_options(given)
-    build.refuse(plan, target, chosen)  # before pixels are looked at, which takes a while
-    try:
-        plan = alignment.settle(
+
+    def settle(plan: Plan) -> Plan:
+        settled = alignment.settle(
             plan, target, level=check, jobs=chosen.jobs,
             plan_again=lambda corrections: options.plan_of(src, given, corrections),
             progress=chosen.progress,
         )  # fmt: skip
-        options.tell_notes(plan.notes, plan.problems)
-        return build.build(plan, target, chosen)
+        options.tell_notes(settled.notes, settled.problems)
+        return settled
+
+    try:
+        return build.build(options.plan_of(src, given), target, chosen, settle=settle)
     finally:
         backends.end_workers()  # those of the check, where the build was refused
