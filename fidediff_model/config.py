@@ -203,7 +203,7 @@ PRESETS: dict[str, ModelConfig] = {
             unet_groups=4,
             prompt_width=8,
             vae_channels=(8, 16, 16, 16),
-            vae_groups=4,
+            vae_groups=1,  # so that a practice base can begin as a linear codec
         ),
         lora=LoraConfig(rank=4, alpha=4),
         prompt=PromptConfig(start="normal"),

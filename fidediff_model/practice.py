@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fidediff_model import diffusion
+from fidediff_model import diffusion, linear_codec
 from fidediff_model.config import BaseConfig
 from fidediff_model.image_files import read_image
 from fidediff_model.pretrained import BaseWeights, random_base
@@ -101,13 +101,13 @@ def _write_schedule(folder: Path) -> None:
 
 def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> None:
     """Mean squared error of crops at the size that the codec enlarges them to."""
-    _start_as_identity(vae)
+    rate = _start(vae)
     vae.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, weight_decay=0.0)
     random = np.random.default_rng(0)
     seen = 0.0
     for step, x in enumerate(_crops(images, CROP, batch, steps, random)):
-        _set_rate(optimizer, 2e-3, step, steps)
+        _set_rate(optimizer, rate, step, steps)
         large = F.interpolate(x, scale_factor=2.0, mode="bicubic")
         decoded = vae.decode(vae.encode(large).latent_dist.mode()).sample
         given = F.interpolate(decoded, scale_factor=0.5, mode="bicubic", antialias=True)
@@ -158,11 +158,19 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, batch: int, s
     unet.requires_grad_(False).eval()
 
 
-def _start_as_identity(vae: nn.Module) -> None:
-    """Residual branches begin at zero, which trains in fewer steps."""
+def _start(vae: Any) -> float:
+    """Set the first weights; gives the learning rate that suits them.
+
+    Residual branches begin at zero, which trains in fewer steps, and what they are added to as a
+    linear codec where the structure allows: it is good at once, and a high rate would undo it.
+    """
     for name, parameter in vae.named_parameters():
         if ".conv2." in name or ".to_out.0." in name:
             nn.init.zeros_(parameter)
+    if not linear_codec.fits(vae.config.norm_num_groups, vae.config.block_out_channels):
+        return 2e-3
+    linear_codec.begin(vae)
+    return 5e-4
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, top: float, step: int, steps: int) -> None:
