@@ -40,8 +40,8 @@ def command(out: Path, scale: float) -> None:
                f" against the sharp images, after {minutes:.1f} minutes")  # fmt: skip
     click.echo(
         "This model is a toy: a thousandth of FideDiff's size, a few minutes of training, a base"
-        "\nmodel made on the spot. On a scene that it never saw it gives back less detail than the blurs"
-        "\nhave: it shows the chain, not the quality. docs/training.md has the real one."
+        "\nmodel made on the spot. Of a scene that it never saw it gives back less detail than the"
+        "\nblurs have: it shows the chain, not the quality. docs/training.md has the real one."
     )
     click.echo(f"\nopen   {report.picture.resolve()}")
     click.echo(f"curves tensorboard --logdir {out}")
