@@ -332,7 +332,7 @@ class FideDiff(nn.Module):
             name = base_model if base_model is not None else values["base_model"]
             # The prompt comes from the folder, so no text encoder is needed here.
             base_model = load_base(name, config.base, dtype=dtype, prompt_start="normal")
-        _check_base(base_model, values, where)
+        model_folder.refuse_other_base(folder, base_model.name, base_model.fingerprint)
         model = build(config, base_model, parts=[*stored, *add], seed=seed)
         model.base.load(folder / "base")
         for part in stored:
@@ -392,12 +392,3 @@ def build_discriminator(
 ) -> Discriminator:
     """D over clean base weights, which it copies; call it before `build`."""
     return Discriminator(weights.unet, weights.prompt, **asdict(config.discriminator), seed=seed)
-
-
-def _check_base(weights: BaseWeights, values: dict[str, Any], where: str) -> None:
-    if weights.fingerprint != values["base_fingerprint"]:
-        raise ModelError(
-            f"the model was trained over {values['base_model']}, {weights.name} is another base",
-            where=f"{where}: base_fingerprint",
-            cure="give the base weights that it names as --base-model",
-        )

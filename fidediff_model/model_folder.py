@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from fidediff_model.restored import ModelError
 
 FORMAT = "fidediff-model"
 VERSION = 1
@@ -137,6 +138,21 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"the model's config lacks {key}", where=str(file), cure="copy the folder again"
             )
     return values
+
+
+def refuse_other_base(folder: Path, name: str, fingerprint: str) -> None:
+    """Hold base weights against those that the model in `folder` was trained over.
+
+    Raises:
+        ModelError: the fingerprints differ.
+    """
+    values = read_config(folder)
+    if fingerprint != values["base_fingerprint"]:
+        raise ModelError(
+            f"the model was trained over {values['base_model']}, {name} is another base",
+            where=f"{folder / CONFIG_FILE}: base_fingerprint",
+            cure="give the base weights that it names as --base-model",
+        )
 
 
 def _advice(folder: Path) -> str:

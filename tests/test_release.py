@@ -32,8 +32,10 @@ FIRST_LINE = re.compile(r"^Usage: (trajbuild|fidediff)")
 
 def run(*words, cwd=ROOT, **env):
     """Run a command; its stdout, or a failed test with all that it said."""
+    # A PYTHONPATH of the user's would bring this checkout in the place of what was installed.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        list(map(os.fspath, words)), cwd=cwd, env={**os.environ, **env}, capture_output=True,
+        list(map(os.fspath, words)), cwd=cwd, env={**inherited, **env}, capture_output=True,
         text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

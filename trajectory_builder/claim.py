@@ -90,7 +90,7 @@ def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> It
 def _setting(value: Any) -> str:
     if value in (None, ""):
         return "not given"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _other_config(out: Path, differing: list[str], recipe: str) -> StoreError:

@@ -306,6 +306,12 @@ def test_other_config_in_the_same_folder_is_refused(small_source, own_built):
     assert tree(own_built) == before
 
 
+def test_setting_that_is_an_empty_list_is_told_as_none(small_source, own_built):
+    with pytest.raises(StoreError) as caught:
+        expanded(small_source.pairs, own_built, recipe="official")
+    assert "recipe.windows.*: not given -> none" in caught.value.where
+
+
 def test_other_source_in_the_same_folder_is_refused(own_source, own_built):
     shutil.rmtree(own_source.pairs / "train/GOPR9003_13_00")
     shutil.rmtree(own_source.frames / "train/GOPR9003_13_00")
