@@ -3,7 +3,7 @@
 A small VAE trained from random weights on a few pictures gives back their colours for any other
 picture: its group norms take away each image's mean, and what it puts in its place it learnt by
 heart. Here the first weights are set so that three latents carry brightness and two differences of
-colour from end to end, exactly but for the loss of detail; training then adds detail.
+colour from end to end, nearly exactly; training then adds detail.
 
 What makes that possible with norms and SiLU in the way, for any VAE of one norm group:
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 COLOURS = 3
 SIGNALS = 2 * COLOURS
-PAIRS = SIGNALS + 2
+CHANNELS = SIGNALS + 2
 """Channels that are needed: a pair for each colour and one for the constants."""
 K = 4.0  # signals are at most 1; the norms' error is (signal / K)^2
 SPARE = 0.3  # what the random weights of all other channels are multiplied by
@@ -35,7 +35,7 @@ _MIX = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [2.0, 0.0, -2.0], [-1.0, 2.0, -1.0]]
 
 def fits(groups: int, channels: Sequence[int]) -> bool:
     """Whether a VAE with so many norm groups and channels a level can begin so."""
-    return groups == 1 and min(channels) >= PAIRS
+    return groups == 1 and min(channels) >= CHANNELS
 
 
 @torch.no_grad()
@@ -62,7 +62,9 @@ def _begin_encoder(encoder: Any) -> None:
         for sampler in block.downsamplers or []:
             _clear(sampler.conv)
             # The stride of two starts at a pixel with its right and lower neighbours.
-            sampler.conv.weight[:PAIRS, :PAIRS, :2, :2] = torch.eye(PAIRS)[:, :, None, None] / 4
+            sampler.conv.weight[:CHANNELS, :CHANNELS, :2, :2] = (
+                torch.eye(CHANNELS)[:, :, None, None] / 4
+            )
     last = encoder.conv_out
     last.weight.mul_(SPARE)
     last.bias.zero_()
@@ -78,7 +80,7 @@ def _begin_decoder(decoder: Any) -> None:
         for sampler in block.upsamplers or []:
             # Pixels are repeated. A smooth kernel would darken the border, where zeros are added.
             _clear(sampler.conv)
-            sampler.conv.weight[:PAIRS, :PAIRS, 1, 1] = torch.eye(PAIRS)
+            sampler.conv.weight[:CHANNELS, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
     decoder.conv_out.weight.zero_()
     decoder.conv_out.bias.zero_()
     _leave(decoder.conv_out, torch.eye(COLOURS))
@@ -102,11 +104,11 @@ def _pass_shortcuts(block: Any) -> None:
     for layer in block.resnets:
         if layer.conv_shortcut is not None:
             _clear(layer.conv_shortcut)
-            layer.conv_shortcut.weight[:PAIRS, :PAIRS, 0, 0] = torch.eye(PAIRS)
+            layer.conv_shortcut.weight[:CHANNELS, :CHANNELS, 0, 0] = torch.eye(CHANNELS)
 
 
 def _clear(conv: Any) -> None:
     """Make room for the pairs; what goes to other channels stays random, for training to use."""
     conv.weight.mul_(SPARE)
     conv.bias.zero_()
-    conv.weight[:PAIRS] = 0
+    conv.weight[:CHANNELS] = 0

@@ -332,7 +332,7 @@ class FideDiff(nn.Module):
             name = base_model if base_model is not None else values["base_model"]
             # The prompt comes from the folder, so no text encoder is needed here.
             base_model = load_base(name, config.base, dtype=dtype, prompt_start="normal")
-        model_folder.refuse_other_base(folder, base_model.name, base_model.fingerprint)
+        model_folder.refuse_other_base(values, base_model.name, base_model.fingerprint, where=where)
         model = build(config, base_model, parts=[*stored, *add], seed=seed)
         model.base.load(folder / "base")
         for part in stored:

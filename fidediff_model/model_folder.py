@@ -140,17 +140,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-def refuse_other_base(folder: Path, name: str, fingerprint: str) -> None:
-    """Hold base weights against those that the model in `folder` was trained over.
+def refuse_other_base(
+    values: Mapping[str, Any], name: str, fingerprint: str, *, where: str
+) -> None:
+    """Hold base weights against those that a model was trained over.
+
+    Args:
+        values: what `read_config` gave of the model.
+        name: the base weights' name.
+        fingerprint: theirs.
+        where: the file of `values`, for the error.
 
     Raises:
         ModelError: the fingerprints differ.
     """
-    values = read_config(folder)
     if fingerprint != values["base_fingerprint"]:
         raise ModelError(
             f"the model was trained over {values['base_model']}, {name} is another base",
-            where=f"{folder / CONFIG_FILE}: base_fingerprint",
+            where=f"{where}: base_fingerprint",
             cure="give the base weights that it names as --base-model",
         )
 

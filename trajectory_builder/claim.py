@@ -21,7 +21,11 @@ _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 
 
 def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
-    """Refuse a folder of another config or source; return the digest of this plan."""
+    """Make the folder this plan's, or find that it is; return the plan's digest.
+
+    Raises:
+        StoreError: it belongs to another config or source (exit 5).
+    """
     stored = refuse_other_config(folder, plan, link, settled=True)
     digest = record.table_sha256(plan.table, plan.config_sha256 + link)
     known = stored.get("plan_sha256") == digest
@@ -48,8 +52,8 @@ def refuse_other_config(
     wanted, config = plan.config | {"link": link}, stored.get("config")
     if config is None:
         return stored
-    if not settled:
-        wanted |= {key: config[key] for key in config.keys() & {"offsets"}}
+    if not settled and "offsets" in config:
+        wanted["offsets"] = config["offsets"]
     if config != wanted:
         differing = sorted(_differing(config, wanted))
         recipe = config.get("recipe", {}).get("name", "?")

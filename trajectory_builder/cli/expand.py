@@ -70,6 +70,7 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
     chosen = options.build_options(given)
 
     def settle(plan: Plan) -> Plan:
+        """The plan as the pixels have it; what they said is told on stderr."""
         settled = alignment.settle(
             plan, target, level=check, jobs=chosen.jobs,
             plan_again=lambda corrections: options.plan_of(src, given, corrections),
