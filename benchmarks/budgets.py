@@ -29,12 +29,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from expand import machine, table
 
-from trajectory_builder import build, finished, images, manifest, plan, recipe
+from trajectory_builder import manifest
+from trajectory_builder.build import finished, run
 from trajectory_builder.curate import select, stats
+from trajectory_builder.images import png
+from trajectory_builder.plan import gopro as plan
+from trajectory_builder.plan import recipe
 from trajectory_builder.sources import gopro
 
 ROWS = 1_000_000
-SHARP_BYTES = images.encode_png(np.zeros((16, 16, 3), np.uint8))
+SHARP_BYTES = png.encode_png(np.zeros((16, 16, 3), np.uint8))
 
 
 def published_tree(root: Path) -> Path:
@@ -148,7 +152,7 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
     out = root / "out"
     chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
     jobs = len(os.sched_getaffinity(0))
-    build.build(chosen, out, build.BuildOptions(jobs=jobs))
+    run.build(chosen, out, run.BuildOptions(jobs=jobs))
     names = sorted(
         {f"{row['split']}/{row[f'{kind}_file_name']}" for row in manifest.read(out).rows()
          for kind in ("blur", "sharp")}
@@ -164,7 +168,7 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
         "plan": command("-m", "trajectory_builder", "plan", "--src", str(source)),
         "plan call": lambda: plan.plan_gopro(source, recipe.load("fidediff-7877")),
         "stat": lambda: stat_all(out, names),
-        "no-op call": lambda: build.build(chosen, out, build.BuildOptions(progress=False)),
+        "no-op call": lambda: run.build(chosen, out, run.BuildOptions(progress=False)),
         "no-op look": lambda: look(source, out),
         "no-op": command(*expand, "--no-progress"),
         "arrow select": lambda: arrow_select(large),

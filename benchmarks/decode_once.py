@@ -40,8 +40,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from expand import machine, table
 from skimage import data
 
-from trajectory_builder import exposure, footage_shard, generate, images
-from trajectory_builder.footage_request import FootageRequest
+from trajectory_builder.build import footage_shard, writer
+from trajectory_builder.images import png
+from trajectory_builder.plan import footage
+from trajectory_builder.plan.footage_request import FootageRequest
 from trajectory_builder.sources import video
 
 WIDTH, HEIGHT, FPS = 1280, 720, 240
@@ -119,16 +121,15 @@ def script(path: Path, frames: int) -> int:
     return made
 
 
-def works(path: Path, out: Path) -> list[footage_shard.Work]:
+def works(path: Path, out: Path) -> list[writer.Work]:
     """The shards of the clip, as `generate` makes them."""
-    plan = generate.plan_footage(FootageRequest((path,), n_frames=SIZES))
+    plan = footage.plan_footage(FootageRequest((path,), n_frames=SIZES))
     roots = {name: str(root) for name, root in plan.roots.items()}
     shards: dict[str, list[dict[str, Any]]] = {}
     for row in plan.table.to_pylist():
         shards.setdefault(row["shard"], []).append(row)
     return [
-        footage_shard.Work(out, roots, tuple(rows), plan.orders[name])
-        for name, rows in shards.items()
+        writer.Work(out, roots, tuple(rows), plan.orders[name]) for name, rows in shards.items()
     ]
 
 
@@ -139,15 +140,15 @@ class Nowhere:
         """Nothing."""
 
 
-def checked(orders: list[footage_shard.Work], hashed: bool) -> int:
+def checked(orders: list[writer.Work], hashed: bool) -> int:
     """All of a shard's work but files, whose encoding is `images`' matter, and maybe digests."""
-    encode, digest = footage_shard.encode, images.pixel_sha256
-    footage_shard.encode = lambda pixels: b""
-    images.pixel_sha256 = digest if hashed else lambda pixels: ""
+    encode, digest = writer.encode, png.pixel_sha256
+    writer.encode = lambda pixels: b""
+    png.pixel_sha256 = digest if hashed else lambda pixels: ""
     try:
-        return sum(len(exposure.make(work, Nowhere()).records) for work in orders)  # type: ignore[arg-type, misc]
+        return sum(len(footage_shard.make(work, Nowhere()).records) for work in orders)  # type: ignore[arg-type, misc]
     finally:
-        footage_shard.encode, images.pixel_sha256 = encode, digest
+        writer.encode, png.pixel_sha256 = encode, digest
 
 
 def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, Any]]:
@@ -161,7 +162,7 @@ def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, A
         "plain, kept": lambda: kept(path),
         "exact PyAV": lambda: decode(path, exact),
         "frames": lambda: sum(1 for _ in video.decode(video.stretch(found, 0, frames))),
-        "blurs": lambda: sum(1 for work in orders for _ in exposure.render(work)),
+        "blurs": lambda: sum(1 for work in orders for _ in footage_shard.render(work)),
         "checked": lambda: checked(orders, hashed=False),
         "hashed": lambda: checked(orders, hashed=True),
         "script": lambda: script(path, frames),

@@ -50,9 +50,9 @@ ROWS = ("usual, cv2", "usual, Pillow", "floor", "ours", "ours, deep verify")
 
 def windows(source: Path) -> Iterator[list[list[str]]]:
     """For each trajectory the frame files of its new windows, shortest first."""
-    from trajectory_builder import plan, recipe
+    from trajectory_builder.plan import gopro, recipe
 
-    table = plan.plan_gopro(source, recipe.load("fidediff-7877")).table
+    table = gopro.plan_gopro(source, recipe.load("fidediff-7877")).table
     root = source.with_name("GOPRO_Large_all")
     found: dict[str, list[list[str]]] = {}
     for row in table.to_pylist():
@@ -83,7 +83,8 @@ def floor(trajectory: list[list[str]], out: Path, writer: str) -> None:
     """One decode a needed frame, one encode a pair, one write; no mean, no check, no flush."""
     from kornia_rs.io import decode_image_png_u8
 
-    from trajectory_builder import images, worker
+    from trajectory_builder.build import worker
+    from trajectory_builder.images import png
 
     worker.set_up()  # ours keeps freed memory too
     decoded = []
@@ -91,7 +92,7 @@ def floor(trajectory: list[list[str]], out: Path, writer: str) -> None:
         payload = Path(name).read_bytes()
         decoded.append(decode_image_png_u8(payload, (SIZE[1], SIZE[0]), "rgb"))
     for index, names in enumerate(trajectory):
-        payload = images.encode_png(decoded[index])
+        payload = png.encode_png(decoded[index])
         path = out / f"{Path(names[0]).parent.name}-{Path(names[0]).stem}-{len(names)}.png"
         path.write_bytes(payload)
 
@@ -223,7 +224,8 @@ def smallest(scratch: Path, rounds: int, cores: int) -> dict[str, float]:
 
 def flush_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
     """Medians of builds of one process with and without flushing, taken in turn."""
-    from trajectory_builder import build, plan, recipe
+    from trajectory_builder.build import run
+    from trajectory_builder.plan import gopro, recipe
 
     kept = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
     taken: dict[bool, list[float]] = {True: [], False: []}
@@ -232,8 +234,8 @@ def flush_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
             for name, function in kept.items():
                 setattr(os, name, function if flushing else _do_nothing)
             try:
-                chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
-                report = build.build(chosen, scratch / "f", build.BuildOptions(progress=False))
+                chosen = gopro.plan_gopro(source, recipe.load("fidediff-7877"))
+                report = run.build(chosen, scratch / "f", run.BuildOptions(progress=False))
             finally:
                 for name, function in kept.items():
                     setattr(os, name, function)

@@ -26,7 +26,7 @@ import numpy as np
 from expand import machine, table
 from skimage.metrics import peak_signal_noise_ratio
 
-from trajectory_builder import interpolation, motion
+from trajectory_builder.pixels import interpolation, motion
 from trajectory_builder.sample import scenes
 
 SKIP = 8

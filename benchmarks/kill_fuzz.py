@@ -48,7 +48,7 @@ import small_gopro
 from kill_fuzz_table import KILLS, SIGNALS, joined, markdown, summary
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["trajectory_builder.build", "trajectory_builder.alignment"])
+FORKS.set_forkserver_preload(["trajectory_builder.build.run", "trajectory_builder.build.alignment"])
 
 SEQUENCES = {
     "train/GOPR0001_07_00": 17, "train/GOPR0002_11_01": 18, "train/GOPR0003_13_02": 9,

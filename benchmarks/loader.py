@@ -27,9 +27,9 @@ import pyarrow as pa
 import torch
 from skimage.data import astronaut
 
-from fidediff_model.data import DrawRules, TrajectoryDataset, make_loader
-from fidediff_model.image_files import read_image
-from fidediff_model.sampler import TrajectorySampler
+from fidediff_model.data.image_files import read_image
+from fidediff_model.data.sampler import TrajectorySampler
+from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset, make_loader
 from trajectory_builder import manifest
 
 POINTS = (7, 9, 11, 13)

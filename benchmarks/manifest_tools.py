@@ -36,7 +36,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from expand import machine
 
-from trajectory_builder import manifest, record
+from trajectory_builder import manifest
+from trajectory_builder.build import record
 from trajectory_builder.curate import diff, select, split, stats
 
 RESULTS = Path(__file__).parent / "results"

@@ -32,14 +32,14 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fidediff_model import config as model_config
-from fidediff_model.discriminator import discriminator_loss, frozen, generator_loss
-from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import PARTS, build, build_discriminator
-from fidediff_model.pretrained import random_base
+from fidediff_model.model.discriminator import discriminator_loss, frozen, generator_loss
+from fidediff_model.model.fidediff import PARTS, build, build_discriminator
+from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
 from fidediff_model.training.image_stage import checkpoint_gradients
-from fidediff_model.vgg import VGG16
+from fidediff_model.weights.sd21 import random_base
+from fidediff_model.weights.vgg import VGG16
 
 RESULTS = Path(__file__).parent / "results"
 GIB = 2**30

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fidediff_model.reblur import reblur
+from fidediff_model.model.reblur import reblur
 
 SIZE = 19
 

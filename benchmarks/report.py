@@ -28,7 +28,8 @@ import pyarrow as pa
 from expand import machine, table
 from numpy.typing import NDArray
 
-from trajectory_builder import images, manifest
+from trajectory_builder import manifest
+from trajectory_builder.images import png
 
 SIZE = (720, 1280)
 LEVELS = (5, 7, 9, 11)
@@ -98,7 +99,7 @@ def _real_trajectory(home: Path, name: str, clip: int, place: int) -> dict[int, 
         mean = ((window.sum(axis=0) + n // 2) // n).astype(np.uint8)
         path = home / "real" / f"{name}_{place}_{n:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        payload = images.encode_png(mean)
+        payload = png.encode_png(mean)
         path.write_bytes(payload)
         made[n] = (path, len(payload))
     return made
@@ -182,7 +183,7 @@ def _decode_alone(rows: manifest.Manifest) -> float:
     names += [(row, "sharp_file_name") for row in choose.sharp_sample(rows.table, chosen)]
     start = time.perf_counter()
     for row, column in names:
-        images.read_frame(rows.file(row, column))
+        png.read_frame(rows.file(row, column))
     return time.perf_counter() - start
 
 

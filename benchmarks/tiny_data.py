@@ -23,8 +23,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from trajectory_builder.averaging import mean_of_window
-from trajectory_builder.images import encode_png
+from trajectory_builder.images.png import encode_png
+from trajectory_builder.pixels.averaging import mean_of_window
 from trajectory_builder.sample import render_frame, scenes
 from trajectory_builder.trajectory import GOPRO_FPS, timestep
 

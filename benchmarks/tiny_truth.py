@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fidediff_model.reblur import reblur
+from fidediff_model.model.reblur import reblur
 from trajectory_builder.sample import scenes
 
 SIDE = 19

@@ -18,12 +18,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fidediff_model import config as model_config
-from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import PARTS, build
-from fidediff_model.pretrained import random_base
+from fidediff_model.model.fidediff import PARTS, build
+from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
-from fidediff_model.vgg import VGG16
+from fidediff_model.weights.sd21 import random_base
+from fidediff_model.weights.vgg import VGG16
 
 RESULTS = Path(__file__).parent / "results"
 CROP = 256

@@ -31,14 +31,15 @@ from torch import Tensor
 from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
-from fidediff_model import model_folder, practice
-from fidediff_model.image_files import read_image
-from fidediff_model.metrics import as_uint8, psnr, ssim, trajectory_gap
-from fidediff_model.model import FideDiff, Part, build
-from fidediff_model.pretrained import random_base
-from fidediff_model.reblur import reblur
+from fidediff_model.data.image_files import read_image
+from fidediff_model.demo import practice
+from fidediff_model.model import folder as model_folder
+from fidediff_model.model.fidediff import FideDiff, Part, build
+from fidediff_model.model.reblur import reblur
+from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.training import base, control, kernel
 from fidediff_model.training.start import Request
+from fidediff_model.weights.sd21 import random_base
 from trajectory_builder import manifest
 
 RESULTS = Path(__file__).parent / "results"

@@ -13,7 +13,7 @@ does not import torch:
     psnr, ssim, trajectory_gap               scores
     z0_hat, alpha_bar                        the arithmetic of the step
 
-`fidediff_model.reblur.reblur` filters a sharp image with one kernel a pixel.
+`fidediff_model.model.reblur.reblur` filters a sharp image with one kernel a pixel.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fidediff_model.config import preset
-    from fidediff_model.data import DrawRules, TrajectoryDataset
-    from fidediff_model.diffusion import alpha_bar, z0_hat
-    from fidediff_model.metrics import psnr, ssim, trajectory_gap
-    from fidediff_model.model import FideDiff
-    from fidediff_model.practice import make as make_practice_base
-    from fidediff_model.restored import Restored
+    from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+    from fidediff_model.demo.practice import make as make_practice_base
+    from fidediff_model.model.diffusion import alpha_bar, z0_hat
+    from fidediff_model.model.fidediff import FideDiff
+    from fidediff_model.model.restored import Restored
+    from fidediff_model.scores.metrics import psnr, ssim, trajectory_gap
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
     from fidediff_model.training.kernel import train as train_kernel
@@ -53,21 +53,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DrawRules": ("data", "DrawRules"),
-    "FideDiff": ("model", "FideDiff"),
-    "Restored": ("restored", "Restored"),
+    "DrawRules": ("data.trajectories", "DrawRules"),
+    "FideDiff": ("model.fidediff", "FideDiff"),
+    "Restored": ("model.restored", "Restored"),
     "TrainRequest": ("training.start", "Request"),
-    "TrajectoryDataset": ("data", "TrajectoryDataset"),
-    "alpha_bar": ("diffusion", "alpha_bar"),
-    "make_practice_base": ("practice", "make"),
+    "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
+    "alpha_bar": ("model.diffusion", "alpha_bar"),
+    "make_practice_base": ("demo.practice", "make"),
     "preset": ("config", "preset"),
-    "psnr": ("metrics", "psnr"),
-    "ssim": ("metrics", "ssim"),
+    "psnr": ("scores.metrics", "psnr"),
+    "ssim": ("scores.metrics", "ssim"),
     "train_base": ("training.base", "train"),
     "train_control": ("training.control", "train"),
     "train_kernel": ("training.kernel", "train"),
-    "trajectory_gap": ("metrics", "trajectory_gap"),
-    "z0_hat": ("diffusion", "z0_hat"),
+    "trajectory_gap": ("scores.metrics", "trajectory_gap"),
+    "z0_hat": ("model.diffusion", "z0_hat"),
 }
 
 

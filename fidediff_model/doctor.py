@@ -117,7 +117,7 @@ def _memory() -> Finding:
 def _vgg16(path: Path | None) -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("vgg16", "not looked at: torch reads it")
-    from fidediff_model import vgg
+    from fidediff_model.weights import vgg
 
     if path is None:
         name = Path(vgg.DOWNLOAD_URL).name

@@ -13,7 +13,9 @@ from pathlib import Path
 import cv2
 from playwright.sync_api import Browser, sync_playwright
 
-from trajectory_builder import build, finished, plan, recipe, report, sample
+from trajectory_builder import report, sample
+from trajectory_builder.build import finished, run
+from trajectory_builder.plan import gopro, recipe
 
 HERE = Path(__file__).parent
 SIZE = {"width": 1160, "height": 870}
@@ -25,9 +27,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 def make_report(folder: Path) -> Path:
     """Sample, expand, report: what `trajbuild demo` does."""
     sample.write_sample(folder)
-    planned = plan.plan_gopro(folder / "GOPRO_Large", recipe.load(recipe.DEFAULT))
+    planned = gopro.plan_gopro(folder / "GOPRO_Large", recipe.load(recipe.DEFAULT))
     target = finished.default_out(folder / "GOPRO_Large")
-    build.build(planned, target, build.BuildOptions(jobs=1, progress=False))
+    run.build(planned, target, run.BuildOptions(jobs=1, progress=False))
     return report.write_report(target)
 
 

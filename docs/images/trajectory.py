@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from trajectory_builder import nested_means, timestep
-from trajectory_builder.images import Pixels
+from trajectory_builder.images.png import Pixels
 from trajectory_builder.sample import render_frame
 
 CLIP, CENTRE = "GOPR9004_13_00", 19

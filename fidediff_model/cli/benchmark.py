@@ -52,8 +52,8 @@ def command(as_json: bool, **values: Any) -> None:
     """
     if values["random_base"] and values["base_model"]:
         raise click.UsageError("--random-base and --base-model exclude one another")
-    from fidediff_model import speed_command
-    from fidediff_model.speed_table import to_markdown
+    from fidediff_model.evaluate import speed_command
+    from fidediff_model.evaluate.speed_table import to_markdown
 
     plan = speed_command.make_plan(values)
     with progress_bar(len(plan.variants), "variant") as bar:

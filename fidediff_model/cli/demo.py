@@ -27,14 +27,14 @@ def command(out: Path, scale: float) -> None:
     """
     import torch
 
-    from fidediff_model import demo
+    from fidediff_model.demo import run
 
     if "OMP_NUM_THREADS" not in os.environ:
         # So small a model gains little from a second thread, and loses much on a busy machine,
         # where threads that are done wait in circles for one that has no processor.
         torch.set_num_threads(1)
     begun = time.monotonic()
-    report = demo.run(out, say=lambda line: click.echo(line, err=True), scale=scale)
+    report = run.run(out, say=lambda line: click.echo(line, err=True), scale=scale)
     minutes = (time.monotonic() - begun) / 60
     click.echo(f"\nblurry {report.psnr_blur:.2f} dB, restored {report.psnr_restored:.2f} dB"
                f" against the sharp images, after {minutes:.1f} minutes")  # fmt: skip

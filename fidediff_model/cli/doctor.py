@@ -30,7 +30,7 @@ def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
     if convert is not None:
         if vgg16 is None:
             raise click.UsageError("--convert needs --vgg16")
-        from fidediff_model import vgg
+        from fidediff_model.weights import vgg
 
         vgg16 = vgg.convert(vgg16, convert)
     findings = doctor.look(vgg16)

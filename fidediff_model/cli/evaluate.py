@@ -86,14 +86,14 @@ def command(data: tuple[Path, ...], out: Path, **values: Any) -> int:
     fidediff evaluate --baseline blurry --data OUT --metrics psnr,ssim --out blurry
     fidediff evaluate --compare scores --compare blurry --out both
     """
-    from fidediff_model import evaluate_command
     from fidediff_model.disk import telling_disk_errors
+    from fidediff_model.evaluate import command
 
     values["data"], values["out"] = data, out
     settings = settings_of(values) if values["model"] else None
-    total = evaluate_command.count(values)
+    total = command.count(values)
     with telling_disk_errors(out), progress_bar(total, "image") as bar:
-        result = evaluate_command.run(values, settings, bar.update)
+        result = command.run(values, settings, bar.update)
     for sample_id, what in result.failures[:5]:
         click.echo(f"failed: {sample_id}: {what}", err=True)
     if values["as_json"]:

@@ -17,7 +17,7 @@ from fidediff_model.cli.model_options import (
 )
 
 if TYPE_CHECKING:
-    from fidediff_model.restore_run import RunReport
+    from fidediff_model.restore.run import RunReport
 
 
 @click.command("restore")
@@ -65,26 +65,26 @@ def command(inputs: tuple[str, ...], out: Path, **values: Any) -> int:
         raise click.UsageError("--skip-existing and --overwrite exclude one another")
     if inputs == ("-",) or str(out) == "-":
         return _one_image(inputs, out, values)
-    from fidediff_model import restore_command
+    from fidediff_model.restore import command
 
-    plan = restore_command.make_plan(inputs, out, settings_of(values), values)
+    plan = command.make_plan(inputs, out, settings_of(values), values)
     if plan.jobs:
         ready = plan.load()
         # Made when the model is there: the bar's rate and the last line's are of the same work.
         with progress_bar(len(plan.jobs), "image") as bar:
             report = plan.run(ready, lambda kind, n: bar.update(n) if kind == "image" else None)
     else:
-        report = restore_command.nothing_done()
+        report = command.nothing_done()
     return _tell(report, plan.skipped, out, as_json=values["as_json"])
 
 
 def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> int:
     if inputs != ("-",) or str(out) != "-":
         raise click.UsageError("one image goes from - to -: fidediff restore - --out -")
-    from fidediff_model import restore_command
+    from fidediff_model.restore import command
 
     content = sys.stdin.buffer.read()
-    restored, t_hat = restore_command.restore_bytes(content, settings_of(values), values)
+    restored, t_hat = command.restore_bytes(content, settings_of(values), values)
     sys.stdout.buffer.write(restored)
     click.echo(f"timestep {t_hat:.1f}", err=True)
     return 0
@@ -94,7 +94,7 @@ def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
     """Print what was done, and what failed and why; the exit code."""
     from fidediff_model.disk import printable
     from fidediff_model.errors import LISTED_AT_MOST
-    from fidediff_model.restore_jobs import RECORD_FILE
+    from fidediff_model.restore.jobs import RECORD_FILE
 
     failures = [
         {"file": printable(file), "what": error.what, "cure": error.cure}

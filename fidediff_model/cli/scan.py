@@ -42,8 +42,8 @@ def command(data: Path, out: Path, **values: Any) -> int:
     Example:
       fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
-    from fidediff_model import scan_command
     from fidediff_model.disk import telling_disk_errors
+    from fidediff_model.evaluate import scan_command
 
     values["data"], values["out"] = (data,), out
     settings = settings_of(values)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.discriminator import (
+from fidediff_model.model.discriminator import (
     Discriminator,
     discriminator_loss,
     frozen,
     generator_loss,
 )
-from fidediff_model.losses import ReconstructionLoss
+from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.settings import TrainSettings
 
 Measures = dict[str, float]

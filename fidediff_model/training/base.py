@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fidediff_model.model import FideDiff, build
+from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.training import image_stage, start
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome

@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fidediff_model import model_folder
-from fidediff_model.codec import pad_to_multiple
-from fidediff_model.kernels import pool_kernels
-from fidediff_model.losses import timestep_loss
-from fidediff_model.model import PARTS, FideDiff, build
-from fidediff_model.pretrained import BaseWeights
+from fidediff_model.model import folder as model_folder
+from fidediff_model.model.codec import pad_to_multiple
+from fidediff_model.model.fidediff import PARTS, FideDiff, build
+from fidediff_model.model.kernels import pool_kernels
+from fidediff_model.scores.losses import timestep_loss
 from fidediff_model.training import image_stage, start
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome
 from fidediff_model.training.start import Request, Run
+from fidediff_model.weights.sd21 import BaseWeights
 
 
 class ControlStep(nn.Module):

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.batches import Batch, DeviceBatch, to_device
-from fidediff_model.discriminator import Discriminator
-from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.model import FideDiff
-from fidediff_model.perceptual import LPIPS
-from fidediff_model.pretrained import BaseWeights
+from fidediff_model.data.batches import Batch, DeviceBatch, to_device
+from fidediff_model.model.discriminator import Discriminator
+from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.scores.losses import ReconstructionLoss
+from fidediff_model.scores.perceptual import LPIPS
 from fidediff_model.training import loop, optim, pictures, processes, validation
 from fidediff_model.training.adversarial import (
     average,
@@ -25,6 +24,7 @@ from fidediff_model.training.adversarial import (
 )
 from fidediff_model.training.loop import Outcome, Picture, Scores, State
 from fidediff_model.training.start import Run
+from fidediff_model.weights.sd21 import BaseWeights
 
 _PANEL_ROWS = 4
 
@@ -170,7 +170,7 @@ def make_discriminator(run: Run, weights: BaseWeights) -> Discriminator | None:
     """D over clean base weights, or None where lambda2 is 0; before a model is built of them."""
     if run.settings.gan_weight == 0:
         return None
-    from fidediff_model.model import build_discriminator
+    from fidediff_model.model.fidediff import build_discriminator
 
     made = build_discriminator(run.config.model, weights, seed=run.settings.seed)
     made.encoder.to(processes.frozen_dtype(run.settings.precision))

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fidediff_model.batches import Batch, DeviceBatch, to_device
-from fidediff_model.losses import reblur_loss
-from fidediff_model.model import FideDiff
-from fidediff_model.reblur import reblur
+from fidediff_model.data.batches import Batch, DeviceBatch, to_device
+from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.model.reblur import reblur
+from fidediff_model.scores.losses import reblur_loss
 from fidediff_model.training import loop, optim, pictures, start, validation
 from fidediff_model.training.adversarial import average, trainable
 from fidediff_model.training.loop import Outcome, Picture, Scores, State

@@ -22,11 +22,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.batches import Batch, SkipLog
-from fidediff_model.card import Card
-from fidediff_model.data import make_loader
+from fidediff_model.data.batches import Batch, SkipLog
+from fidediff_model.data.trajectories import make_loader
 from fidediff_model.errors import ExitCode, FideDiffError, shorten
-from fidediff_model.model import FideDiff
+from fidediff_model.model.card import Card
+from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.training import checkpoint, optim, pictures, processes, run_folder
 from fidediff_model.training.checkpoint import Resumable
 from fidediff_model.training.ema import Ema

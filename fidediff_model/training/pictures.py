@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fidediff_model.disk import write_atomic
-from fidediff_model.kernels import kernel_mosaic
-from fidediff_model.metrics import as_uint8
+from fidediff_model.model.kernels import kernel_mosaic
+from fidediff_model.scores.metrics import as_uint8
 
 Picture = npt.NDArray[np.uint8]
 _INK = (255, 255, 255)

@@ -19,9 +19,10 @@ from typing import Any
 import yaml
 
 from fidediff_model import config as model_config
-from fidediff_model import disk, model_folder
+from fidediff_model import disk
 from fidediff_model.config import ModelConfig
 from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.model import folder as model_folder
 from fidediff_model.training import settings as train_settings
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings
 

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from fidediff_model import config as model_config
-from fidediff_model import model_folder
-from fidediff_model.base_folder import check_folder, find_folder
 from fidediff_model.config import ModelConfig
-from fidediff_model.data import DrawRules, TrajectoryDataset
-from fidediff_model.losses import ReconstructionLoss
-from fidediff_model.pretrained import RANDOM, BaseWeights, load_base
-from fidediff_model.restored import ModelError
+from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.model import folder
+from fidediff_model.model.restored import ModelError
+from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import checkpoint, processes, run_folder
 from fidediff_model.training.run_folder import RunConfig
 from fidediff_model.training.settings import SettingsError, Stage, TrainSettings, to_dict
-from fidediff_model.vgg import VGG16, open_vgg16
+from fidediff_model.weights.base_folder import check_folder, find_folder
+from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
+from fidediff_model.weights.vgg import VGG16, open_vgg16
 from trajectory_builder import manifest
 
 
@@ -218,7 +218,7 @@ def open_base(run: Run) -> BaseWeights:
         prompt_start=first,
     )
     if config.start:
-        wanted = model_folder.read_config(Path(config.start))["base_fingerprint"]
+        wanted = folder.read_config(Path(config.start))["base_fingerprint"]
         if weights.fingerprint != wanted:
             raise ModelError(
                 "the stage before was trained over other base weights",
@@ -274,7 +274,7 @@ def _base_model(
     if stored.get("base_model"):
         return str(stored["base_model"])
     if start is not None:
-        return str(model_folder.read_config(start)["base_model"])
+        return str(folder.read_config(start)["base_model"])
     raise SettingsError(
         f"the stage {stage} needs base weights",
         where="--base-model",
@@ -286,7 +286,7 @@ def _model_config(request: Request, stored: Mapping[str, Any], start: Path | Non
     if stored.get("model"):
         values = stored["model"]
     elif start is not None:
-        values = model_folder.read_config(start)["config"]
+        values = folder.read_config(start)["config"]
     else:
         values = model_config.to_dict(model_config.preset(request.preset or "sd21"))
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fidediff_model.batches import DeviceBatch, collate, to_device
-from fidediff_model.data import TrajectoryDataset
-from fidediff_model.metrics import as_uint8, psnr, ssim, trajectory_gap
-from fidediff_model.perceptual import LPIPS
+from fidediff_model.data.batches import DeviceBatch, collate, to_device
+from fidediff_model.data.trajectories import TrajectoryDataset
+from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
+from fidediff_model.scores.perceptual import LPIPS
 from fidediff_model.training import processes
 from fidediff_model.training.start import Run
 

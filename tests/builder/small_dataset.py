@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trajectory_builder import manifest, record
+from trajectory_builder import manifest
+from trajectory_builder.build import record
 
 FPS = 240.0
 CLIPS = {"train": ("GOPR0001_11_00", "GOPR0002_11_00"), "test": ("GOPR0003_11_00",)}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trajectory_builder import images
 from trajectory_builder.doctor import blocking, examine, machine, packages, source
+from trajectory_builder.images import png as images
 
 
 def doctor(*args: str, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess:

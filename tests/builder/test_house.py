@@ -16,9 +16,9 @@ MODEL = ROOT / "fidediff_model"
 HEAVY = ("torch", "pandas", "cv2", "skimage", "pyarrow", "numpy", "joblib", "tqdm", "yaml")
 # Writers of folders that are no build's output, or of notes beside it; store.py writes the rest.
 WRITERS = {
-    "store.py": "gives every file of an output folder its name",
-    "batch.py": "gives the files of a shard theirs, all together",
-    "attempts.py": "a note in the state folder that only tells whether a worker died",
+    "disk/store.py": "gives every file of an output folder its name",
+    "disk/batch.py": "gives the files of a shard theirs, all together",
+    "build/attempts.py": "a note in the state folder that only tells whether a worker died",
     "curate/derive.py": "a new data set's card, in a folder that it fills under a temporary name",
     "doctor/machine.py": "a frame in a temporary folder, to measure speed",
     "export/webdataset.py": "a tar under a temporary name of store's",
@@ -211,8 +211,8 @@ def errors_raised():
 WITH_CURE = {"RecipeError"}
 # Rooms with errors of two parts still; this list may only become shorter.
 YET_TO_MEND = {
-    "trajectory_builder/camera.py", "trajectory_builder/curate/rows.py",
-    "trajectory_builder/export/work.py", "trajectory_builder/rebuild.py",
+    "trajectory_builder/pixels/camera.py", "trajectory_builder/curate/rows.py",
+    "trajectory_builder/export/work.py", "trajectory_builder/verify/rebuild.py",
     "trajectory_builder/sources/footage.py",
 }  # fmt: skip
 

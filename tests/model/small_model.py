@@ -10,9 +10,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from fidediff_model import config, pretrained
+from fidediff_model import config
 from fidediff_model.cli import main
-from fidediff_model.model import PARTS, FideDiff, build
+from fidediff_model.model.fidediff import PARTS, FideDiff, build
+from fidediff_model.weights import sd21
 from trajectory_builder import manifest
 
 TINY = config.preset("tiny")
@@ -23,7 +24,7 @@ SMALL = replace(TINY, kernel=replace(TINY.kernel, kernel_size=5))
 def folder_of(parts: tuple = PARTS) -> Path:
     """A model folder that all tests of a process share; nobody writes into it."""
     torch.set_num_threads(1)
-    weights = pretrained.load_base("random:1", SMALL.base)
+    weights = sd21.load_base("random:1", SMALL.base)
     model = build(SMALL, weights, parts=parts, seed=1)
     generator = torch.Generator().manual_seed(4)
     moved = [*model.base.lora_parameters(), *(model.control.parameters() if model.control else [])]

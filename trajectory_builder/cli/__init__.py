@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from trajectory_builder import ending
+from trajectory_builder.cli import ending
 from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.version import __version__
 

@@ -23,16 +23,18 @@ def command(out: Path, jobs: int | None) -> int:
     Example:
       trajbuild demo --out demo
     """
-    from trajectory_builder import build, finished, plan, recipe, report, sample, verify
-    from trajectory_builder.backends import default_jobs
+    from trajectory_builder import report, sample, verify
+    from trajectory_builder.build import finished, run
+    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.plan import gopro, recipe
 
     workers = jobs or default_jobs()
     click.echo("1/4 sample: photographs moved before a 240 fps camera", err=True)
     sample.write_sample(out)
     click.echo("2/4 expand: windows averaged round each sharp frame", err=True)
-    planned = plan.plan_gopro(out / "GOPRO_Large", recipe.load(recipe.DEFAULT))
+    planned = gopro.plan_gopro(out / "GOPRO_Large", recipe.load(recipe.DEFAULT))
     target = finished.default_out(out / "GOPRO_Large")
-    built = build.build(planned, target, build.BuildOptions(jobs=workers))
+    built = run.build(planned, target, run.BuildOptions(jobs=workers))
     options.print_report(built)
     click.echo("3/4 verify: every file hashed and decoded", err=True)
     checked = verify.verify(target, "full", jobs=workers)

@@ -11,8 +11,8 @@ import click
 from trajectory_builder.cli import options
 
 if TYPE_CHECKING:
-    from trajectory_builder.finished import BuildReport
-    from trajectory_builder.plan import Plan
+    from trajectory_builder.build.finished import BuildReport
+    from trajectory_builder.plan.gopro import Plan
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
@@ -38,7 +38,7 @@ def command(
       trajbuild expand --src GOPRO_Large --frames GOPRO_Large_all --jobs 8
     Run the same command again to resume.
     """
-    from trajectory_builder import finished
+    from trajectory_builder.build import finished
 
     target = out or finished.default_out(src)
     if dry_run:
@@ -65,7 +65,7 @@ def command(
 
 def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> BuildReport:
     """Plan, hold pixels against names, build."""
-    from trajectory_builder import alignment, backends, build
+    from trajectory_builder.build import alignment, backends, run
 
     chosen = options.build_options(given)
 
@@ -80,6 +80,6 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
         return settled
 
     try:
-        return build.build(options.plan_of(src, given), target, chosen, settle=settle)
+        return run.build(options.plan_of(src, given), target, chosen, settle=settle)
     finally:
         backends.end_workers()  # those of the check, where the build was refused

@@ -22,7 +22,7 @@ def command(folder: Path, sample_id: str, as_json: bool) -> None:
     Example:
       trajbuild explain GOPRO_Large_trajectories GOPR0372_07_00/000047/n07
     """
-    from trajectory_builder import explain
+    from trajectory_builder.verify import explain
 
     found = explain.explain(folder, sample_id)
     if as_json:

@@ -11,7 +11,7 @@ import click
 from trajectory_builder.cli import options
 
 if TYPE_CHECKING:
-    from trajectory_builder.footage_request import FootageRequest
+    from trajectory_builder.plan.footage_request import FootageRequest
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -97,14 +97,15 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
       trajbuild generate --src photos --stills --out set
     Run the same command again to resume.
     """
-    from trajectory_builder import build, generate
+    from trajectory_builder.build import run
+    from trajectory_builder.plan import footage
 
-    plan = generate.plan_footage(_request(given))
+    plan = footage.plan_footage(_request(given))
     if dry_run:
         options.print_plan(plan, out, as_json=as_json)
         return None
     options.tell_notes(plan.notes, plan.problems)
-    report = build.build(plan, out, options.build_options(given))
+    report = run.build(plan, out, options.build_options(given))
     if as_json:
         click.echo(json.dumps(report.as_data()))
     else:
@@ -116,8 +117,8 @@ def _request(given: dict[str, Any]) -> FootageRequest:
     """The options as a request."""
     from dataclasses import fields, replace
 
-    from trajectory_builder import recipe, windows
-    from trajectory_builder.footage_request import FootageRequest
+    from trajectory_builder.plan import recipe, windows
+    from trajectory_builder.plan.footage_request import FootageRequest
 
     if given["recipe"] and given["n_frames"]:
         raise click.UsageError("--recipe and --n-frames exclude one another")

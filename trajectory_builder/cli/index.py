@@ -64,11 +64,11 @@ def command(
     Example:
       trajbuild index HIDE_dataset --layout hide --out hide
     """
-    from trajectory_builder.backends import default_jobs
-    from trajectory_builder.sources import pairs
-    from trajectory_builder.sources.pair_layouts import splitting
+    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.curate import index
+    from trajectory_builder.curate.layouts import splitting
 
-    report = pairs.index(
+    report = index.index(
         folder, out, layout, splitting=splitting(folder, layout, split, test_list),
         files=files, jobs=jobs or default_jobs(), progress=True,  # type: ignore[arg-type]
     )  # fmt: skip

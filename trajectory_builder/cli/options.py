@@ -12,9 +12,9 @@ import click
 from trajectory_builder.errors import printable
 
 if TYPE_CHECKING:
-    from trajectory_builder.build import BuildOptions
-    from trajectory_builder.finished import BuildReport
-    from trajectory_builder.plan import Corrections, Plan
+    from trajectory_builder.build.finished import BuildReport
+    from trajectory_builder.build.run import BuildOptions
+    from trajectory_builder.plan.gopro import Corrections, Plan
     from trajectory_builder.trajectory import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,12 +73,12 @@ def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = 
     """The plan that the options of `source` ask for, with what the pixels said against names."""
     from dataclasses import replace
 
-    from trajectory_builder import plan, recipe
+    from trajectory_builder.plan import gopro, recipe
 
     chosen = recipe.load(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return plan.plan_gopro(
+    return gopro.plan_gopro(
         src, chosen, frames=given["frames"], expand_test=given["expand_test"],
         corrections=corrections,
     )  # fmt: skip
@@ -86,8 +86,8 @@ def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
     """The build's options from those of `build`."""
-    from trajectory_builder.backends import default_jobs
-    from trajectory_builder.build import BuildOptions
+    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.build.run import BuildOptions
 
     return BuildOptions(
         jobs=given["jobs"] or default_jobs(),
@@ -167,7 +167,7 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
     """A plan's summary as plain values."""
-    from trajectory_builder import build
+    from trajectory_builder.build import run
 
     data: dict[str, Any] = {
         "counts": plan.counts(),
@@ -184,7 +184,7 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
         folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
         data |= {
             "out": str(out),
-            "bytes_needed": build.needed_bytes(plan, out),
+            "bytes_needed": run.needed_bytes(plan, out),
             "bytes_free": shutil.disk_usage(folder).free,
         }
     return data
@@ -212,7 +212,7 @@ def _tell_reasons(out: Path) -> None:
     """The reasons in problems.parquet, the commonest first, each with an example and its cure."""
     from collections import Counter
 
-    from trajectory_builder import record
+    from trajectory_builder.build import record
     from trajectory_builder.errors import LISTED_AT_MOST
 
     problems = record.read_problems(out)

@@ -22,7 +22,8 @@ def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:
     Example:
       trajbuild plan --src GOPRO_Large --out plan.parquet
     """
-    from trajectory_builder import record, store
+    from trajectory_builder.build import record
+    from trajectory_builder.disk import store
 
     plan = options.plan_of(src, given)
     if out is not None:

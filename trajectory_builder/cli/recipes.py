@@ -19,7 +19,7 @@ def command(show: str | None, as_json: bool) -> None:
     Example:
       trajbuild recipes --show fidediff-7877 > mine.yaml
     """
-    from trajectory_builder import recipe
+    from trajectory_builder.plan import recipe
 
     if show is not None:
         chosen = recipe.load(show)

@@ -21,8 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trajectory_builder import manifest, record
+from trajectory_builder import manifest
+from trajectory_builder.build import record
 from trajectory_builder.curate import card, clashes
+from trajectory_builder.curate.links import (
+    LINK_OF_MODE,
+    FileMode,
+    Placing,
+    fresh_folder,
+    path_columns,
+)
 from trajectory_builder.curate.rows import (
     DROPPED,
     BackwardPoints,
@@ -35,9 +43,8 @@ from trajectory_builder.curate.rows import (
     trajectory_codes,
     whole_numbers,
 )
+from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import shorten
-from trajectory_builder.placing import LINK_OF_MODE, FileMode, Placing, fresh_folder, path_columns
-from trajectory_builder.progress import Progress
 from trajectory_builder.version import __version__
 
 ROWS_AT_ONCE = 2 * manifest.ROWS_A_GROUP

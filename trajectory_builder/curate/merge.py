@@ -16,10 +16,10 @@ from trajectory_builder import manifest
 from trajectory_builder.curate import derive
 from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
+from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.rows import DROPPED, CurateError, Mask, Rows, scan
 from trajectory_builder.curate.select import split_indices
 from trajectory_builder.errors import ExitCode, shorten
-from trajectory_builder.placing import FileMode
 
 _CONTENT = ("blur_sha256", "sharp_sha256")
 _MEANING = {"timestep_map": "frames", "timestep_step": "20"}

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from trajectory_builder import manifest
 from trajectory_builder.curate import derive, expression
 from trajectory_builder.curate.derive import Derivation, DerivedReport
+from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.rows import (
     DROPPED,
     Mask,
@@ -28,7 +29,6 @@ from trajectory_builder.curate.rows import (
     texts,
     trajectory_codes,
 )
-from trajectory_builder.placing import FileMode
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from trajectory_builder import manifest
 from trajectory_builder.curate import derive
 from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
+from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.rows import CurateError, Rows, chance, codes, joint_codes, scan
 from trajectory_builder.curate.select import split_indices
 from trajectory_builder.errors import ExitCode, shorten
-from trajectory_builder.placing import FileMode
 
 GROUPINGS = {"clip": "clip", "trajectory": "trajectory_id"}
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from trajectory_builder import store
 from trajectory_builder.curate.rows import (
     CurateError,
     codes,
@@ -22,6 +21,7 @@ from trajectory_builder.curate.rows import (
     schema_of,
     whole_numbers,
 )
+from trajectory_builder.disk import store
 from trajectory_builder.errors import ExitCode, TrajbuildError
 
 DEFAULT_BY = ("split", "n_frames")

@@ -39,18 +39,18 @@ def codecs() -> Finding:
     """
     import numpy as np
 
-    from trajectory_builder import images
+    from trajectory_builder.images import png
 
     frame = _synthetic_frame()
-    used = images.codecs()
+    used = png.codecs()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.png"
-        path.write_bytes(images.encode_png(frame))
-        same = bool(np.array_equal(images.read_frame(path).pixels, frame))
-        decode_ms = _milliseconds(lambda: images.read_frame(path))
+        path.write_bytes(png.encode_png(frame))
+        same = bool(np.array_equal(png.read_frame(path).pixels, frame))
+        decode_ms = _milliseconds(lambda: png.read_frame(path))
     values: dict[str, Any] = {
         **used,
-        "encode_ms": _milliseconds(lambda: images.encode_png(frame)),
+        "encode_ms": _milliseconds(lambda: png.encode_png(frame)),
         "decode_ms": decode_ms,
         "exact": same,
     }

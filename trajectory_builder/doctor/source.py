@@ -13,7 +13,7 @@ from trajectory_builder.doctor.machine import usable_cores
 from trajectory_builder.errors import TrajbuildError, shorten
 
 if TYPE_CHECKING:
-    from trajectory_builder.plan import Plan
+    from trajectory_builder.plan.gopro import Plan
 
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "lustre", "beegfs")
 LEAST_FREE = 1 << 30
@@ -35,18 +35,19 @@ def examine(
         text = "no source given"
         cure = "trajbuild doctor --src GOPRO_Large tells what is missing and the space needed"
         return [Finding("source", "good", text, cure), space(folder, None)]
-    from trajectory_builder import build, finished, plan, recipe
+    from trajectory_builder.build import finished, run
+    from trajectory_builder.plan import gopro, recipe
 
     target = out or finished.default_out(src)
     try:
-        made = plan.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
+        made = gopro.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
     except TrajbuildError as error:
         where = f" ({error.where})" if error.where else ""
         return [
             Finding("source", "blocks", f"{error.what}{where}", error.cure),
             space(target, None),
         ]
-    return [_source(made, speed), space(target, build.needed_bytes(made, target))]
+    return [_source(made, speed), space(target, run.needed_bytes(made, target))]
 
 
 def space(out: Path, needed: int | None) -> Finding:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.curate.links import Placing
+from trajectory_builder.disk.store import write_atomic
 from trajectory_builder.errors import ExitCode
 from trajectory_builder.export import work
 from trajectory_builder.export.request import (
@@ -23,8 +25,6 @@ from trajectory_builder.export.request import (
     read_rows,
 )  # fmt: skip
 from trajectory_builder.export.work import Unit
-from trajectory_builder.placing import Placing
-from trajectory_builder.store import write_atomic
 
 TARGET = "folders"
 ROWS_A_UNIT = 128

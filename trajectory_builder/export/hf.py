@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
+from trajectory_builder.disk.store import write_atomic
 from trajectory_builder.export import croissant, work
 from trajectory_builder.export.request import (
     ExportReport,
@@ -27,7 +28,6 @@ from trajectory_builder.export.request import (
     shards,
 )  # fmt: skip
 from trajectory_builder.export.work import Unit
-from trajectory_builder.store import write_atomic
 
 TARGET = "hf"
 ROWS_A_GROUP = 32

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.store import write_atomic
 from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.export import work
 from trajectory_builder.export.request import (
@@ -25,8 +27,6 @@ from trajectory_builder.export.request import (
     patches,
     read_rows,
 )  # fmt: skip
-from trajectory_builder.progress import Progress
-from trajectory_builder.store import write_atomic
 
 TARGET = "lmdb"
 PAIRS_A_COMMIT = 64

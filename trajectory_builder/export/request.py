@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trajectory_builder import images, manifest
+from trajectory_builder import manifest
+from trajectory_builder.curate.links import FileMode
 from trajectory_builder.errors import ExitCode, TrajbuildError
-from trajectory_builder.placing import FileMode
+from trajectory_builder.images import png
 
 _LOSSY = re.compile(r"[^A-Za-z0-9_/-]")
 
@@ -191,7 +192,7 @@ def patches(row: dict[str, Any], crop: int | None, overlap: int) -> Iterator[Pat
         yield Patch(row["key"], blur, sharp, width, height)
         return
     pixels = [
-        images.decode_png(payload, name=row[f"{kind}_path"], expect=(width, height))
+        png.decode_png(payload, name=row[f"{kind}_path"], expect=(width, height))
         for kind, payload in (("blur", blur), ("sharp", sharp))
     ]
     for index, (left, top) in enumerate(positions(width, height, crop, overlap)):
@@ -199,7 +200,7 @@ def patches(row: dict[str, Any], crop: int | None, overlap: int) -> Iterator[Pat
         key = f"{row['key']}_s{index + 1:03d}"
         edges = cut[0].shape
         yield Patch(
-            key, images.encode_png(cut[0]), images.encode_png(cut[1]), edges[1], edges[0], left, top
+            key, png.encode_png(cut[0]), png.encode_png(cut[1]), edges[1], edges[0], left, top
         )
 
 
@@ -235,7 +236,7 @@ def _payload(row: dict[str, Any], kind: str) -> bytes:
 
 def _checked(row: dict[str, Any], kind: str, sha256: str) -> bytes:
     path = row[f"{kind}_path"]
-    payload = images.read_bytes(path)
+    payload = png.read_bytes(path)
     if hashlib.sha256(payload).hexdigest() != sha256:
         raise ExportError(
             f"the {kind} of {row['sample_id']} is not the file that the manifest tells of",

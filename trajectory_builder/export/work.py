@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder import record
+from trajectory_builder.build import record
 from trajectory_builder.curate import card
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.store import OutputFolder, StoreError, temporary_name, write_atomic
 from trajectory_builder.errors import ExitCode
 from trajectory_builder.export.request import ExportError, Request
-from trajectory_builder.progress import Progress
-from trajectory_builder.store import OutputFolder, StoreError, temporary_name, write_atomic
 
 CONFIG = ".trajbuild/config.json"
 INDEX = "export.json"

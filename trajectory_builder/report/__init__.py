@@ -9,7 +9,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from trajectory_builder import manifest, store
+from trajectory_builder import manifest
+from trajectory_builder.disk import store
 from trajectory_builder.errors import ExitCode, TrajbuildError
 
 FILE_NAME = "report.html"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.images import Pixels
+from trajectory_builder.images.png import Pixels
 from trajectory_builder.report.choose import robust_z
 
 HASH_SIDE = 16

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from trajectory_builder import images
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.images import Pixels
+from trajectory_builder.images import png
+from trajectory_builder.images.png import Pixels
+from trajectory_builder.images.png_check import MAX_PIXELS
 from trajectory_builder.manifest import Manifest
-from trajectory_builder.pngcheck import MAX_PIXELS
 from trajectory_builder.report import choose
 from trajectory_builder.report.looks import Look, grey_of, look_at, reduced, sharpness
 
@@ -161,8 +161,8 @@ def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
     """
     path = rows.file(row, column)
     try:
-        return images.read_frame(path).pixels
-    except images.ImageError as error:
+        return png.read_frame(path).pixels
+    except png.ImageError as error:
         if error.reason not in _LENIENT:
             raise
         pixels = _decode_any(path)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.images import Pixels, decode_png
+from trajectory_builder.images.png import Pixels, decode_png
 from trajectory_builder.trajectory import GOPRO_FPS
 
 WIDTH, HEIGHT = 384, 216

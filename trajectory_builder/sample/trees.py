@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trajectory_builder.averaging import mean_of_window
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.store import TEMPORARY, write_atomic
 from trajectory_builder.errors import ExitCode, TrajbuildError, printable
-from trajectory_builder.images import Pixels, encode_png
-from trajectory_builder.progress import Progress
+from trajectory_builder.images.png import Pixels, encode_png
+from trajectory_builder.pixels.averaging import mean_of_window
 from trajectory_builder.sample.scenes import CLIPS, SampleClip, render_frame
 from trajectory_builder.sample.video import add_video
-from trajectory_builder.store import TEMPORARY, write_atomic
 
 RECORD = "sample.json"
 TITLE = "GOPRO_Large in miniature"

@@ -11,8 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.disk.store import write_atomic
 from trajectory_builder.sample.scenes import HEIGHT, WIDTH, render_clip
-from trajectory_builder.store import write_atomic
 from trajectory_builder.trajectory import GOPRO_FPS
 
 VIDEO = "holiday.mp4"

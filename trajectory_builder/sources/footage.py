@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from trajectory_builder.errors import ExitCode, TrajbuildError, printable, shorten
-from trajectory_builder.sources import chapters, clock, containers, frames, pictures, video
-from trajectory_builder.sources.hdr import Handling
+from trajectory_builder.images import pictures
+from trajectory_builder.sources import frames, video
+from trajectory_builder.sources.video import chapters, containers, times
+from trajectory_builder.sources.video.hdr import Handling
 from trajectory_builder.trajectory import Problem
 
 Kind = Literal["video", "frames", "still"]
@@ -206,7 +208,7 @@ def _read_video(part: Part, fps: float | None, hdr: Handling) -> Footage:
         width=found.width,
         height=found.height,
         bits=8,
-        stops=clock.irregular(found.pts),
+        stops=times.irregular(found.pts),
         starts=tuple(sorted({0, *(int(rank) for rank in found.keyframes)})),
     )
 
@@ -350,7 +352,7 @@ def _remarks(found: video.Video | frames.FrameFolder | None) -> list[str]:
         remarks.append(f"{found.colour.hdr} is converted to ordinary video")
     if not found.colour.told:
         remarks.append(f"the colour matrix is not told; {found.colour.matrix} is taken")
-    if found.told_fps and abs(found.told_fps / found.fps - 1) > clock.TOLERANCE:
+    if found.told_fps and abs(found.told_fps / found.fps - 1) > times.TOLERANCE:
         remarks.append(
             f"{found.fps:g} frames a second are used, the header says {found.told_fps:g}"
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from trajectory_builder.errors import printable, shorten
-from trajectory_builder.sources import pictures
+from trajectory_builder.images import pictures
 from trajectory_builder.trajectory import Problem
 
 _NUMBER = re.compile(r"(\d+)")

@@ -1,0 +1,1 @@
+"""The whole chain on the embedded sample, in minutes."""

@@ -1,0 +1,137 @@
+"""The whole chain in minutes on a CPU: sample, practice base, three short stages, one picture.
+
+Nothing here is good at deblurring: the model is a thousandth of the real one's size and sees a
+few hundred crops. It shows which command makes what.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fidediff_model import config as model_config
+from fidediff_model.data.batches import collate, to_device
+from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.demo import practice
+from fidediff_model.errors import FideDiffError
+from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.scores.metrics import as_uint8, psnr
+from fidediff_model.training import base, control, kernel, pictures
+from fidediff_model.training.start import Request
+from trajectory_builder import manifest
+
+# Each about a minute on two cores; all ours.
+STEPS = {"vae": 200, "unet": 100, "base": 80, "kernel": 80, "control": 20}
+_SHARED: dict[str, Any] = {
+    "crop": 64, "batch": 2, "points": 2, "workers": 0, "warmup_steps": 5, "ema": 0.95,
+    "save_every": 1000, "validate_every": 0, "log_every": 10,
+}  # fmt: skip
+_IMAGES = {"perceptual": "none", "gan_weight": 0.0, "learning_rate": 1e-3}
+_SHOWN = 3
+Say = Callable[[str], None]
+
+
+class DemoError(FideDiffError):
+    """The sample could not be made."""
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo leaves.
+
+    Attributes:
+        picture: blur, restored and sharp side by side.
+        model: the whole model's folder.
+        psnr_blur: mean of the blurs that are shown, in dB.
+        psnr_restored: mean of what the model makes of them.
+    """
+
+    picture: Path
+    model: Path
+    psnr_blur: float
+    psnr_restored: float
+
+
+def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
+    """Do everything below `out`; a second call goes on where the first ended.
+
+    Args:
+        out: new, or a demo's folder.
+        say: told a line before each part.
+        scale: multiplies all numbers of steps.
+    """
+    steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
+    say("1/6 sample: photographs moved before a 240 fps camera, expanded to trajectories")
+    data = _make_data(out)
+    say("2/6 practice base: a tiny VAE and UNet, in place of Stable Diffusion 2.1")
+    practice.make(
+        data, out / "base-model", model_config.preset("tiny").base,
+        vae_steps=steps["vae"], unet_steps=steps["unet"], say=say,
+    )  # fmt: skip
+    say("3/6 stage base: LoRA and prompt learn one step back")
+    settings = {**_SHARED, **_IMAGES, "steps": steps["base"]}
+    place = str(out / "base-model")
+    base.train(
+        Request(
+            out / "base",
+            data,
+            base_model=place,
+            settings=settings,
+            model={"lora.rank": 16, "lora.alpha": 16},
+            preset="tiny",
+        )
+    )
+    say("4/6 stage kernel: M learns to reblur")
+    settings = {**_SHARED, "steps": steps["kernel"], "learning_rate": 1e-3}
+    kernel.train(Request(out / "kernel", data, start=out / "base", settings=settings))
+    say("5/6 stage control: kernels steer the step, T reads the timestep")
+    settings = {**_SHARED, **_IMAGES, "steps": steps["control"]}
+    control.train(Request(out / "control", data, start=out / "kernel", settings=settings))
+    say("6/6 restore: blurs of a scene that training never saw")
+    return _restore(out, data)
+
+
+def _make_data(out: Path) -> Path:
+    """The builder's own commands: this half knows no more of it than the manifest."""
+    sample, data = out / "sample", out / "data"
+    for words in (
+        ["sample", "--out", str(sample)],
+        ["expand", "--src", str(sample / "GOPRO_Large"), "--out", str(data)],
+    ):
+        command = [sys.executable, "-m", "trajectory_builder", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DemoError(
+                f"trajbuild {words[0]} ended with {done.returncode}",
+                where=done.stderr.strip().splitlines()[0] if done.stderr.strip() else str(out),
+                cure="choose a new folder with --out",
+            )
+    return data
+
+
+@torch.no_grad()
+def _restore(out: Path, data: Path) -> DemoReport:
+    model = FideDiff.load(out / "control" / "model")
+    rules = DrawRules(crop=192, augment=False)
+    shown = TrajectoryDataset(manifest.read(data), rules, split="test")
+    batch = to_device(collate([shown[number] for number in range(_SHOWN)]), "cpu")
+    found = model(batch.blur)
+    rows, before, after = [], [], []
+    for number in range(_SHOWN):
+        images = [batch.blur[number], found.image[number].clamp(-1, 1), batch.sharp[number]]
+        kernels = None if found.kernels is None else found.kernels[number]
+        words = f"blurry, restored, sharp, kernels; t {batch.timestep[number]:.0f}"
+        words += f", t_hat {found.t_hat[number]:.0f}"
+        rows.append(pictures.row(images, kernels=kernels, words=words))
+        blur, restored, sharp = map(as_uint8, images)
+        before.append(psnr(blur, sharp))
+        after.append(psnr(restored, sharp))
+    picture = pictures.write(out, 0, pictures.stack(rows)).replace(out / "before_after.png")
+    means = [sum(values) / len(values) for values in (before, after)]
+    return DemoReport(picture, out / "control" / "model", *means)

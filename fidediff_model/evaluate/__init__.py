@@ -1,0 +1,1 @@
+"""Restore a data set, score it and tabulate the scores."""

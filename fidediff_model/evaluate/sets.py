@@ -1,0 +1,159 @@
+"""What is scored: pairs of a manifest, or of two folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from fidediff_model.restore.files import FORMATS
+from trajectory_builder import manifest as manifests
+
+
+class SetError(FideDiffError):
+    """A data set that cannot be scored."""
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A blur and its sharp image.
+
+    Attributes:
+        sample_id: unique in the set.
+        blur: file.
+        sharp: file.
+        trajectory_id: the trajectory it belongs to; its own name where unknown.
+        n_frames: frames averaged, or None.
+        native_n_frames: n of the trajectory's official pair, or None.
+        timestep: its t, or None.
+    """
+
+    sample_id: str
+    blur: Path
+    sharp: Path
+    trajectory_id: str
+    n_frames: int | None = None
+    native_n_frames: int | None = None
+    timestep: int | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether it is the trajectory's official blur (true where nothing is known)."""
+        return self.n_frames == self.native_n_frames
+
+
+def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = True) -> list[Pair]:
+    """The pairs of a `trajbuild` folder, or of any manifest, in its order.
+
+    Args:
+        data: the data set's folder, a split's folder or a manifest file.
+        split: of this split only; None takes all.
+        native: official blurs only, which is what papers score.
+
+    Raises:
+        ManifestError: it cannot be read or trusted.
+        SetError: nothing is left.
+    """
+    manifest = manifests.read(data)
+    pairs = []
+    splits = set()
+    for row, values in enumerate(manifest.rows()):
+        splits.add(str(values["split"]))
+        if split not in (None, values["split"]):
+            continue
+        pair = Pair(
+            str(values["sample_id"]),
+            manifest.file(row, "blur_file_name"),
+            manifest.file(row, "sharp_file_name"),
+            str(values["trajectory_id"]),
+            values["n_frames"],
+            values["native_n_frames"],
+            values["timestep"],
+        )
+        if pair.is_native or not native:
+            pairs.append(pair)
+    if not pairs:
+        raise SetError(
+            f"no pair of split {split or 'any'} is left to score",
+            where=f"{data}: splits {', '.join(sorted(splits))}",
+            cure="give another --split, or --points all for blurs that are not native",
+        )
+    return pairs
+
+
+def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
+    """The pairs of two folders whose files have the same relative names, whatever their endings.
+
+    Raises:
+        SetError: a folder is not there or empty, or a blur has no sharp image.
+    """
+    found = {side: _images(side) for side in (blurs, sharps)}
+    lonely = sorted(set(found[blurs]) - set(found[sharps]))
+    if lonely:
+        raise SetError(
+            f"{len(lonely):,} blurs have no sharp image of their name",
+            where=f"{sharps}: {shorten(lonely)}",
+            cure="give folders whose files have the same relative names",
+        )
+    return [
+        Pair(name, path, found[sharps][name], name) for name, path in sorted(found[blurs].items())
+    ]
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Images by relative name without ending."""
+    if not folder.is_dir():
+        raise SetError(f"{folder} is not a folder", where="--data", cure="check the path")
+    images: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in FORMATS or not path.is_file():
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in images:
+            raise SetError(
+                f"two images are named {name}",
+                where=f"{images[name]} and {path}",
+                cure="keep one of them",
+            )
+        images[name] = path
+    if not images:
+        raise SetError(f"{folder} holds no image", where="--data", cure="check the path")
+    return images
+
+
+def choose_pairs(
+    data: Sequence[Path], *, split: str | None, points: str, limit: int | None
+) -> list[Pair]:
+    """The pairs that the options of `evaluate` and `scan` ask for.
+
+    Args:
+        data: a manifest's place, or two folders, blurs first.
+        split: of a manifest.
+        points: `native` or `all`.
+        limit: the first so many; None takes all.
+
+    Raises:
+        SetError: more than two places, or nothing to score.
+    """
+    if len(data) == 2 and not any(_has_manifest(place) for place in data):
+        pairs = pairs_of_folders(*data)
+    elif len(data) == 1:
+        pairs = pairs_of_manifest(data[0], split=split, native=points == "native")
+    else:
+        raise SetError(
+            f"{len(data)} data sets were given",
+            where="--data",
+            cure="give one trajbuild folder, or two folders: --data BLURS --data SHARPS",
+        )
+    return pairs[:limit] if limit is not None else pairs
+
+
+def _has_manifest(place: Path) -> bool:
+    try:
+        return bool(manifests.files(place))
+    except manifests.ManifestError:
+        return False

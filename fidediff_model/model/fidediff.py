@@ -1,0 +1,395 @@
+"""FideDiff, the parts put together: a blurry image in, its sharp estimate out, in one step.
+
+    kernels = M(blur); t_hat = T(kernels); z_t = E(blur)
+    eps_hat = UNet(z_t, t_hat, prompt; control(z_t, kernels))
+    z0_hat = (z_t - sqrt(1 - abar_t) eps_hat) / sqrt(abar_t); image = D(z0_hat)
+
+A model may lack M, T and the control: after the base stage there is only the base, and the
+timestep must be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fidediff_model import config as model_config
+from fidediff_model.config import ModelConfig
+from fidediff_model.model import card as model_card
+from fidediff_model.model import diffusion
+from fidediff_model.model import folder as model_folder
+from fidediff_model.model.base import LoraUNet
+from fidediff_model.model.card import Card
+from fidediff_model.model.codec import Codec, pad_to_multiple
+from fidediff_model.model.control import KernelControl
+from fidediff_model.model.discriminator import Discriminator
+from fidediff_model.model.fast_layers import to_channels_last
+from fidediff_model.model.kernels import KernelEstimator, pool_kernels
+from fidediff_model.model.restored import ModelError, Restored, check_image, timesteps
+from fidediff_model.model.timestep import TimestepRegressor
+from fidediff_model.weights.sd21 import BaseWeights, cast, load_base, seeded
+
+Part = Literal["kernel_estimator", "timestep_regressor", "control"]
+Stage = Literal["base", "kernel", "control"]
+PARTS: tuple[Part, ...] = get_args(Part)
+MADE_BY: dict[Part, Stage] = {
+    "kernel_estimator": "kernel",
+    "timestep_regressor": "control",
+    "control": "control",
+}
+"""The stage which trains each part."""
+
+
+class FideDiff(nn.Module):
+    """The whole model. Make one with `build` or `FideDiff.load`.
+
+    Args:
+        config: what it is made of; saved with it.
+        codec: E and D.
+        base: the UNet with LoRA and prompt.
+        base_model: name of the base weights, saved in their place.
+        base_fingerprint: digest of the base weights, checked on loading.
+        kernel_estimator: M, or None.
+        timestep_regressor: T, or None.
+        control: the kernel control, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        codec: Codec,
+        base: LoraUNet,
+        *,
+        base_model: str,
+        base_fingerprint: str,
+        kernel_estimator: KernelEstimator | None = None,
+        timestep_regressor: TimestepRegressor | None = None,
+        control: KernelControl | None = None,
+    ) -> None:  # eight arguments and self: one a part
+        super().__init__()
+        self.config = config
+        self.codec = codec
+        self.base = base
+        self.base_model = base_model
+        self.base_fingerprint = base_fingerprint
+        self.kernel_estimator = kernel_estimator
+        self.timestep_regressor = timestep_regressor
+        self.control = control
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that are there, besides the base."""
+        return [part for part in PARTS if getattr(self, part) is not None]
+
+    def forward(
+        self,
+        blur: Tensor,
+        t: float | Tensor | None = None,
+        *,
+        keep_kernels: bool = True,
+        strip_rows: int | None = None,
+        store: str = "",
+    ) -> Restored:
+        """Restore images of any one size.
+
+        Args:
+            blur: (B, 3, H, W) in [-1, 1]; H and W of at least 1.
+            t: timestep in [0, 999], a number or (B,); None lets M and T estimate one an image.
+                Tiles of an image must be given the image's.
+            keep_kernels: give the kernels back at full size; without, they are only ever held
+                for a band of rows (1.33 GB less at 1280 x 720).
+            strip_rows: run the VAE in strips of this many rows: the same image, less memory, no
+                gradient through the VAE.
+            store: where whole maps lie when in strips, such as "cpu".
+
+        Raises:
+            ModelError: blur or t has another shape or range, or a part is missing.
+        """
+        check_image(blur)
+        padded = pad_to_multiple(blur, self.codec.multiple)
+        kernels, k_in, t_hat = self._read_kernels(padded, t, keep=keep_kernels)
+        z_t = self.codec.encode(padded, strip_rows=strip_rows, store=store)
+        z0_hat = self.step(z_t, t_hat, k_in=k_in, blur=padded)
+        height, width = blur.shape[-2:]
+        image = self.codec.decode(z0_hat, (height, width), strip_rows=strip_rows, store=store)
+        if kernels is not None:
+            kernels = kernels[..., :height, :width]
+        return Restored(image, t_hat, kernels, z0_hat)
+
+    def step(
+        self, z_t: Tensor, t: Tensor, *, k_in: Tensor | None = None, blur: Tensor | None = None
+    ) -> Tensor:
+        """z0_hat (B, 4, h, w) float32: the one step, on latents.
+
+        Args:
+            z_t: latent of the blur (B, 4, h, w).
+            t: (B,) float32 in [0, 999].
+            k_in: kernels pooled to cells (B, K, h, w), where the control needs them.
+            blur: the padded image (B, 3, h d, w d), where the control is `vanilla`.
+        """
+        residuals = None
+        if self.control is not None:
+            image = None
+            if not self.control.needs_kernels:
+                if blur is None:
+                    raise ValueError("the control variant vanilla needs blur")
+                image = self.codec.enlarge(blur)
+            residuals = self.control(z_t, t, self.base.prompt, k_in=k_in, image=image)
+        return diffusion.z0_hat(z_t, self.base(z_t, t, residuals), t)
+
+    def restore(self, image: Any, t: float | None = None) -> Any:
+        """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.
+
+        Thread-safe, any size, alpha kept; `restore_any.restore_image` tells the rest.
+        """
+        from fidediff_model.restore.any_image import restore_image
+
+        return restore_image(self, image, t)
+
+    def timestep(self, blur: Tensor) -> Tensor:
+        """t_hat (B,) of whole images (B, 3, H, W), without restoring them; for tiles to share.
+
+        Raises:
+            ModelError: M or T is missing.
+        """
+        check_image(blur)
+        padded = pad_to_multiple(blur, self.codec.multiple)
+        return self._read_kernels(padded, None, keep=False, for_control=False)[2]
+
+    def _read_kernels(
+        self, padded: Tensor, t: float | Tensor | None, *, keep: bool, for_control: bool = True
+    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
+        """Kernels if kept, kernels pooled to latent cells if the control needs them, and t."""
+        for_control = for_control and self.control is not None and self.control.needs_kernels
+        if t is not None and not for_control:
+            return None, None, timesteps(t, padded)
+        estimator = self._part("kernel_estimator")
+        stride = self.codec.latent_stride
+        with self._side_precision(padded):
+            if t is None:
+                regressor = self._part("timestep_regressor")
+                # T's cells (4 pixels) divide both strides, so its means serve the control too.
+                first = regressor.pool if stride % regressor.pool == 0 else 1
+            else:
+                first = stride
+            full = estimator(padded) if keep or first == 1 else None
+            cells = estimator.pooled(padded, first) if full is None else pool_kernels(full, first)
+            if t is not None:
+                t_hat = timesteps(t, padded)
+            else:
+                t_hat = regressor(cells, pooled=first == regressor.pool)
+            k_in = pool_kernels(cells, stride // first) if for_control else None
+        return (full if keep else None), k_in, t_hat
+
+    def _side_precision(self, x: Tensor) -> AbstractContextManager[Any]:
+        """M and T keep float32 weights; beside a half-precision base they run under autocast."""
+        device = x.device.type
+        enabled = torch.is_autocast_enabled(device) or self.base.dtype != torch.float32
+        dtype = torch.get_autocast_dtype(device) if self.base.dtype == torch.float32 else None
+        return torch.autocast(device, dtype=dtype or self.base.dtype, enabled=enabled)
+
+    def _part(self, part: Part) -> Any:
+        module = getattr(self, part)
+        if module is None:
+            raise ModelError(
+                f"this model has no {part}",
+                where=f"it holds the base and {', '.join(self.parts) or 'nothing else'}",
+                cure=f"train it (fidediff train {MADE_BY[part]}), or give the timestep yourself "
+                "where only the base was trained, such as t=200 for 11 frames",
+            )
+        return module
+
+    def train_only(self, stage: Stage) -> list[nn.Parameter]:
+        """Freeze all but what a stage trains, and return that in a fixed order.
+
+        base: LoRA and prompt. kernel: M. control: the kernel control and T, the base frozen.
+
+        Raises:
+            ModelError: a part of that stage is missing (the control may be absent by setting).
+        """
+        self.requires_grad_(False)
+        if stage == "base":
+            trained = self.base.lora_parameters()
+            trained += [self.base.prompt] if self.config.prompt.learn else []
+        elif stage == "kernel":
+            trained = list(self._part("kernel_estimator").parameters())
+        else:
+            trained = list(self._part("timestep_regressor").parameters())
+            if self.config.control.variant != "none":
+                trained += list(self._part("control").parameters())
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        return trained
+
+    def prepare_for_inference(
+        self,
+        *,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        device: torch.device | None = None,
+    ) -> FideDiff:
+        """Fuse LoRA and the attention's projections, cast the large parts; then nothing trains.
+
+        The order matters: fuse in float32, then cast, then change the memory format; compile after
+        it. M and T keep float32 weights. Such a model cannot be saved.
+
+        Args:
+            dtype: of UNet, VAE and control; bfloat16 is safe, float16 see `codec`.
+            channels_last: faster on CUDA, with layers of its own (`fast_layers`), slower on CPUs.
+            device: where to; None stays.
+        """
+        self.base.to(device)
+        self.base.fuse()
+        self.base.unet.fuse_qkv_projections()  # makes new parameters, so freeze after it
+        self.eval().requires_grad_(False)
+        large = [self.base.unet, self.codec.vae, *([self.control] if self.control else [])]
+        for module in large:
+            cast(module, dtype)
+        estimator = [self.kernel_estimator] if self.kernel_estimator else []
+        for module in (*large, *estimator) if channels_last else ():
+            to_channels_last(module)
+        return self.to(device)
+
+    def save(self, folder: str | Path, *, card: Card | None = None) -> None:
+        """Write the model folder at once: `config.json`, a folder a part, a card.
+
+        Safetensors and JSON only; the base weights are named, not copied. An existing model there
+        is replaced as a whole; a folder of anything else is left alone.
+
+        Raises:
+            ModelFolderError: the folder holds something else.
+            BaseError: the LoRA was fused.
+        """
+        card = card or Card()
+
+        def write(place: Path) -> None:
+            """Fill the temporary folder that becomes the model."""
+            (place / "base").mkdir()
+            self.base.save(place / "base")
+            settings = {"lora": self.base.settings, "learn_prompt": self.config.prompt.learn}
+            model_folder.write_json(place / "base" / model_folder.CONFIG_FILE, settings)
+            for part in self.parts:
+                settings = model_config.settings_of(self.config, part)
+                model_folder.save_part(place / part, self._part(part), settings)
+            names, base = ["base", *self.parts], self.base_model
+            text = model_card.to_markdown(card, self.config, base_model=base, parts=names)
+            (place / "README.md").write_text(text, encoding="utf-8")
+            values = {
+                "format": model_folder.FORMAT,
+                "version": model_folder.VERSION,
+                "base_model": self.base_model,
+                "base_fingerprint": self.base_fingerprint,
+                "parts": self.parts,
+                "card": card.to_dict(),
+                "config": model_config.to_dict(self.config),
+            }
+            model_folder.write_json(place / model_folder.CONFIG_FILE, values)
+
+        model_folder.write_folder(Path(folder), write)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        base_model: str | Path | BaseWeights | None = None,
+        add: Sequence[Part] = (),
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> FideDiff:
+        """Read a model folder over its base weights; outputs are the same bits as before saving.
+
+        Args:
+            folder: what `save` wrote.
+            base_model: folder or hub id of the base weights, or weights already loaded (clean);
+                None takes the name that the model remembers.
+            add: parts to make afresh where the folder lacks them, for the next stage.
+            dtype: of the frozen base.
+            seed: of the added parts.
+
+        Raises:
+            ModelFolderError: the folder is foreign, older, newer or damaged.
+            BaseModelError: the base weights cannot be used.
+            ModelError: the base weights are not those it was trained over.
+        """
+        folder = Path(folder)
+        values = model_folder.read_config(folder)
+        where = str(folder / model_folder.CONFIG_FILE)
+        config = model_config.from_dict(values.get("config"), where=where)
+        stored = [part for part in PARTS if part in values["parts"]]
+        if len(stored) != len(values["parts"]):
+            raise model_folder.ModelFolderError(
+                f"the model has parts that this release does not know: {values['parts']}",
+                where=f"{where}: parts",
+                cure="install the release that wrote it",
+            )
+        if not isinstance(base_model, BaseWeights):
+            name = base_model if base_model is not None else values["base_model"]
+            # The prompt comes from the folder, so no text encoder is needed here.
+            base_model = load_base(name, config.base, dtype=dtype, prompt_start="normal")
+        model_folder.refuse_other_base(values, base_model.name, base_model.fingerprint, where=where)
+        model = build(config, base_model, parts=[*stored, *add], seed=seed)
+        model.base.load(folder / "base")
+        for part in stored:
+            model_folder.load_part(folder / part, model._part(part))
+        return model.eval()
+
+
+def build(
+    config: ModelConfig, weights: BaseWeights, *, parts: Sequence[Part] = (), seed: int = 0
+) -> FideDiff:
+    """A new model over base weights, which it takes over: LoRA goes into their UNet in place.
+
+    Args:
+        config: what to build.
+        weights: clean base weights; make a discriminator of them before, not after.
+        parts: what to build besides the base; `control` is left out where the config's variant
+            is `none`.
+        seed: of all new layers.
+
+    Raises:
+        ConfigError: a LoRA target that no layer has.
+        BaseError: the weights were built upon already.
+    """
+    taps = config.kernel.kernel_size**2
+    control, estimator, regressor = None, None, None
+    if "control" in parts and config.control.variant != "none":
+        settings = model_config.settings_of(config, "control")
+        control = KernelControl.from_clean_unet(weights.unet, **settings, taps=taps, seed=seed)
+    with seeded(seed):
+        if "kernel_estimator" in parts:
+            estimator = KernelEstimator(**model_config.settings_of(config, "kernel_estimator"))
+        if "timestep_regressor" in parts:
+            regressor = TimestepRegressor(**model_config.settings_of(config, "timestep_regressor"))
+    base = LoraUNet(
+        weights.unet,
+        weights.prompt,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        targets=tuple(t.strip() for t in config.lora.targets.split(",") if t.strip()),
+        learn_prompt=config.prompt.learn,
+        seed=seed,
+    )
+    return FideDiff(
+        config,
+        Codec(weights.vae, config.codec.latent_stride),
+        base,
+        base_model=weights.name,
+        base_fingerprint=weights.fingerprint,
+        kernel_estimator=estimator,
+        timestep_regressor=regressor,
+        control=control,
+    )
+
+
+def build_discriminator(
+    config: ModelConfig, weights: BaseWeights, *, seed: int = 0
+) -> Discriminator:
+    """D over clean base weights, which it copies; call it before `build`."""
+    return Discriminator(weights.unet, weights.prompt, **asdict(config.discriminator), seed=seed)

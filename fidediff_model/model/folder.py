@@ -1,0 +1,224 @@
+"""A model folder on disk: whole or absent, safetensors and JSON only, refused when not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from fidediff_model.model.restored import ModelError
+
+FORMAT = "fidediff-model"
+VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_TEMPORARY, _FORMER = ".tmp-", ".old-"
+
+
+class ModelFolderError(FideDiffError):
+    """A folder that is no model of this release, or must not be overwritten."""
+
+    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
+        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Make `folder` of what `write` puts into a temporary one, so that it is never half-written.
+
+    An existing model folder is replaced; an empty folder is used; any other is left alone.
+
+    Args:
+        folder: final name; missing parents are made.
+        write: fills the folder that it is given.
+
+    Raises:
+        ModelFolderError: `folder` holds something that is not a model.
+        OSError: the disk is full, the place read-only, ...; the former model is still there.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}-{folder.name}"
+    temporary = folder.with_name(_TEMPORARY + mark)
+    try:
+        temporary.mkdir()
+        write(temporary)
+        _flush(temporary)
+        _swap(temporary, folder, folder.with_name(_FORMER + mark))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _refuse_foreign(folder: Path) -> None:
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        ours = isinstance(values, dict) and values.get("format") == FORMAT
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise ModelFolderError(
+            f"{folder.name} holds something that is not a FideDiff model; nothing was written",
+            where=str(folder),
+            cure="choose another folder, or empty this one yourself",
+        )
+
+
+def _swap(temporary: Path, folder: Path, former: Path) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(temporary, folder)
+        _flush_entries(folder.parent)
+        return
+    os.rename(folder, former)
+    try:
+        os.rename(temporary, folder)
+    except BaseException:
+        os.rename(former, folder)
+        raise
+    _flush_entries(folder.parent)
+    shutil.rmtree(former)
+
+
+def _flush(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _flush_entries(path)
+    _flush_entries(folder)
+
+
+def _flush_entries(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a model folder of this release, as plain values.
+
+    Raises:
+        ModelFolderError: the folder is absent, foreign, or of another version.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(
+            f"{folder} is not a FideDiff model folder",
+            where=f"{file} is missing or is not JSON",
+            cure=_advice(folder),
+        ) from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{folder} holds another kind of model", where=str(file), cure=_advice(folder)
+        )
+    version = values.get("version")
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        raise ModelFolderError(
+            f"the model has format version {version}, this release reads {VERSION}",
+            where=f"{file}: version",
+            cure="install a newer release" if newer else "train it again, or use an older release",
+        )
+    for key, kind in (("base_model", str), ("base_fingerprint", str), ("parts", list)):
+        if not isinstance(values.get(key), kind):
+            raise ModelFolderError(
+                f"the model's config lacks {key}", where=str(file), cure="copy the folder again"
+            )
+    return values
+
+
+def refuse_other_base(
+    values: Mapping[str, Any], name: str, fingerprint: str, *, where: str
+) -> None:
+    """Hold base weights against those that a model was trained over.
+
+    Args:
+        values: what `read_config` gave of the model.
+        name: the base weights' name.
+        fingerprint: theirs.
+        where: the file of `values`, for the error.
+
+    Raises:
+        ModelError: the fingerprints differ.
+    """
+    if fingerprint != values["base_fingerprint"]:
+        raise ModelError(
+            f"the model was trained over {values['base_model']}, {name} is another base",
+            where=f"{where}: base_fingerprint",
+            cure="give the base weights that it names as --base-model",
+        )
+
+
+def _advice(folder: Path) -> str:
+    if (folder / "model" / CONFIG_FILE).is_file():
+        return f"give the model inside the run folder: {folder / 'model'}"
+    if (folder / "unet").is_dir() or (folder / "model_index.json").is_file():
+        return "this looks like a base model: give it as --base-model"
+    left = sorted(folder.parent.glob(f"{_FORMER}*-{folder.name}"))
+    if left:
+        return f"a save was cut short; rename {left[-1].name} back to {folder.name}"
+    return "give the folder that FideDiff.save or a training stage wrote (run_dir/model)"
+
+
+def save_part(folder: Path, module: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Write a module's weights and what it was built with into a new folder."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    # channels_last tensors are not contiguous, which safetensors refuses.
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    values = {
+        "class": type(module).__name__,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "settings": dict(settings),
+    }
+    write_json(folder / CONFIG_FILE, values)
+
+
+def load_part(folder: Path, module: nn.Module) -> None:
+    """Read a module's weights; every tensor must be there in its shape.
+
+    Raises:
+        ModelFolderError: the file is absent, damaged, or of other settings.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / WEIGHTS_FILE
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelFolderError(
+            f"the weights of {folder.name} are missing or damaged",
+            where=str(file),
+            cure="copy the model folder again",
+        ) from error
+    own = {k: v.shape for k, v in module.state_dict().items()}
+    found = {k: v.shape for k, v in tensors.items()}
+    if own != found:
+        wrong = sorted(k for k in own.keys() | found.keys() if own.get(k) != found.get(k))
+        raise ModelFolderError(
+            f"the weights of {folder.name} do not fit config.json: {shorten(wrong, at_most=2)}",
+            where=str(file),
+            cure="take config.json and weights from the same model",
+        )
+    module.load_state_dict(tensors)
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Write indented JSON with a final newline."""
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

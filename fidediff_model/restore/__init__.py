@@ -1,0 +1,1 @@
+"""Run a trained model over images, folders and videos."""

@@ -1,0 +1,341 @@
+"""A trained model at work: prepared once for a device, then images of any size in and out.
+
+`open_model` loads and prepares (LoRA fused, projections fused, cast, compiled); `ReadyModel.run`
+restores a batch and falls back to less memory by itself. `restore_any` takes what a program has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.model.codec import Codec, pad_to_multiple
+from fidediff_model.model.diffusion import LAST_TIMESTEP
+from fidediff_model.model.fast_layers import compile_regions
+from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.model.kernels import kernel_mosaic
+from fidediff_model.model.restored import ModelError
+from fidediff_model.restore.tiles import (
+    OVERLAP,
+    TilePlan,
+    plan_for,
+    pooled_in_bands,
+    restore_tensor,
+    smaller,
+)
+
+Control = Literal["none", "filter"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+log = logging.getLogger(__name__)
+
+
+class DeviceError(FideDiffError):
+    """A device that is not there, cannot do what is asked, or is out of memory."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to restore.
+
+    Attributes:
+        timestep: t in [0, 999]; None lets the model estimate one an image.
+        strength: share of the restoration in the output: 0 is the input, 1 the restoration.
+        latent_stride: 4 or 8; None takes what the model was trained with.
+        control: `none` leaves the kernel control out, `filter` insists on it; None takes what the
+            model has.
+        tile: side of a UNet tile in pixels, 0 for whole images, None by size.
+        overlap: pixels that tiles share.
+        dtype: of UNet, VAE and control; auto is bf16 on CUDA devices that have it, else fp32.
+        device: such as cuda, cuda:1, mps, cpu; None takes the best there is.
+        compile: compile the repeated blocks; pays after some hundred images of one size.
+    """
+
+    timestep: float | None = None
+    strength: float = 1.0
+    latent_stride: int | None = None
+    control: Control | None = None
+    tile: int | None = None
+    overlap: int = OVERLAP
+    dtype: Precision = "auto"
+    device: str | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.timestep is not None and not 0 <= self.timestep <= LAST_TIMESTEP:
+            raise ModelError(
+                f"the timestep {self.timestep:g} is out of range",
+                where="--timestep",
+                cure=f"give auto, or a number from 0 to {LAST_TIMESTEP:g}; n frames are (n-1) x 20",
+            )
+        if not 0 <= self.strength <= 1:
+            raise ModelError(
+                f"the strength {self.strength:g} is out of range",
+                where="--strength",
+                cure="give a number from 0 (the input) to 1 (the restoration)",
+            )
+        TilePlan(self.tile or None, self.overlap if self.tile else 0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A batch restored.
+
+    Attributes:
+        images: (B, 3, H, W) float32 on the CPU, near [-1, 1].
+        t_hat: (B,) float32 on the CPU.
+        notes: what was done differently for lack of memory, a sentence each.
+    """
+
+    images: Tensor
+    t_hat: Tensor
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model that is fused, cast and on its device; `run` may be called from several threads."""
+
+    model: FideDiff
+    settings: Settings
+    device: torch.device
+
+    def run(self, blur: Tensor, t: float | Tensor | None = None) -> Answer:
+        """Restore images (B, 3, H, W) in [-1, 1] of one size, from any device.
+
+        Args:
+            blur: the images.
+            t: overrides the settings' timestep, as for `FideDiff.forward`.
+
+        Raises:
+            DeviceError: out of memory even in the smallest tiles.
+        """
+        t = self.settings.timestep if t is None else t
+        size = (blur.shape[-2], blur.shape[-1])
+        plan: TilePlan | None = plan_for(
+            self.model,
+            size,
+            tile=self.settings.tile,
+            overlap=self.settings.overlap,
+            batch=blur.shape[0],
+        )
+        notes: list[str] = []
+        while plan is not None:
+            answer = self._attempt(blur, t, plan, notes)
+            if answer is not None:
+                return answer
+            if blur.shape[0] > 1:
+                return self._one_by_one(blur, t, notes)
+            plan = smaller(plan, size)
+            if plan is not None:
+                notes.append(_say_plan(plan))
+        raise DeviceError(
+            f"{size[1]} x {size[0]} pixels do not fit the memory of {self.device}",
+            cure="give --dtype bf16, --latent-stride 8, a smaller --tile, or --device cpu",
+        )
+
+    def _attempt(
+        self, blur: Tensor, t: float | Tensor | None, plan: TilePlan, notes: list[str]
+    ) -> Answer | None:
+        """One try; None when the memory did not suffice."""
+        try:
+            with torch.inference_mode():
+                if self.device.type == "cuda" and blur.device.type == "cpu":
+                    blur = blur.pin_memory()  # so that the copy does not wait
+                x = blur.to(self.device, torch.float32, non_blocking=True)
+                restored = restore_tensor(self.model, x, _move(t, self.device), plan=plan)
+                images = blend(x, restored.image, self.settings.strength)
+                return Answer(images.cpu(), restored.t_hat.cpu(), tuple(notes))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: the traceback would keep the failed try's tensors alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _one_by_one(self, blur: Tensor, t: float | Tensor | None, notes: list[str]) -> Answer:
+        notes.append("out of memory: images one at a time")
+        log.warning(notes[-1])
+        ts = [t] * len(blur) if not isinstance(t, Tensor) else list(t.expand(len(blur)))
+        answers = [self.run(blur[i : i + 1], ts[i]) for i in range(len(blur))]
+        return Answer(
+            torch.cat([a.images for a in answers]),
+            torch.cat([a.t_hat for a in answers]),
+            tuple(dict.fromkeys([*notes, *(note for a in answers for note in a.notes)])),
+        )
+
+    def kernel_picture(self, blur: Tensor) -> npt.NDArray[np.uint8]:
+        """A gray picture of the kernels that M sees in one image (1, 3, H, W).
+
+        Raises:
+            ModelError: the model has no kernel estimator.
+        """
+        estimator = self.model.kernel_estimator
+        if estimator is None:
+            raise ModelError(
+                "this model has no kernel_estimator, so there are no kernels to show",
+                where="--show-kernels",
+                cure="train it (fidediff train kernel), or leave the option out",
+            )
+        with torch.inference_mode():
+            # Means over 4 x 4 pixels: at full size they would be 1.33 GB at 1280 x 720.
+            padded = pad_to_multiple(blur.to(self.device, torch.float32), 64)
+            cells = pooled_in_bands(estimator, padded, 4)
+        return kernel_mosaic(cells)
+
+
+def _move(t: float | Tensor | None, device: torch.device) -> float | Tensor | None:
+    return t.to(device) if isinstance(t, Tensor) else t
+
+
+def _say_plan(plan: TilePlan) -> str:
+    tile = f"tiles of {plan.tile} pixels" if plan.tile else "the UNet whole"
+    note = f"out of memory: again with the VAE in strips of {plan.strip_rows} rows, {tile}"
+    log.warning(note)
+    return note
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    # oneDNN, the convolutions of CPUs, says of a failed allocation only that.
+    signs = ("can't allocate memory", "out of memory", "could not create a primitive")
+    return any(sign in text for sign in signs)
+
+
+def blend(blur: Tensor, restored: Tensor, strength: float) -> Tensor:
+    """blur + strength (restored - blur); the restoration itself at strength 1."""
+    return restored if strength == 1 else blur + strength * (restored - blur)
+
+
+def open_model(
+    folder: str | Path, settings: Settings, *, base_model: str | Path | None = None
+) -> ReadyModel:
+    """Load a model folder and make it ready.
+
+    Args:
+        folder: what a training stage or `FideDiff.save` wrote.
+        settings: how it will be used.
+        base_model: folder or hub id of the base weights; None takes the name it remembers.
+
+    Raises:
+        ModelFolderError: the folder is not a model.
+        DeviceError: the device is not there.
+        ModelError: the settings ask for a part that the model lacks.
+    """
+    device = choose_device(settings.device)
+    return make_ready(FideDiff.load(folder, base_model=base_model), settings, device=device)
+
+
+def make_ready(
+    model: FideDiff, settings: Settings, *, device: torch.device | None = None
+) -> ReadyModel:
+    """Prepare a loaded model in place; it can no longer be trained or saved."""
+    device = device or choose_device(settings.device)
+    _apply(model, settings)
+    prepare(model, choose_dtype(settings.dtype, device), device)
+    if settings.compile:
+        compile_regions(model.base.unet, model.codec.vae, model.control)
+    return ReadyModel(model, settings, device)
+
+
+def prepare(model: FideDiff, dtype: torch.dtype, device: torch.device) -> None:
+    """Fuse, cast and move a model; channels-last on CUDA only, where it is faster."""
+    with _quiet_casts():
+        model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda", device=device)
+
+
+def cast(module: nn.Module | None, dtype: torch.dtype) -> None:
+    """Cast a large part of a model, if it is there."""
+    if module is not None:
+        with _quiet_casts():
+            module.to(dtype=dtype)
+
+
+@contextmanager
+def _quiet_casts() -> Iterator[None]:
+    """diffusers 0.42 warns at each cast that an empty list of modules should stay float32."""
+    noisy = logging.getLogger("diffusers.models.modeling_utils")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        noisy.setLevel(level)
+
+
+def _apply(model: FideDiff, settings: Settings) -> None:
+    """Latent stride and control as the settings want them."""
+    if settings.latent_stride not in (None, model.codec.latent_stride):
+        model.codec = Codec(model.codec.vae, settings.latent_stride)
+    if settings.control == "none":
+        model.control = None
+    elif settings.control == "filter" and (
+        model.control is None or model.config.control.variant != "filter"
+    ):
+        has = "no control" if model.control is None else f"control {model.config.control.variant}"
+        raise ModelError(
+            f"this model has {has}, not the kernel filter",
+            where="--control filter",
+            cure="train it (fidediff train control), or leave --control out",
+        )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, checked; None takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: the name means nothing, or no such device is there.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"{name} names no device",
+            where="--device",
+            cure="give cuda, cuda:1, mps or cpu",
+            exit_code=ExitCode.WRONG_USE,
+        ) from error
+    count = {"cpu": 1, "mps": int(torch.backends.mps.is_available())}
+    count["cuda"] = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count.get(device.type, 0):
+        raise DeviceError(
+            f"the device {name} is not there",
+            where=f"--device; this torch ({torch.__version__}) sees {count['cuda']} CUDA devices",
+            cure="give --device cpu, or install a torch build for your GPU (fidediff doctor)",
+            exit_code=ExitCode.WRONG_USE,
+        )
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of that name; auto is bf16 where a CUDA device has it, else fp32.
+
+    A CPU takes bf16 on request only: without AMX it is slower there than fp32.
+    """
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

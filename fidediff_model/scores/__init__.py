@@ -1,0 +1,1 @@
+"""Losses and image-quality scores."""

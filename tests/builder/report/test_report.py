@@ -1,0 +1,471 @@
+"""The report's numbers and choices, held against plain Python over the same rows."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import small_dataset
+
+from trajectory_builder import manifest
+from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.images import png
+from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
+from trajectory_builder.report.agreement import agreement
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return small_dataset.make(tmp_path_factory.mktemp("set") / "set", size=(120, 200))
+
+
+@pytest.fixture(scope="module")
+def rows(folder) -> manifest.Manifest:
+    return manifest.read(folder)
+
+
+@pytest.fixture(scope="module")
+def numbers(folder, rows) -> collect.Numbers:
+    return collect.collect(rows, folder)
+
+
+def changed(folder: Path, split: str, **columns: object) -> None:
+    """Rewrite a split's manifest with other values in some columns, for every row."""
+    path = folder / split / manifest.FILE_NAME
+    table = pq.read_table(path)
+    listed = table.to_pylist()
+    for row in listed:
+        row |= {k: v(row) if callable(v) else v for k, v in columns.items()}
+    manifest.write(pa.Table.from_pylist(listed, manifest.SCHEMA), path, {"recipe": "small"})
+    (folder / "build.json").unlink(missing_ok=True)
+
+
+def test_pairs_per_split_n_and_t_are_those_of_a_plain_count(rows, numbers):
+    counted = Counter((r["n_frames"], r["timestep"], r["split"]) for r in rows.rows())
+    told = {
+        (level.n_frames, level.timestep, split): count
+        for level in numbers.levels
+        for split, count in level.per_split.items()
+    }
+    assert told == dict(counted)
+
+
+def test_origins_per_split_are_those_of_a_plain_count(rows, numbers):
+    counted = Counter((r["origin"], r["split"]) for r in rows.rows())
+    told = {(o, s): count for o, splits in numbers.origins.items() for s, count in splits.items()}
+    assert told == dict(counted)
+
+
+def test_clips_are_counted_once_each(rows, numbers):
+    counted = Counter((r["split"], r["clip"]) for r in rows.rows())
+    assert {(c.split, c.clip): c.pairs for c in numbers.clip_counts} == dict(counted)
+
+
+def test_bytes_of_a_split_are_those_on_disk(folder, numbers):
+    for split in numbers.splits:
+        on_disk = sum(p.stat().st_size for p in (folder / split.split).rglob("*.png"))
+        assert split.bytes == on_disk
+
+
+def test_points_on_disk_are_the_backward_lists(rows, numbers):
+    counted = Counter((r["n_frames"], len(r["backward_n_frames"])) for r in rows.rows())
+    told = {
+        (level.n_frames, points): count
+        for level in numbers.points.levels
+        for points, count in level.on_disk.items()
+    }
+    assert told == dict(counted)
+
+
+def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
+    wanted = {r["n_frames"]: len(range(1, r["n_frames"], 2)) for r in rows.rows()}
+    assert {p.n_frames: p.renderable for p in numbers.points.levels} == {
+        n: {points: 2 * 3} for n, points in wanted.items()
+    }
+
+
+def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
+    changed(folder, "train", center_index=3, first_index=-2)
+    found = points.points(manifest.read(folder / "train").table)
+    assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
+
+
+def test_rows_without_n_are_counted_as_unknown(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", n_frames=(11,))
+    unknown = {"n_frames": None, "timestep": None, "native_n_frames": None}
+    changed(folder, "train", **unknown, backward_n_frames=[], motion_px=None)
+    numbers = collect.collect(manifest.read(folder), folder)
+    assert (numbers.points.unknown, numbers.points.pairs) == (4, 2)
+
+
+def test_a_set_without_n_still_gives_a_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", n_frames=(11,), clips={"test": ("a",)})
+    unknown = {"n_frames": None, "timestep": None, "native_n_frames": None, "fps": None}
+    ranks = {"center_index": None, "first_index": None, "center_frame": None}
+    changed(folder, "test", **unknown, **ranks, backward_n_frames=[], motion_px=None)
+    assert "t unknown" in write_report(folder).read_text()
+
+
+def test_one_file_in_two_splits_is_a_leak(tmp_path):
+    folder = small_dataset.make(tmp_path / "set")
+    changed(folder, "train", sharp_sha256="a" * 64)
+    changed(folder, "test", sharp_sha256="a" * 64)
+    same = collect.same_sharp(manifest.read(folder).table)
+    assert [set(s.splits) for s in same] == [{"train", "test"}]
+    assert len(same[0].trajectories) == 6
+
+
+def test_a_small_set_shares_no_sharp_file(numbers):
+    assert numbers.same_sharp == ()
+
+
+def test_problems_are_grouped_by_reason_and_cure(tmp_path):
+    columns = ["reason", "what", "cure", "split", "clip", "sample_id", "file"]
+    listed = [("frame-crc", f"frame {i} is damaged", "copy again") for i in range(7)]
+    listed.append(("frame-missing", "one is gone", "copy again"))
+    table = [dict(zip(columns, [*row, "", "", "", ""], strict=True)) for row in listed]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "problems.parquet")
+    groups, error = collect.read_problems(tmp_path / "problems.parquet")
+    assert error == ""
+    assert [(g.reason, g.count, len(g.examples)) for g in groups] == [
+        ("frame-crc", 7, 5),
+        ("frame-missing", 1, 1),
+    ]
+
+
+def test_a_damaged_problems_file_is_told_and_not_raised(folder, tmp_path):
+    (tmp_path / "problems.parquet").write_bytes(b"PAR1 nothing PAR1")
+    groups, error = collect.read_problems(tmp_path / "problems.parquet")
+    assert groups is None
+    assert error.startswith("problems.parquet cannot be read")
+
+
+def test_one_trajectory_of_every_clip_is_chosen(rows):
+    chosen = choose.trajectories(rows.table)
+    assert [(c.split, c.clip) for c in chosen] == sorted(
+        {(r["split"], r["clip"]) for r in rows.rows()}, key=lambda c: (c[0] == "test", c[1])
+    )
+
+
+def test_the_choice_does_not_depend_on_the_order_of_rows(rows):
+    order = np.random.default_rng(1).permutation(rows.table.num_rows)
+    shuffled = rows.table.take(pa.array(order))
+    first = {c.trajectory_id for c in choose.trajectories(rows.table)}
+    assert {c.trajectory_id for c in choose.trajectories(shuffled)} == first
+
+
+def test_points_of_a_chosen_trajectory_ascend_in_n(rows):
+    for chosen in choose.trajectories(rows.table):
+        n = [rows.table["n_frames"][row].as_py() for row in chosen.rows]
+        assert n == sorted(n)
+
+
+def test_a_long_trajectory_is_thinned_but_keeps_its_ends(tmp_path):
+    levels = tuple(range(3, 33, 2))
+    folder = small_dataset.make(tmp_path / "set", clips={"train": ("a",)}, n_frames=levels)
+    table = manifest.read(folder).table
+    n = [table["n_frames"][row].as_py() for row in choose.trajectories(table)[0].rows]
+    assert (n[0], n[-1], len(n)) == (3, 31, choose.MAX_POINTS - 1)
+
+
+def test_the_sample_holds_neighbours_in_time(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=6, clips={"train": ("a", "b")})
+    table = manifest.read(folder).table
+    sample = choose.sharp_sample(table)
+    assert len({table["trajectory_id"][row].as_py() for row in sample}) == len(sample) == 12
+
+
+def test_an_odd_file_size_comes_into_the_sample(rows):
+    table = rows.table.slice(0, 0)
+    row = rows.table.slice(0, 1).to_pylist()[0]
+    many = []
+    for i in range(600):
+        name = f"clip/{i:06d}"
+        size = 100 if i == 321 else 900_000 + 997 * (i % 13)
+        many.append(
+            row
+            | {"trajectory_id": name, "sample_id": f"{name}/n07", "center_index": i, "clip": "c"}
+            | {"sharp_bytes": size, "width": 1280, "height": 720}
+        )
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    sample = choose.sharp_sample(table)
+    assert 321 in sample
+    assert len(sample) < 100
+
+
+def photograph() -> np.ndarray:
+    from skimage import data
+
+    return np.asarray(data.chelsea())
+
+
+def test_a_brightened_copy_is_a_near_duplicate():
+    image = photograph()
+    copy = np.clip(image.astype(int) + 9, 0, 255).astype(np.uint8)
+    found = looks.near_duplicates({1: looks.look_at(image), 2: looks.look_at(copy)})
+    assert [(near.first, near.second) for near in found] == [(1, 2)]
+
+
+def test_two_different_photographs_are_not_alike():
+    from skimage import data
+
+    seen = {1: looks.look_at(photograph()), 2: looks.look_at(np.asarray(data.astronaut()))}
+    assert looks.near_duplicates(seen) == []
+
+
+def test_black_frames_are_not_each_others_duplicates():
+    black = looks.look_at(np.zeros((90, 160, 3), np.uint8))
+    assert looks.near_duplicates({1: black, 2: black}) == []
+
+
+def test_hash_distance_is_the_count_of_differing_bits():
+    random = np.random.default_rng(3)
+    first = random.integers(0, 256, 32).astype(np.uint8)
+    second = first.copy()
+    second[[2, 9, 30]] ^= np.array([1, 3, 7], np.uint8)  # 1 + 2 + 3 bits
+    seen = {k: looks.Look(1, 1, h.tobytes()) for k, h in ((5, first), (8, second))}
+    assert looks.near_duplicates(seen) == [looks.Near(5, 8, 6)]
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+    from scipy import ndimage
+
+    grey = cv2.cvtColor(photograph(), cv2.COLOR_RGB2GRAY)
+    witness = ndimage.laplace(grey.astype(np.float64), mode="mirror").var()
+    assert looks.sharpness_of(grey) == pytest.approx(witness, rel=1e-6)
+
+
+def test_a_black_frame_among_photographs_is_an_outlier():
+    random = np.random.default_rng(0)
+    seen = {}
+    for key in range(20):
+        top, left = random.integers(0, 100, 2)
+        seen[key] = looks.look_at(np.ascontiguousarray(photograph()[top:, left:]))
+    seen[77] = looks.look_at(np.zeros((90, 160, 3), np.uint8))
+    assert {outlier.key for outlier in looks.outliers(seen)} == {77}
+
+
+def test_equal_images_have_no_outlier():
+    look = looks.look_at(photograph())
+    assert looks.outliers(dict.fromkeys(range(10), look)) == []
+
+
+def test_shown_blurs_get_less_sharp_with_n(rows):
+    for walk in pictures.gather(rows).walks:
+        sharpness = [point.sharpness for point in walk.points]
+        assert sharpness == sorted(sharpness, reverse=True)
+
+
+def test_the_enlarged_square_lies_where_the_blur_is():
+    sharp = np.full((240, 400, 3), 120, np.uint8)
+    blur = sharp.copy()
+    blur[150:170, 300:320] = 20
+    left, top, side = pictures._detail_box(sharp, blur)
+    assert left <= 300
+    assert top <= 150
+    assert left + side >= 320
+    assert top + side >= 170
+
+
+def decoded(uri: str) -> np.ndarray:
+    payload = np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8)
+    return cv2.imdecode(payload, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float64)
+
+
+def test_a_picture_decodes_to_the_photograph_that_went_in():
+    image = photograph()
+    assert np.abs(decoded(pictures.data_uri(image)) - image).mean() < 4
+
+
+def test_a_wide_picture_is_reduced_as_an_area_mean():
+    image = np.ascontiguousarray(photograph()[:296, :448])
+    witness = image.reshape(148, 2, 224, 2, 3).mean(axis=(1, 3))
+    assert np.abs(decoded(pictures.data_uri(image, width=224)) - witness).mean() < 4
+
+
+def test_each_point_was_measured_on_its_own_file(folder, rows):
+    for walk in pictures.gather(rows).walks:
+        for point in walk.points:
+            pixels = png.read_frame(folder / point.file).pixels
+            assert point.sharpness == looks.sharpness(pixels)
+
+
+def test_an_unreadable_image_costs_its_picture_only(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=1)
+    blur = next(folder.glob("train/blur/*/*_n09.png"))
+    blur.write_bytes(blur.read_bytes()[:-40])
+    text = write_report(folder).read_text()
+    assert "Images that could not be read" in text
+    assert blur.name in text
+
+
+def test_a_missing_sharp_file_is_named_on_the_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=1)
+    sharp = next(folder.glob("train/sharp/*/*.png"))
+    sharp.unlink()
+    assert "could not be read" in write_report(folder).read_text()
+
+
+def test_the_same_data_set_gives_the_same_page(folder, tmp_path):
+    first = write_report(folder, tmp_path / "a.html").read_bytes()
+    assert write_report(folder, tmp_path / "b.html").read_bytes() == first
+
+
+def test_the_page_names_nothing_outside_itself(folder, tmp_path):
+    text = write_report(folder, tmp_path / "a.html").read_text()
+    for word in ("http:", "https:", "src=//", "@import", "url(http"):
+        assert word not in text
+
+
+def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
+    row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
+    many = [
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        for i in range(3000)
+    ]
+    (tmp_path / "train").mkdir()
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
+    text = write_report(tmp_path).read_text()
+    assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
+    assert len(text) < 500_000
+
+
+def test_an_earlier_report_is_replaced(folder, tmp_path):
+    out = write_report(folder, tmp_path / "a.html")
+    assert write_report(folder, out) == out
+
+
+def test_a_foreign_file_is_never_replaced(folder, tmp_path):
+    out = tmp_path / "thesis.html"
+    out.write_text("<p>years of work</p>")
+    with pytest.raises(TrajbuildError, match="is not a report") as caught:
+        write_report(folder, out)
+    assert out.read_text() == "<p>years of work</p>"
+    assert caught.value.cure
+    assert caught.value.exit_code == 2
+
+
+def test_a_folder_that_is_not_there_is_named(folder, tmp_path):
+    with pytest.raises(TrajbuildError, match="does not exist"):
+        write_report(folder, tmp_path / "nowhere" / "a.html")
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(TrajbuildError, match="no manifest"):
+        write_report(tmp_path)
+
+
+def test_a_split_alone_gets_its_report(folder, tmp_path):
+    text = write_report(folder / "test", tmp_path / "a.html").read_text()
+    assert "6 pairs of blur and sharp" in text
+
+
+def test_links_out_of_the_set_are_followed_only_when_allowed(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=1, clips={"train": ("a",)})
+    for path in list(folder.rglob("*.png")):
+        target = tmp_path / "elsewhere" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+        path.symlink_to(target)
+    refused = write_report(folder).read_text()
+    allowed = write_report(folder, allow_links=True).read_text()
+    assert "No trajectory of this data set could be shown" in refused
+    assert "No trajectory of this data set could be shown" not in allowed
+
+
+def test_pictures_beyond_the_room_of_the_page_are_left_out(rows, monkeypatch):
+    monkeypatch.setattr(pictures, "PICTURE_BYTES", 1)
+    gallery = pictures.gather(rows)
+    assert (len(gallery.walks), gallery.left_out) == (1, 2)
+
+
+ALIGNMENT = {
+    "level": "full",
+    "corrected": {"clip-b": -2},
+    "clips": [
+        {
+            "split": "train", "clip": name, "sharp_checked": 10, "sharp_found": found,
+            "offsets": [0], "blurs_equal": 7, "blurs_absent": 1, "blurs_differing": 2,
+            "distrusted": distrusted,
+        }
+        for name, found, distrusted in (("clip-a", 10, {}), ("clip-b", 9, {"clip-b/07": "moved"}))
+    ],
+}  # fmt: skip
+
+
+def test_the_alignment_of_all_clips_is_summed():
+    told = agreement({"alignment": ALIGNMENT})
+    sums = (told.checked, told.found, told.equal, told.absent, told.differing)
+    assert sums == (20, 19, 14, 2, 4)
+
+
+def test_pairs_that_the_pixels_contradict_are_named_on_the_page(tmp_path):
+    folder = small_dataset.make(tmp_path / "set")
+    record = json.loads((folder / "build.json").read_text())
+    (folder / "build.json").write_text(json.dumps(record | {"alignment": ALIGNMENT}))
+    text = write_report(folder).read_text()
+    assert '<span class="name">clip-b/07</span>: moved' in text
+    assert "lies -2 frames from where its name says" in text
+
+
+@pytest.mark.parametrize("odd", [None, [], {"clips": 3}, {"clips": [{}]}, "text", {"level": 1}])
+def test_an_alignment_of_another_form_is_not_summed(odd):
+    assert agreement({"alignment": odd}) is None
+
+
+def test_a_json_value_is_cut_where_it_is_too_deep():
+    value: object = "bottom"
+    for _ in range(50):
+        value = {"down": value}
+    tree, depth = page.tree(value), 0
+    while tree.branches:
+        tree, depth = tree.branches[0][1], depth + 1
+    assert depth == page.MAX_DEPTH
+
+
+def test_a_list_of_flat_objects_becomes_a_table():
+    tree = page.tree([{"clip": "a", "shift": 1}, {"clip": "b", "matched": True}])
+    assert tree.header == ("clip", "shift", "matched")
+    assert tree.rows == (("a", "1", ""), ("b", "", "yes"))
+
+
+def run(*args: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "trajectory_builder", "report", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_prints_the_path_and_nothing_else(folder, tmp_path):
+    said = run(str(folder), "--out", str(tmp_path / "r.html"))
+    assert (said.returncode, said.stdout) == (0, f"{tmp_path / 'r.html'}\n")
+
+
+def test_json_tells_path_and_bytes(folder, tmp_path):
+    said = json.loads(run(str(folder), "--out", str(tmp_path / "r.html"), "--json").stdout)
+    assert said == {
+        "path": str(tmp_path / "r.html"),
+        "bytes": (tmp_path / "r.html").stat().st_size,
+    }
+
+
+def test_the_command_refuses_a_foreign_file_with_wrong_use(folder, tmp_path):
+    (tmp_path / "r.html").write_text("mine")
+    said = run(str(folder), "--out", str(tmp_path / "r.html"))
+    assert said.returncode == 2
+    assert "cure:" in said.stderr
+
+
+def test_a_manifest_in_place_of_its_folder_is_told_with_the_command_that_works(folder):
+    said = run(str(folder / "train" / "metadata.parquet"))
+    assert said.returncode == 2
+    assert f"trajbuild report {folder / 'train'}" in said.stderr

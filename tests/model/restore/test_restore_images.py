@@ -1,0 +1,142 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+from small_model import scene
+
+from fidediff_model.data.image_files import ImageError
+from fidediff_model.restore.files import Picture, encode_picture, read_picture
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def saved(image: Image.Image, file_format: str, **options) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, file_format, **options)
+    return sink.getvalue()
+
+
+def deep(height: int = 20, width: int = 30, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 65536, (height, width, channels), dtype=np.uint16)
+
+
+KINDS = [("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1")]
+KINDS += [("TIFF", mode) for mode in ("RGB", "RGBA", "L", "LA", "1")]
+KINDS += [("WEBP", "RGB"), ("WEBP", "RGBA")]
+
+
+@pytest.mark.parametrize(("file_format", "mode"), KINDS)
+def test_lossless_files_come_back_pixel_by_pixel(file_format, mode):
+    original = Image.fromarray(scene(20, 30)).convert(mode)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    picture = read_picture(saved(original, file_format, **options), name="a")
+    again = Image.open(io.BytesIO(encode_picture(picture)))
+    assert again.format == file_format
+    assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(original.convert("RGBA")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_orientation_is_applied_once(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera"
+    content = saved(Image.fromarray(scene(20, 30)), "PNG", exif=exif)
+    # The independent witness: OpenCV turns the picture as EXIF says.
+    upright = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    picture = read_picture(content, name="a")
+    assert np.array_equal(picture.pixels, upright)
+    again = Image.open(io.BytesIO(encode_picture(picture)))
+    assert again.getexif()[0x0112] == 1
+    assert again.getexif()[0x010F] == "a camera"
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_the_icc_profile_is_kept(file_format):
+    content = saved(Image.fromarray(scene(20, 30)), file_format, icc_profile=SRGB)
+    again = encode_picture(read_picture(content, name="a"))
+    assert Image.open(io.BytesIO(again)).info["icc_profile"] == SRGB
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bits_stay_sixteen_bits(file_format, channels):
+    values = deep(channels=channels)
+    if file_format == "PNG":
+        order = [2, 1, 0, 3][:channels] if channels == 4 else [2, 1, 0]
+        content = cv2.imencode(".png", np.ascontiguousarray(values[:, :, order]))[1].tobytes()
+    else:
+        sink = io.BytesIO()
+        extra = ["unassalpha"] if channels == 4 else None
+        tifffile.imwrite(sink, values, photometric="rgb", extrasamples=extra)
+        content = sink.getvalue()
+    picture = read_picture(content, name="a")
+    again = read_picture(encode_picture(picture), name="b")
+    assert np.array_equal(again.pixels, values[:, :, :3])
+    assert again.alpha is None if channels == 3 else np.array_equal(again.alpha, values[:, :, 3])
+
+
+def test_a_sixteen_bit_png_keeps_its_profile():
+    picture = Picture(deep(), "PNG", icc=SRGB)
+    assert Image.open(io.BytesIO(encode_picture(picture))).info["icc_profile"] == SRGB
+
+
+def test_a_turned_sixteen_bit_tiff_comes_upright():
+    values = deep()
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, values, photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    picture = read_picture(sink.getvalue(), name="a")
+    assert np.array_equal(picture.pixels, np.rot90(values, 3))
+
+
+def test_a_picture_survives_the_way_through_the_model_type():
+    for values in (scene(20, 30), deep()):
+        picture = Picture(values, "PNG")
+        assert np.array_equal(picture.with_image(picture.to_tensor()).pixels, values)
+
+
+def test_cmyk_becomes_colour_and_says_so():
+    content = saved(Image.fromarray(scene(20, 30)).convert("CMYK"), "JPEG")
+    picture = read_picture(content, name="a")
+    assert picture.notes == ("CMYK became sRGB",)
+    assert Image.open(io.BytesIO(encode_picture(picture))).mode == "RGB"
+
+
+GOOD_PNG = saved(Image.fromarray(scene(20, 30)), "PNG")
+TWO = [Image.fromarray(scene(20, 30, seed)) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "empty"),
+        (b"hello", "no image"),
+        (GOOD_PNG[:-40], "damaged"),
+        (saved(TWO[0], "JPEG")[:300], "damaged"),
+        (saved(TWO[0], "GIF", save_all=True, append_images=TWO[1:]), "2 pictures"),
+        (saved(TWO[0], "WEBP", save_all=True, append_images=TWO[1:]), "2 pictures"),
+        (saved(TWO[0], "TIFF", save_all=True, append_images=TWO[1:]), "2 pictures"),
+        (saved(TWO[0], "GIF"), "GIF"),
+        (saved(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floats"),
+    ],
+    ids=["empty", "text", "cut png", "cut jpeg", "gif", "webp", "pages", "still gif", "floats"],
+)
+def test_a_file_that_is_no_still_image_is_named_and_refused(content, told):
+    with pytest.raises(ImageError, match=told) as raised:
+        read_picture(content, name="the name")
+    assert raised.value.where == "the name"
+    assert raised.value.cure
+
+
+def test_any_damaged_byte_gives_a_picture_or_a_named_error():
+    content = saved(Image.fromarray(scene(20, 30)), "TIFF", compression="tiff_lzw")
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        broken = bytearray(content)
+        broken[int(generator.integers(len(broken)))] ^= int(generator.integers(1, 256))
+        try:
+            read_picture(bytes(broken), name="a")
+        except ImageError:
+            continue

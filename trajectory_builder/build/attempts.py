@@ -1,0 +1,234 @@
+"""One attempt at a shard, and what follows when the process that made it dies.
+
+A worker notes on disk that it has begun a shard and removes the note when the shard has ended. A
+note that outlives its worker names the shard that the worker died over, on every backend and
+whatever the scheduler does next: nobody tries that shard again beside others. The builder then
+gives it a fresh process of its own; if that dies too, its pairs become problems.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.build.shard import Made, Shard, make
+from trajectory_builder.disk.store import OutputFolder, write_atomic
+from trajectory_builder.trajectory import Problem
+from trajectory_builder.version import __version__
+
+_CHILD = """
+import sys
+from trajectory_builder.build.lifeline import die_with_parent
+die_with_parent(int(sys.argv[1]))
+from trajectory_builder.build.attempts import child
+child()
+"""
+
+
+class AttemptError(TrajbuildError):
+    """A worker that cannot do its work where it is."""
+
+
+def begin_run(folder: OutputFolder, shards: Iterable[Shard]) -> str:
+    """Start a run of a builder: a token by which its workers know the folder and their notes.
+
+    Markers that `shards` still have are taken away (they tell of problems that may have been
+    mended), so that a marker which is met later is of this run.
+    """
+    for shard in shards:
+        folder.marker_path(shard.name).unlink(missing_ok=True)
+    token = f"{secrets.token_hex(8)} {__version__}"
+    write_atomic(folder.state / "run", token.encode(), sync=False)
+    return token
+
+
+def end_run(folder: OutputFolder) -> None:
+    """Remove the token and the notes: all shards have ended."""
+    shutil.rmtree(folder.state / "begun", ignore_errors=True)
+    (folder.state / "run").unlink(missing_ok=True)
+
+
+def attempt(shard: Shard, token: str) -> Made | TrajbuildError:
+    """Make a shard in this worker, unless one died over it in this run.
+
+    Returns:
+        What was made; with `died` where it was left alone. An error that the user can act on
+        comes back as a value, since Dask and Ray wrap what is raised in types of their own.
+    """
+    folder = OutputFolder(Path(shard.out))
+    note = folder.begun_path(shard.name)
+    try:
+        _refuse_other_place(folder, shard, token)
+        if is_begun(shard, token):
+            return Made(shard.name, 0, 0, died=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(token)
+        made = make(shard)
+    except MemoryError:
+        return Made(shard.name, 0, 0, died=True)
+    except TrajbuildError as error:
+        note.unlink(missing_ok=True)
+        return error
+    except OSError as error:
+        return AttemptError(
+            f"cannot write to the output: {error.strerror or error}",
+            where=f"{error.filename or shard.out} on {socket.gethostname()}",
+            cure="mend it and run the same command again to resume",
+        )
+    note.unlink(missing_ok=True)
+    return made
+
+
+def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
+    """A worker on another machine must see the same folders and run the same version.
+
+    Raises:
+        AttemptError: it does not; without this a missing mount would look like missing frames.
+    """
+    host = socket.gethostname()
+    try:
+        seen = (folder.state / "run").read_text()
+    except OSError:
+        seen = ""
+    if seen != token:
+        raise AttemptError(
+            "a worker does not see the output folder of this build",
+            where=f"{shard.out} on {host}",
+            cure="put --out on storage that all workers mount under the same path",
+        )
+    if token.split()[-1] != __version__:
+        raise AttemptError(
+            f"a worker runs fidediff {__version__}, the builder {token.split()[-1]}",
+            where=host,
+            cure="install the same version everywhere",
+        )
+    for root in shard.roots.values():
+        if not os.path.exists(root):
+            raise AttemptError(
+                "a worker does not see the source",
+                where=f"{root} on {host}",
+                cure="put the source on storage that all workers mount under the same path",
+            )
+
+
+def is_begun(shard: Shard, token: str | None = None) -> bool:
+    """Whether a worker's note on this shard is there: of the run `token`, or of any if None."""
+    try:
+        noted = OutputFolder(Path(shard.out)).begun_path(shard.name).read_text()
+    except OSError:
+        return False
+    return token is None or noted.rstrip(".") == token  # a dot for each pair written so far
+
+
+def told(shard: Shard) -> Made | None:
+    """What a shard's marker tells, where the shard has ended although nobody has reported it."""
+    marker = OutputFolder(Path(shard.out)).read_marker(shard.name)
+    if marker is None or marker["digest"] != shard.digest or is_begun(shard):
+        return None
+    return Made(shard.name, len(marker["pairs"]), len(marker["problems"]))
+
+
+def alone(shard: Shard) -> Made:
+    """Make a shard in a fresh process of its own; its pairs become problems if that dies too.
+
+    Raises:
+        TrajbuildError: what `make` raises.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(os.getpid())],
+        input=pickle.dumps(shard),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    folder = OutputFolder(Path(shard.out))
+    if result.returncode == 0:
+        folder.begun_path(shard.name).unlink(missing_ok=True)
+        made: Made | TrajbuildError = pickle.loads(result.stdout)
+        if isinstance(made, TrajbuildError):
+            raise made
+        if not made.died:
+            return made
+    return _give_up(folder, shard, _how_it_ended(result.returncode))
+
+
+def child() -> None:
+    """Entry of the process that `alone` starts: a shard comes in, what was made goes out."""
+    shard: Shard = pickle.load(sys.stdin.buffer)
+    made: Made | TrajbuildError
+    try:
+        made = make(shard)
+    except MemoryError:
+        made = Made(shard.name, 0, 0, died=True)
+    except TrajbuildError as error:
+        made = error
+    sys.stdout.buffer.write(pickle.dumps(made))
+
+
+def _how_it_ended(code: int) -> str:
+    if code == 0:
+        return "had too little memory"
+    if code > 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
+    """Write a marker that tells of every pair of the shard why it is not there."""
+    problems = [
+        Problem(
+            reason="worker-died",
+            what=f"{row['sample_id']} is left out: the worker that made its shard died, and so"
+            f" did a fresh one, which {how}",
+            cure="often memory ran out: run the same command again with fewer --jobs",
+            split=row["split"],
+            clip=row["clip"],
+            sample_id=row["sample_id"],
+            file=row["frame_names"][0] if row["frame_names"] else row["blur_source"],
+        )
+        for row in shard.rows
+    ]
+    marker = {
+        "shard": shard.name,
+        "digest": shard.digest,
+        "pairs": [],
+        "problems": [asdict(problem) for problem in problems],
+        "frames": {},
+    }
+    folder.write_marker(shard.name, marker)
+    with suppress(OSError):
+        folder.begun_path(shard.name).unlink()
+    return Made(shard.name, 0, len(problems))
+
+
+def pairs_under_way(folder: OutputFolder) -> int:
+    """How many pairs are written of shards that have not ended; they may yet be made again."""
+    # os.walk, unlike rglob, passes over a folder that is removed meanwhile.
+    walk = os.walk(folder.state / "begun")
+    return sum(_dots(Path(where, name)) for where, _, names in walk for name in names)
+
+
+def _dots(note: Path) -> int:
+    try:
+        noted = note.read_text()
+    except OSError:  # its shard has just ended
+        return 0
+    return len(noted) - len(noted.rstrip("."))
+
+
+def left_begun(shards: Iterable[Shard]) -> list[Shard]:
+    """Shards with a note of an earlier run: their builder died while it made them."""
+    return [shard for shard in shards if is_begun(shard)]

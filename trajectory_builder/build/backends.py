@@ -1,0 +1,387 @@
+"""Where shards run. Results lie on disk; only a few counts come back.
+
+`loky` (processes) and `threading` go through joblib. `dask` and `ray` go through their own futures
+and tasks, since joblib's wrappers hang or lose every result when a task kills its worker. On each
+of them a shard that kills its worker is tried once more in a process of its own and then becomes
+rows of problems.parquet; see `attempts`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from trajectory_builder.build import attempts
+from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.build.lifeline import die_with_parent, interrupts_held
+from trajectory_builder.build.shard import Made, Shard
+from trajectory_builder.disk.store import OutputFolder
+
+BackendName = Literal["loky", "threading", "dask", "ray"]
+BACKENDS: tuple[BackendName, ...] = ("loky", "threading", "dask", "ray")
+FRUITLESS_ROUNDS = 3
+"""Ours: so often workers may all die without a shard having ended before a build gives up."""
+POLL_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+"""Ours: how long a build waits for a cluster that has lost all its workers."""
+FEEDER_SECONDS = 1.0
+"""Ours: as long as that a thread is waited for that ends at once unless something is amiss."""
+AHEAD = 2
+"""Shards handed out for each worker, so that none waits for the builder."""
+_PACKAGES = {"dask": "distributed", "ray": "ray"}
+_RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
+
+Result = Made | TrajbuildError
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class BackendError(TrajbuildError):
+    """Workers that cannot be had, or do not stay."""
+
+
+class _WorkersLostError(Exception):
+    """All tasks of a backend were lost with a worker; what they finished lies on disk."""
+
+
+def run(
+    shards: Sequence[Shard], *, backend: str = "loky", jobs: int = 1, address: str | None = None
+) -> Generator[Made, None, None]:
+    """Make each shard and yield what is told of it, in the order in which they end.
+
+    Args:
+        shards: of one output folder, whose lock the caller holds.
+        backend: one of `BACKENDS`.
+        jobs: workers to start; a cluster at `address` has its own.
+        address: of a Dask scheduler or a Ray head; without it one is started on this machine.
+
+    Raises:
+        TrajbuildError: what `shard.make` raises.
+        BackendError: a missing package, no answer at `address`, workers that die idle.
+    """
+    if not shards:
+        return
+    folder = OutputFolder(Path(shards[0].out))
+    waiting = {shard.name: shard for shard in shards}
+    if backend != "loky" or _is_serial(backend, jobs, shards):
+        end_workers()  # those of the pixel check have no more to do
+    if backend == "threading" or _is_serial(backend, jobs, shards):
+        # Here a death is the builder's own: the shards that it was making when it last died are
+        # tried in a process of their own, or one that always kills would end every run.
+        for shard in attempts.left_begun(shards):
+            yield attempts.alone(waiting.pop(shard.name))
+    token = attempts.begin_run(folder, waiting.values())
+    fruitless = 0
+    while waiting:
+        before = len(waiting)
+        yield from _round(waiting, backend, jobs, token, address)
+        fruitless = fruitless + 1 if len(waiting) == before else 0
+        if fruitless == FRUITLESS_ROUNDS:
+            raise BackendError(
+                f"{backend} workers died {fruitless} times before they could begin",
+                where=f"{len(waiting):,} shards are left; finished ones stay",
+                cure="often memory ran out: run the same command again with fewer --jobs",
+            )
+    attempts.end_run(folder)
+
+
+def _round(
+    waiting: dict[str, Shard], backend: str, jobs: int, token: str, address: str | None
+) -> Generator[Made, None, None]:
+    """Run what is `waiting`, removing what has ended; what no worker could begin stays in it."""
+    suspects: list[Shard] = []
+    try:
+        with closing(_results(list(waiting.values()), backend, jobs, token, address)) as results:
+            for result in results:
+                if isinstance(result, TrajbuildError):
+                    raise result
+                shard = waiting.pop(result.name)
+                if result.died:
+                    suspects.append(shard)
+                else:
+                    yield result
+    except _WorkersLostError:
+        for shard in list(waiting.values()):
+            made = attempts.told(shard)
+            if made is not None:
+                del waiting[shard.name]
+                yield made
+            elif attempts.is_begun(shard, token):
+                suspects.append(waiting.pop(shard.name))
+    for shard in suspects:
+        yield attempts.alone(shard)
+
+
+def each(
+    function: Callable[[T], R], items: Sequence[T], *, jobs: int, keep_workers: bool = False
+) -> Generator[R, None, None]:
+    """`function` of each item on `jobs` processes, as they end; for work that writes nothing.
+
+    With `keep_workers` they are left running, for more work that follows.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    if jobs == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    with parallel_config(backend="loky", n_jobs=jobs, initializer=_tie(os.getpid())):
+        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        with interrupts_held():
+            results = tasks(delayed(function)(item) for item in items)
+        with closing(results):
+            yield from results
+    if not keep_workers:
+        end_workers()
+
+
+def end_workers() -> None:
+    """End loky's workers at once, if there are any; they must be idle.
+
+    They would stay for minutes with their memory. They are not asked to end: one that was killed
+    while it waited for work holds the lock by which the others would hear of it, and then they, and
+    the builder with them, would wait for ever.
+    """
+    if _tie.cache_info().currsize:  # else none were started, and this would make a pool
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        _tie.cache_clear()
+        # The thread that fed them ends a little later and gives their semaphores back: a program
+        # that ends in between would have them reported as leaked.
+        for thread in threading.enumerate():
+            if thread.name == "QueueFeederThread":
+                thread.join(FEEDER_SECONDS)
+
+
+@cache
+def _tie(parent: int) -> Callable[[], None]:
+    """What workers begin with: always the same object, or joblib would start new ones each time."""
+    return partial(die_with_parent, parent)
+
+
+def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
+    return backend == "loky" and (jobs == 1 or len(shards) == 1)
+
+
+def _results(
+    shards: Sequence[Shard], backend: str, jobs: int, token: str, address: str | None
+) -> Generator[Result, None, None]:
+    if backend == "dask":
+        return _dask(shards, jobs, token, address)
+    if backend == "ray":
+        return _ray(shards, jobs, token, address)
+    if _is_serial(backend, jobs, shards):
+        return (attempts.attempt(shard, token) for shard in shards)
+    return _joblib(shards, backend, jobs, token)
+
+
+def _joblib(
+    shards: Sequence[Shard], backend: str, jobs: int, token: str
+) -> Generator[Result, None, None]:
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    options = {"initializer": _tie(os.getpid())} if backend == "loky" else {}
+    with parallel_config(backend=backend, n_jobs=jobs, **options):
+        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        try:
+            with interrupts_held():
+                results = tasks(delayed(attempts.attempt)(shard, token) for shard in shards)
+            with closing(results):
+                yield from results
+        except BrokenProcessPool as error:
+            raise _WorkersLostError from error
+    if backend == "loky":
+        end_workers()
+
+
+def _dask(
+    shards: Sequence[Shard], jobs: int, token: str, address: str | None
+) -> Generator[Result, None, None]:
+    distributed = _need("dask")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        if address is None:
+            cluster = distributed.LocalCluster(
+                n_workers=jobs, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
+                silence_logs=logging.CRITICAL,
+            )  # fmt: skip
+            stack.enter_context(cluster)
+        try:
+            client = stack.enter_context(distributed.Client(address or cluster, timeout=10))
+        except (OSError, ValueError) as error:
+            start = "dask scheduler"
+            raise _no_answer("Dask scheduler", address, start, "--dask-scheduler") from error
+        yield from _dask_futures(distributed, client, shards, token)
+
+
+def _dask_futures(
+    distributed: Any, client: Any, shards: Sequence[Shard], token: str
+) -> Generator[Result, None, None]:
+    """Keep some shards for each worker in flight; a death costs only the shard that met it."""
+    rest = iter(shards)
+    flying: dict[Any, Shard] = {}
+    silent = 0.0
+    while True:
+        workers = client.scheduler_info(-1)["workers"].values()
+        threads = sum(worker["nthreads"] for worker in workers)
+        for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
+            future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
+            flying[future] = shard
+        if not flying:
+            return
+        try:
+            done = distributed.wait(
+                list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            done = set()
+        silent = 0.0 if done or threads else silent + POLL_SECONDS
+        if silent >= PATIENCE_SECONDS:
+            raise _none_left("Dask", "start some with `dask worker ADDRESS`")
+        for future in done:
+            shard = flying.pop(future)
+            try:
+                yield future.result()
+            except distributed.KilledWorker:
+                yield Made(shard.name, 0, 0, died=True)
+            except (distributed.CancelledError, OSError) as error:  # the scheduler went away
+                raise _WorkersLostError from error
+
+
+def _ray(
+    shards: Sequence[Shard], jobs: int, token: str, address: str | None
+) -> Generator[Result, None, None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _need("ray")
+    started = not ray.is_initialized()
+    try:
+        if started:
+            with _own_signals():
+                _start_ray(ray, jobs, address)
+        yield from _ray_tasks(ray, shards, token)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        ray.init(
+            address="local", num_cpus=jobs, include_dashboard=False, _node_ip_address="127.0.0.1",
+            object_store_memory=_RAY_MEMORY, **quiet,
+        )  # fmt: skip
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_answer("Ray head", address, "ray start --head", "--ray-address") from error
+
+
+def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Result, None, None]:
+    # The second of these tries finds the note of the first and leaves the shard alone.
+    task = ray.remote(max_retries=2, num_cpus=1)(attempts.attempt)
+    rest = iter(shards)
+    flying: dict[Any, Shard] = {}
+    silent = 0.0
+    while True:
+        workers = int(ray.cluster_resources().get("CPU", 0))
+        for shard in islice(rest, max(0, AHEAD * max(1, workers) - len(flying))):
+            flying[task.remote(shard, token)] = shard
+        if not flying:
+            return
+        done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
+        silent = 0.0 if done or workers else silent + POLL_SECONDS
+        if silent >= PATIENCE_SECONDS:
+            raise _none_left("Ray", "start a node with `ray start --address ADDRESS`")
+        for reference in done:
+            shard = flying.pop(reference)
+            try:
+                yield ray.get(reference)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
+                    ray.exceptions.OutOfMemoryError):  # fmt: skip
+                yield Made(shard.name, 0, 0, died=True)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise _WorkersLostError from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of SIGTERM and SIGINT: `ray.init` sets its own, which exits with 15."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def refuse_absent(backend: str) -> None:
+    """Refuse a backend whose package is not there; imports nothing.
+
+    Raises:
+        BackendError: the cure is the command that installs it.
+    """
+    module = _PACKAGES.get(backend)
+    if module and find_spec(module) is None:
+        raise _not_installed(backend, f"--backend {backend}")
+
+
+def _need(backend: str) -> Any:
+    """Import a backend's package.
+
+    Raises:
+        BackendError: it is not installed; the cure is the command that installs it.
+    """
+    try:
+        return import_module(_PACKAGES[backend])
+    except ImportError as error:
+        raise _not_installed(backend, str(error)) from error
+
+
+def _not_installed(backend: str, where: str) -> BackendError:
+    return BackendError(
+        f"--backend {backend} needs the package {_PACKAGES[backend]}, which is not installed",
+        where=where,
+        cure=f'pip install "fidediff[{backend}]"',
+        exit_code=ExitCode.WRONG_USE,
+    )
+
+
+def _no_answer(what: str, address: str | None, command: str, option: str) -> BackendError:
+    return BackendError(
+        f"no {what} answers at {address}",
+        where=f"{option} {address}",
+        cure=f"start one with `{command}`, or leave {option} out to use this machine alone",
+    )
+
+
+def _none_left(name: str, start: str) -> BackendError:
+    return BackendError(
+        f"no {name} worker is left",
+        where=f"none came within {PATIENCE_SECONDS:.0f} s; finished shards stay",
+        cure=f"{start} and run the same command again to resume",
+    )
+
+
+def default_jobs() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,151 @@
+"""Whose is the output folder? Of one config and one source; another build is refused.
+
+A source may grow under a build. It may not change: what was made would no longer be of one recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trajectory_builder.build import record
+from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.disk.store import OutputFolder, StoreError
+
+_INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
+
+
+def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
+    """Make the folder this plan's, or find that it is; return the plan's digest.
+
+    Raises:
+        StoreError: it belongs to another config or source (exit 5).
+    """
+    stored = refuse_other_config(folder, plan, link, settled=True)
+    digest = record.table_sha256(plan.table, plan.config_sha256 + link)
+    known = stored.get("plan_sha256") == digest
+    if not known:
+        _refuse_other_source(folder, plan.table)
+    if plan.alignment is not None:
+        record.write_alignment(folder, plan.alignment)
+    if not known or folder.read_sealed(CONFIG) is None:
+        config = plan.config | {"link": link}
+        record.write_plan(folder, plan.table, {"config": config, "plan_sha256": digest})
+    return digest
+
+
+def refuse_other_config(
+    folder: OutputFolder, plan: Plan, link: str, *, settled: bool
+) -> dict[str, Any]:
+    """What the folder was claimed with, empty where it was not.
+
+    Raises:
+        StoreError: it was claimed with another config. Of a plan that is not settled, the offsets
+            are not compared: pixels have yet to tell them.
+    """
+    stored = _claimed_config(folder) or {}
+    wanted, config = plan.config | {"link": link}, stored.get("config")
+    if config is None:
+        return stored
+    if not settled and "offsets" in config:
+        wanted["offsets"] = config["offsets"]
+    if config != wanted:
+        differing = sorted(_differing(config, wanted))
+        recipe = config.get("recipe", {}).get("name", "?")
+        raise _other_config(folder.root, differing, recipe)
+    return stored
+
+
+def _claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
+    """What the folder says of the build that it belongs to: `config`, `plan_sha256`.
+
+    Returns:
+        None for a folder that belongs to nobody yet.
+
+    Raises:
+        StoreError: the file that says it is damaged, and no sound build.json stands in for it.
+    """
+    stored = folder.read_sealed(CONFIG) or record.read_build(folder.root)
+    if stored is None and (folder.root / CONFIG).exists():
+        raise StoreError(
+            "the note of which config this folder belongs to is damaged",
+            where=f"{folder.root}/{CONFIG}",
+            cure="delete that file and run the same command again: shards that were made with this"
+            " command's config are kept, others are made again",
+        )
+    return stored
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each setting that differs, with its old and its new value."""
+    for key in old.keys() | new.keys():
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differing(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"{prefix}{key}: {_setting(one)} -> {_setting(other)}"
+
+
+def _setting(value: Any) -> str:
+    if value in (None, ""):
+        return "not given"
+    return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
+    """The error for a folder that holds a build of another config.
+
+    Args:
+        out: the folder.
+        differing: each option that differs, with its value there and the one asked for.
+        recipe: that of the build in it; `own` is the name of one made from options.
+    """
+    same = (
+        "the options that it was made with"
+        if recipe == "own"
+        else f"--recipe {recipe} and the same options"
+    )
+    return StoreError(
+        f"{out} holds a build of another config",
+        where=f"{out}/build.json, differing keys: {', '.join(differing)}",
+        cure=f"choose another --out, or give {same} to go on with that build",
+        exit_code=ExitCode.OTHER_CONFIG,
+    )
+
+
+def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
+    """Let a source grow, but not change under a build: old rows must come back with their inputs.
+
+    Raises:
+        StoreError: rows of the stored plan are gone or have other inputs (exit 5).
+    """
+    old = record.read_plan(folder)
+    if old is None:
+        return
+    now = _inputs(table)
+    differing = [name for name, inputs in _inputs(old).items() if now.get(name) != inputs]
+    if differing:
+        raise StoreError(
+            f"{folder.root} holds a build of another source, or the source has lost files:"
+            f" {len(differing):,} pairs are gone or have other inputs",
+            where=shorten(differing),
+            cure="give the source that the build began with, or choose another --out",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )
+
+
+def _inputs(table: pa.Table) -> dict[str, tuple[Any, ...]]:
+    """What decides each pair's bytes: a blur that is copied does not depend on its frames."""
+    return {
+        row["sample_id"]: (
+            row["blur_source"],
+            row["sharp_source"],
+            None if row["blur_source"] else row["frame_names"],
+        )
+        for row in table.select(_INPUTS).to_pylist()
+    }

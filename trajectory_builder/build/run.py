@@ -1,0 +1,351 @@
+"""Carry out a plan: shards to files and markers, markers to manifests; resume by doing it again.
+
+The manifest is a pure function of plan and markers and is written last, so the same input and
+recipe give the same bytes whatever the workers, their order, or how often the build was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trajectory_builder import manifest
+from trajectory_builder.build import attempts, backends, record
+from trajectory_builder.images import png
+from trajectory_builder.build.claim import claim, refuse_other_config
+from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.build.finished import BuildReport
+from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.build.shard import Shard, write_error
+from trajectory_builder.disk.store import OutputFolder, StoreError
+from trajectory_builder.trajectory import SETTLED, Problem
+
+BYTES_A_PIXEL = 1.7
+"""Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
+
+
+class BuildError(TrajbuildError):
+    """A build that stopped; what is finished stays."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build; nothing of it changes a byte of the result, but `link` how files are taken.
+
+    Attributes:
+        jobs: workers.
+        backend: one of `backends.BACKENDS`.
+        address: of a Dask scheduler or a Ray head; one is started on this machine when None.
+        link: how the user's files are taken over: `copy`, `hardlink` or `symlink`.
+        strict: stop at the first problem.
+        wait_seconds: how long to wait for another builder in the same folder.
+        progress: show a bar or lines on stderr.
+    """
+
+    jobs: int = 1
+    backend: str = "loky"
+    address: str | None = None
+    link: str = "copy"
+    strict: bool = False
+    wait_seconds: float = 0.0
+    progress: bool = True
+
+
+def build(
+    plan: Plan,
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    settle: Callable[[Plan], Plan] | None = None,
+) -> BuildReport:
+    """Make everything in `plan` that `out` does not hold yet.
+
+    Args:
+        plan: what to make.
+        out: the output folder; new, empty, or one that the same config has begun.
+        options: workers, links, strictness.
+        settle: gives the plan to build in its place, as the pixels would have it. It may take long,
+            so it is asked once the folder is held and known to be of this config.
+
+    Raises:
+        StoreError: `out` is not ours, held by another builder, or of another config (exit 5).
+        BuildError: too little space, or a problem under `strict`.
+    """
+    options = options or BuildOptions()
+    started = time.monotonic()
+    _refuse(plan, out, options)
+    folder = OutputFolder(out)
+    folder.prepare()
+    try:
+        with folder.lock(wait_seconds=options.wait_seconds):
+            if settle is not None:
+                refuse_other_config(folder, plan, options.link, settled=False)
+                plan = settle(plan)
+                _refuse_problems(plan, options)
+            report = _build(plan, folder, options)
+    except OSError as error:  # what is read is guarded where it is read
+        raise write_error(error, str(out)) from error
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
+    """What `build` does while it holds the folder."""
+    digest = claim(folder, plan, options.link)
+    folder.remove_temporaries()  # also of a finished build: that of its note, `finished.json`
+    if record.is_finished(folder, digest, plan.alignment):
+        counts, problems = record.pair_counts(folder), record.problem_count(folder)
+        return BuildReport(folder.root, counts, 0, problems, 0.0)
+    shards = list(_shards(plan, folder.root, options.link))
+    pending = [shard for shard in shards if not _is_whole(folder, shard)]
+    _check_space(pending, folder.root)
+    made = _run(pending, plan, folder, options)
+    pairs, problems = _finish(folder, plan, shards, digest, options)
+    return BuildReport(folder.root, pairs, made, problems, 0.0)
+
+
+def _refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
+    """Refuse what cannot be built, before anything is written.
+
+    Raises:
+        StoreError: `out` lies inside the source.
+        BackendError: the backend's package is not installed.
+        BuildError: a problem under `strict`.
+    """
+    backends.refuse_absent(options.backend)
+    for root in plan.roots.values():
+        if out.resolve().is_relative_to(root):
+            raise StoreError(
+                f"--out {out} lies inside the source",
+                where=str(root),
+                cure="choose a folder outside it; the source is only read",
+                exit_code=ExitCode.WRONG_USE,
+            )
+    _refuse_problems(plan, options)
+
+
+def _refuse_problems(plan: Plan, options: BuildOptions) -> None:
+    if options.strict and plan.problems:
+        raise _strict(plan.problems[0], len(plan.problems))
+
+
+def _strict(problem: Problem, count: int) -> BuildError:
+    return BuildError(
+        f"{problem.what} ({count:,} problems in all)" if count > 1 else problem.what,
+        where=problem.file or f"{problem.split}/{problem.clip}",
+        cure=f"{problem.cure}, or leave out --strict to build the rest",
+    )
+
+
+def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
+    """The plan's shards in plan order, each with the digest that its marker must carry."""
+    roots = {name: str(root) for name, root in plan.roots.items()}
+    salt = f"{plan.config_sha256}/{link}/{png.codecs()}".encode()
+    sizes = _Sizes(roots)
+    for name, rows in _by_shard(plan.table):
+        order = plan.orders.get(name)
+        text = json.dumps([rows, order] if order else rows, sort_keys=True).encode()
+        yield Shard(
+            name=name,
+            digest=hashlib.sha256(salt + text).hexdigest(),
+            out=str(out),
+            roots=roots,
+            rows=tuple(rows),
+            size=(order["size"][0], order["size"][1]) if order else sizes.of_clip(rows),
+            link=link,
+            order=order,
+        )
+
+
+def _by_shard(table: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        rows.setdefault(row["shard"], []).append(row)
+    yield from rows.items()
+
+
+class _Sizes:
+    """The size that most of a clip's first sharp images have; others are refused as odd."""
+
+    def __init__(self, roots: dict[str, str]) -> None:
+        self._roots = roots
+        self._found: dict[tuple[str, str], tuple[int, int] | None] = {}
+
+    def of_clip(self, rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+        """(width, height) by majority over the sharp images of the clip's first shard."""
+        key = (rows[0]["split"], rows[0]["clip"])
+        if key not in self._found:
+            sizes: Counter[tuple[int, int]] = Counter()
+            for source in {row["sharp_source"] for row in rows}:
+                root, name = source.split(":", 1)
+                try:
+                    with open(Path(self._roots[root], name), "rb") as file:
+                        header = png.png_header(file.read(33))
+                except (OSError, png.ImageError):
+                    continue
+                sizes[header.width, header.height] += 1
+            self._found[key] = max(sizes, key=lambda s: (sizes[s], s)) if sizes else None
+        return self._found[key]
+
+
+def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
+    """Whether a shard's marker is of this plan, without problems, and its files have their sizes.
+
+    A shard with problems is made again, since its input may have been mended; but not for those
+    that lie in the footage itself.
+    """
+    marker = folder.read_marker(shard.name)
+    if marker is None or marker["digest"] != shard.digest:
+        return False
+    if any(problem["reason"] not in SETTLED for problem in marker["problems"]):
+        return False
+    settled = {problem["sample_id"] for problem in marker["problems"]}
+    pairs = {pair["sample_id"]: pair for pair in marker["pairs"]}
+    for row in shard.rows:
+        if row["sample_id"] in settled:
+            continue
+        pair = pairs.get(row["sample_id"])
+        if pair is None:
+            return False
+        if "kernel_path" in pair and not record.has_size(
+            folder.root / row["split"] / pair["kernel_path"], pair["kernel_bytes"]
+        ):
+            return False
+        for kind in ("blur", "sharp"):
+            path = folder.root / row["split"] / row[f"{kind}_file_name"]
+            if not record.has_size(path, pair[f"{kind}_bytes"]):
+                return False
+    return True
+
+
+def _check_space(pending: list[Shard], out: Path) -> None:
+    """Refuse to start what cannot fit.
+
+    Raises:
+        BuildError: with the bytes needed and free.
+    """
+    need = 0
+    for shard in pending:
+        width, height = shard.size or (1280, 720)
+        files = {row["sharp_file_name"] for row in shard.rows}
+        if shard.link != "copy":
+            files = set()
+        files |= {r["blur_file_name"] for r in shard.rows
+                  if shard.link == "copy" or not r["blur_source"]}  # fmt: skip
+        need += int(len(files) * width * height * BYTES_A_PIXEL)
+    free = shutil.disk_usage(out).free
+    if need > free:
+        raise BuildError(
+            f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
+            where=str(out),
+            cure="free some space, choose another --out, or save some with --link hardlink",
+        )
+
+
+def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildOptions) -> int:
+    """Make the shards; return how many pairs were made."""
+    made = 0
+    whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
+    progress = Progress(plan.table.num_rows, "pairs", done=whole, shown=options.progress)
+    results = backends.run(
+        pending, backend=options.backend, jobs=options.jobs, address=options.address
+    )
+    with progress, closing(results), progress.following(lambda: attempts.pairs_under_way(folder)):
+        for result in results:
+            made += result.pairs
+            progress.advance(result.pairs, problems=result.problems)
+            if options.strict and result.problems:
+                marker = folder.read_marker(result.name) or {}
+                raise _strict(Problem(**marker["problems"][0]), result.problems)
+    return made
+
+
+def _finish(
+    folder: OutputFolder, plan: Plan, shards: list[Shard], digest: str, options: BuildOptions
+) -> tuple[dict[str, int], int]:
+    """Write problems, manifests, card and build.json from the markers; pairs and problems."""
+    markers = [folder.read_marker(shard.name) for shard in shards]
+    if any(marker is None for marker in markers):
+        raise BuildError(
+            "a shard was made but its marker is gone",
+            where=str(folder.state),
+            cure="run the same command again",
+        )
+    pairs = {pair["sample_id"]: pair for marker in markers if marker for pair in marker["pairs"]}
+    problems = list(plan.problems)
+    problems += [Problem(**p) for marker in markers if marker for p in marker["problems"]]
+    table = _with_records(plan.table, pairs)
+    metadata = {
+        "recipe": plan.config["recipe"]["name"],
+        "config_sha256": plan.config_sha256,
+        "source": plan.config["source"],
+        "timestep_map": plan.config.get("timestep_map", "frames"),
+        "timestep_step": str(plan.config["recipe"]["timestep_step"]),
+    }
+    try:
+        folder.remove_temporaries()  # of workers that died while others went on
+        record.write(folder, plan, table, problems, metadata, digest, link=options.link)
+    except OSError as error:
+        raise write_error(error, str(folder.root)) from error
+    return dict(Counter(table["split"].to_pylist())), len(problems)
+
+
+def _with_records(table: pa.Table, pairs: dict[str, dict[str, Any]]) -> pa.Table:
+    """Manifest rows: the plan's rows that were made, with what the markers tell of them."""
+    ids = table["sample_id"].to_pylist()
+    kept = table.filter(pa.array([name in pairs for name in ids]))
+    records = [pairs[name] for name in kept["sample_id"].to_pylist()]
+    columns = {name: kept[name] for name in kept.column_names if name in manifest.SCHEMA.names}
+    if kept.num_rows < table.num_rows:
+        columns["backward_n_frames"] = _backward(kept)
+    further = {key for one in records for key in one} - {"sample_id"}
+    for name in sorted(further):
+        known = name in manifest.SCHEMA.names
+        kind = manifest.SCHEMA.field(name).type if known else None
+        columns[name] = pa.array([one.get(name) for one in records], type=kind)
+    for field in manifest.SCHEMA:
+        if field.name not in columns:
+            columns[field.name] = pa.nulls(kept.num_rows, field.type)
+    return manifest.conform(pa.table(columns))
+
+
+def _backward(table: pa.Table) -> pa.Array:
+    """For each row the smaller n of its trajectory that are rows too, and the sharp point 1."""
+    there: dict[str, list[int]] = {}
+    names, numbers = table["trajectory_id"].to_pylist(), table["n_frames"].to_pylist()
+    for name, n in zip(names, numbers, strict=True):
+        there.setdefault(name, []).append(n)
+    lists = [
+        [1, *sorted(m for m in there[name] if 1 < m < n)]
+        for name, n in zip(names, numbers, strict=True)
+    ]
+    return pa.array(lists, type=manifest.SCHEMA.field("backward_n_frames").type)
+
+
+def needed_bytes(plan: Plan, out: Path) -> int:
+    """A generous guess of the bytes that a build of `plan` writes, for dry runs."""
+    shards = list(_shards(plan, out, "copy"))
+    total = 0
+    for shard in shards:
+        width, height = shard.size or (1280, 720)
+        files = {row["blur_file_name"] for row in shard.rows}
+        files |= {row["sharp_file_name"] for row in shard.rows}
+        total += int(len(files) * width * height * BYTES_A_PIXEL)
+    return total
+
+
+def splits(table: pa.Table) -> list[str]:
+    """The splits of a table in the manifest's order."""
+    there = set(pc.unique(table["split"]).to_pylist())
+    return [split for split in manifest.SPLITS if split in there]

@@ -1,0 +1,1 @@
+"""Atomic files, batches of files, locks and progress."""

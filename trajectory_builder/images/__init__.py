@@ -1,0 +1,1 @@
+"""Strict reading and fast writing of images, for both packages."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: exact means, camera response, motion and interpolation."""

@@ -1,0 +1,216 @@
+"""How far the picture moves: between neighbouring frames, and over a window.
+
+Optical flow (OpenCV's DIS) on a small copy of the frames, in pixels of the full frame. Also what
+else a sequence of small copies tells: cuts, frames that stand still, frames stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trajectory_builder.sources.video.colour import widened
+
+Gray = npt.NDArray[np.uint8]
+Flow = npt.NDArray[np.float32]
+
+SMALL_SIDE = 400
+"""Ours: frames are halved until their longer side is at most this; 1280 x 720 becomes 320 x 180."""
+
+GHOSTING_PX = 3.0
+"""Ours: beyond 2 to 3 pixels between neighbours an average shows separate copies."""
+
+STATIC_PX = 0.5
+"""Ours: a window that moves less than this is as sharp as its centre frame, and t means nothing."""
+
+CUT_DIFFERENCE = 10.0
+CUT_RATIO = 2.5
+"""Ours: a step of 10 grey levels, 2.5 times the window's median one, may be a cut ..."""
+
+CUT_UNEXPLAINED = 0.5
+"""Ours: ... and is one if optical flow leaves half of the difference, which motion does not."""
+
+REPEATED_RATIO = 0.02
+"""Ours: a frame stored twice differs by less than 2 % of the window's median step."""
+
+SCENE_CUT = "scene-cut"
+STATIC = "static"
+REPEATED = "frame-repeated"
+_THUMB = (48, 27)
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A frame's small copies.
+
+    Attributes:
+        gray: (h, w) uint8, longer side at most `SMALL_SIDE`.
+        thumb: (27, 48) float32 gray.
+        scale: full-size pixels for one pixel of `gray`.
+    """
+
+    gray: Gray
+    thumb: npt.NDArray[np.float32]
+    scale: float
+
+
+def small(pixels: npt.NDArray[Any]) -> Small:
+    """Small copies of a frame (H, W, 3) RGB, uint8 or uint16."""
+    import cv2
+
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    reduced, scale = _halved(pixels)
+    return _small(np.asarray(cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY), dtype=np.uint8), scale)
+
+
+def small_of_luma(luma: Gray, *, full_range: bool, turns: int) -> Small:
+    """Small copies of a frame from its stored luma: half of what they cost from RGB.
+
+    Args:
+        luma: (h, w) as the file stores it.
+        full_range: whether it runs from 0 to 255, not from 16 to 235.
+        turns: counter-clockwise quarter turns that make it upright.
+    """
+    gray, scale = _halved(luma)
+    if not full_range:
+        gray = widened(gray)
+    return _small(np.ascontiguousarray(np.rot90(gray, turns)), scale)
+
+
+def _halved(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+    """A picture halved until its longer side is at most `SMALL_SIDE`, and by how much in all."""
+    import cv2
+
+    reduced, scale = pixels, 1.0
+    while max(reduced.shape[:2]) > SMALL_SIDE and min(reduced.shape[:2]) > 1:
+        # Halving by 2 x 2 means has a fast path in OpenCV, other factors are five times slower.
+        size = (max(reduced.shape[1] // 2, 1), max(reduced.shape[0] // 2, 1))
+        reduced = np.asarray(cv2.resize(reduced, size, interpolation=cv2.INTER_AREA), np.uint8)
+        scale *= 2
+    return reduced, scale
+
+
+def _small(gray: Gray, scale: float) -> Small:
+    import cv2
+
+    thumb = cv2.resize(gray, _THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return Small(gray, thumb, scale)
+
+
+def displacement(first: Small, last: Small) -> tuple[float, float]:
+    """How far the picture moves from one frame to its neighbour, in full-size pixels.
+
+    Returns:
+        (median, 95th percentile) over the pixels that have something to follow.
+    """
+    return _lengths(_flow(first.gray, last.gray), _followed(first), first.scale)
+
+
+def growing_displacement(
+    frames: Sequence[Small], reaches: Sequence[int]
+) -> list[tuple[float, float]]:
+    """How far the picture moves over windows that are nested round the middle frame.
+
+    Flow is followed from the middle to both ends, and each window starts from what the smaller
+    one found, so that long ways are found too.
+
+    Args:
+        frames: the longest window, an odd number of frames.
+        reaches: frames on each side of the middle one, ascending, from 1.
+
+    Returns:
+        For each reach (median, 95th percentile) of the way from the window's first frame to its
+        last, in full-size pixels.
+    """
+    middle = len(frames) // 2
+    center = frames[middle]
+    followed = _followed(center)
+    found: list[tuple[float, float]] = []
+    forth: Flow | None = None
+    back: Flow | None = None
+    before = 1
+    for reach in reaches:
+        growth = np.float32(reach / before)
+        forth = _flow(center.gray, frames[middle + reach].gray, forth, growth)
+        back = _flow(center.gray, frames[middle - reach].gray, back, growth)
+        found.append(_lengths(forth - back, followed, center.scale))
+        before = reach
+    return found
+
+
+def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -> Flow:
+    """Displacement (h, w, 2) in pixels of the small copies; `start` x `growth` is a first guess."""
+    import cv2
+
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    guess = None if start is None else start * growth
+    field = method.calc(first, last, guess)  # type: ignore[arg-type]  # may be None
+    return np.asarray(field, dtype=np.float32)
+
+
+def _followed(of: Small) -> npt.NDArray[np.intp]:
+    """Flat places, of every other pixel each way, which have something to follow.
+
+    Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
+    """
+    import cv2
+
+    edges = cv2.convertScaleAbs(cv2.Laplacian(of.gray, cv2.CV_16S))
+    texture = cv2.blur(edges, (9, 9))[::2, ::2]
+    places = np.flatnonzero(texture > max(float(np.median(texture)), 1.0))
+    return places if places.size else np.arange(texture.size)
+
+
+def _lengths(field: Flow, followed: npt.NDArray[np.intp], scale: float) -> tuple[float, float]:
+    """(median, 95th percentile) of a flow's length where it counts, in full-size pixels."""
+    vectors = field[::2, ::2].reshape(-1, 2).take(followed, axis=0)
+    length = np.hypot(vectors[:, 0], vectors[:, 1]) * scale
+    median, most = np.percentile(length, (50, 95))
+    return float(median), float(most)
+
+
+def steps(frames: Sequence[Small]) -> npt.NDArray[np.float64]:
+    """Mean absolute difference of each thumbnail to the one before, in grey levels: (N - 1,)."""
+    return np.array([np.abs(b.thumb - a.thumb).mean() for a, b in pairwise(frames)])
+
+
+def interruption(frames: Sequence[Small]) -> str | None:
+    """What breaks a window: a cut or a repeated frame in it, or None.
+
+    A cut is one step far above the others which motion does not explain, so neither a fast pan
+    nor a jerk is one. A repeated frame is one step far below the others, so a picture that stands
+    still has none.
+    """
+    differences = steps(frames)
+    if len(differences) < 2:
+        return None
+    usual, place = float(np.median(differences)), int(differences.argmax())
+    # Among two or three steps a cut pulls the median up itself: hold it against the smallest.
+    held = usual if len(differences) > 3 else float(differences.min())
+    if (
+        differences[place] > max(CUT_DIFFERENCE, CUT_RATIO * held)
+        and _unexplained(frames[place], frames[place + 1]) > CUT_UNEXPLAINED
+    ):
+        return SCENE_CUT
+    if usual > 0.25 and float(differences.min()) <= REPEATED_RATIO * usual:
+        return REPEATED
+    return None
+
+
+def _unexplained(first: Small, last: Small) -> float:
+    """Share of the difference between two frames that optical flow does not take away."""
+    import cv2
+
+    field = _flow(first.gray, last.gray)
+    height, width = first.gray.shape
+    x = field[..., 0] + np.arange(width, dtype=np.float32)[None, :]
+    y = field[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    back = cv2.remap(last.gray, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    before = float(cv2.absdiff(first.gray, last.gray).mean())
+    return float(cv2.absdiff(first.gray, back).mean()) / max(before, 1e-6)

@@ -1,0 +1,166 @@
+"""A plan for footage of one's own: clips to windows, timesteps, splits and shards.
+
+The plan is complete before the build starts; frames are decoded once, by `exposure`, shard by
+shard. Here only headers, frame times and, to warn of ghosts, two frames at a few places are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trajectory_builder import manifest
+from trajectory_builder.errors import shorten
+from trajectory_builder.pixels import camera
+from trajectory_builder.plan import ghosting, recipe, windows
+from trajectory_builder.plan.clips import ClipPlan
+from trajectory_builder.plan.footage_request import FootageRequest
+from trajectory_builder.plan.gopro import SCHEMA, Plan
+from trajectory_builder.plan.windows import WindowChoice, WindowError
+from trajectory_builder.sources import footage
+from trajectory_builder.sources.footage import Footage
+from trajectory_builder.trajectory import Problem
+
+_ROWS_AT_ONCE = 4096
+
+
+def plan_footage(request: FootageRequest) -> Plan:
+    """Plan a data set of one's own footage.
+
+    Raises:
+        FootageError: no footage that can be used.
+        VideoError, PictureError: the only file given cannot be used.
+        WindowError: windows, timesteps or splits that cannot be.
+        CameraError: camera settings that cannot be used.
+    """
+    choice = _choice(request)
+    if request.camera:
+        camera.parse(request.camera)
+    _check_bits(request)
+    shares = windows.parse_split(request.split)
+    found = footage.find(
+        request.sources,
+        fps=request.fps,
+        join_chapters=request.join_chapters,
+        stills=request.stills,
+        hdr=request.hdr,
+    )
+    _check_domain(choice.recipe.average, found.clips)
+    splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
+    rows: list[pa.Table] = []
+    orders: dict[str, dict[str, Any]] = {}
+    problems, notes = list(found.problems), list(found.notes)
+    for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
+        planned = ClipPlan(clip, splits[clip.shot], choice, request)
+        rows.append(_table(planned.rows()))
+        orders |= planned.orders()
+        problems += planned.problems
+        if not request.stills:
+            notes += ghosting.warnings(clip, request.interpolate)
+    table = pa.concat_tables(rows)
+    if table.num_rows == 0:
+        raise _no_window(found.clips, problems, choice)
+    return Plan(
+        table=table,
+        roots=found.roots,
+        config=_config(request, choice),
+        problems=tuple(problems),
+        notes=tuple(notes),
+        orders=orders,
+    )
+
+
+def _table(rows: Iterator[dict[str, Any]]) -> pa.Table:
+    """Plan rows as a table, some thousand at a time: as dicts an hour's rows fill gigabytes."""
+    parts = [SCHEMA.empty_table()]
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(pa.Table.from_pylist(part, schema=SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def _choice(request: FootageRequest) -> WindowChoice:
+    if request.recipe is None:
+        chosen = windows.own_recipe(request.n_frames, request.average)
+    else:
+        chosen = request.recipe
+    return WindowChoice(
+        recipe=chosen,
+        native_n_frames=windows.native_of(chosen),
+        every=request.every,
+        max_per_clip=request.max_per_clip,
+        timestep_map=request.timestep_map,
+    )
+
+
+def _check_bits(request: FootageRequest) -> None:
+    gamma = (request.recipe.average if request.recipe else request.average) != "srgb"
+    if request.bits == 16 and (gamma or request.camera or request.interpolate):
+        raise WindowError(
+            "--bits 16 works with plain averages in srgb only",
+            where="--bits 16 with --average, --camera or --interpolate",
+            cure="leave out --bits 16",
+        )
+
+
+def _check_domain(average: str, clips: Sequence[Footage]) -> None:
+    """Averages in gamma2.2 are those of GoPro's: of 8-bit frames."""
+    if average == "srgb":
+        return
+    other = [clip.name for clip in clips if clip.kind == "still" or clip.bits == 16]
+    if other:
+        raise WindowError(
+            "photographs and 16-bit frames are averaged in srgb only",
+            where=f"--average {average}: {shorten(other)}",
+            cure="use --camera response=gamma2.2, which averages light of any depth",
+        )
+
+
+def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
+    """All that decides the pairs; where the sources lie does not."""
+    parts = asdict(request)
+    for name in ("sources", "recipe", "n_frames", "average"):
+        del parts[name]
+    told = choice.recipe.as_data()
+    if request.camera:
+        told["average"] = "camera"
+        settings = camera.parse(request.camera)
+        parts["camera"] = settings.as_text()
+        if settings.response not in camera.BUILT_IN:
+            parts["response_sha256"] = camera.curve_sha256(settings.response)
+    return parts | {
+        "source": "footage",
+        "recipe": told,
+        "format_version": manifest.FORMAT_VERSION,
+    }
+
+
+def request_of(config: Mapping[str, Any], sources: Sequence[Path]) -> FootageRequest:
+    """The request that a build's config tells of, for footage that may have moved."""
+    told = dict(config["recipe"])
+    if told["average"] == "camera":
+        told["average"] = "srgb"
+    names = {field.name for field in fields(FootageRequest)}
+    kept = {name: value for name, value in config.items() if name in names}
+    return FootageRequest(**kept | {"sources": tuple(sources), "recipe": recipe.from_data(told)})
+
+
+def _no_window(
+    clips: Sequence[Footage], problems: Sequence[Problem], choice: WindowChoice
+) -> WindowError:
+    reasons = sorted({problem.reason for problem in problems})
+    told = [problem.what for problem in problems[:3]]
+    fitting = windows.fitting_n(choice, max(clip.length for clip in clips)) or "3"
+    cures = sorted({problem.cure for problem in problems if problem.reason != "clip-too-short"})
+    if "clip-too-short" in reasons or not reasons:
+        cures.append(f"film longer, or ask for shorter windows: --n-frames {fitting}")
+    return WindowError(
+        f"no window of {windows.longest_n(choice, '')} frames can be made"
+        f" ({', '.join(reasons) or 'no clip is long enough'})",
+        where=shorten(told) or shorten([clip.name for clip in clips]),
+        cure="; ".join(cures),
+    )

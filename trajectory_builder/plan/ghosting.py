@@ -1,0 +1,66 @@
+"""Is the camera fast enough? Two neighbouring frames are looked at in a few places of a clip."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+from trajectory_builder.images import pictures
+from trajectory_builder.pixels import motion
+from trajectory_builder.sources import frames, video
+from trajectory_builder.sources.footage import Footage
+from trajectory_builder.sources.video import containers
+
+LOOKED_AT = (0.1, 0.5, 0.9)
+"""Ours: places of a clip at which two neighbouring frames are looked at before the build."""
+
+
+def neighbour_motion(clip: Footage) -> float | None:
+    """Largest displacement between neighbouring frames at a few places, in pixels.
+
+    The 95th percentile over each picture, so that what moves fastest in it counts; None where no
+    two neighbours can be read.
+    """
+    found = []
+    for place in LOOKED_AT:
+        rank = int(place * (clip.length - 1))
+        # At a keyframe two frames cost two decodes.
+        rank = clip.starts[bisect_right(clip.starts, rank) - 1] if clip.kind == "video" else rank
+        try:
+            pair = [pixels for pixels in _read(clip, rank, rank + 2) if pixels is not None]
+        except (containers.VideoError, pictures.PictureError):
+            continue
+        if len(pair) == 2:
+            found.append(motion.displacement(*(motion.small(pixels) for pixels in pair))[1])
+    return max(found, default=None)
+
+
+def _read(clip: Footage, first: int, end: int) -> Iterator[Any]:
+    offset = 0
+    for part in clip.parts:
+        content = part.content
+        if content is None:
+            continue
+        low, high = max(first - offset, 0), min(end - offset, len(content))
+        if low < high and isinstance(content, video.Video):
+            yield from video.decode(video.stretch(content, low, high))
+        elif low < high and isinstance(content, frames.FrameFolder):
+            for name in itertools.islice(content.names, low, high):
+                yield pictures.read(content.path / name).pixels if name else None
+        offset += len(content)
+
+
+def warnings(clip: Footage, interpolate: int) -> list[str]:
+    """A warning where neighbouring frames lie so far apart that an average shows copies."""
+    found = neighbour_motion(clip)
+    if found is None or found / (interpolate + 1) <= motion.GHOSTING_PX:
+        return []
+    between = int(found / (motion.GHOSTING_PX - 1))
+    return [
+        f"{clip.name}: neighbouring frames lie up to {found:.1f} px apart"
+        + (f", {found / (interpolate + 1):.1f} px after interpolation" if interpolate else "")
+        + "; above 2 to 3 px an average shows ghosts instead of blur. Film at more frames a second,"
+        f" move more slowly, or draw frames in between: --interpolate {between}"
+    ]

@@ -1,0 +1,241 @@
+"""Does a folder hold what its manifest says?
+
+`quick` looks at names and sizes, `full` hashes and decodes every file, `deep` also averages every
+new blur again from its frames (see `rebuild`). Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trajectory_builder import manifest
+from trajectory_builder.build import record
+from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.store import TEMPORARY, OutputFolder
+from trajectory_builder.errors import ExitCode, printable
+from trajectory_builder.images import pictures, png
+from trajectory_builder.verify import rebuild
+
+LEVELS = ("quick", "full", "deep")
+FILES_A_TASK = 64
+REBUILD = "run the command that built it again; it restores just what is missing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as the manifest says.
+
+    Attributes:
+        reason: a short fixed word, e.g. `file-missing`.
+        what: the sentence for a person.
+        file: relative to the data set's folder.
+        cure: what to do.
+    """
+
+    reason: str
+    what: str
+    file: str = ""
+    cure: str = REBUILD
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` looked at and what it found."""
+
+    folder: Path
+    level: str
+    rows: int
+    files: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Done, or problems found."""
+        return ExitCode.PROBLEMS_FOUND if self.findings else ExitCode.DONE
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {
+            "folder": str(self.folder),
+            "level": self.level,
+            "rows": self.rows,
+            "files": self.files,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A payload file as the manifest tells it; a width of 0 marks one that is no picture."""
+
+    name: str
+    size: int
+    sha256: str
+    width: int
+    height: int
+    pixel_sha256: str | None
+
+
+def verify(
+    folder: Path,
+    level: str = "quick",
+    *,
+    jobs: int = 1,
+    frames: Path | None = None,
+    allow_links: bool = False,
+    progress: bool = False,
+) -> VerifyReport:
+    """Hold a data set against its manifest.
+
+    Args:
+        folder: a data set's folder.
+        level: `quick` (names and sizes), `full` (hashes, strict decoding, image sizes) or `deep`
+            (averaged blurs are rebuilt from the frames too).
+        jobs: worker processes of `full` and `deep`.
+        frames: where the frames are now, for `deep`; where build.json says when None.
+        allow_links: accept symbolic links out of the folder (a build with `--link symlink`).
+        progress: show progress on stderr.
+
+    Raises:
+        ManifestError: there is no manifest at all.
+        RebuildError: `deep` without the frames or the record of the build.
+    """
+    manifest.files(folder)
+    findings = list(_records(folder))
+    try:
+        rows = manifest.read(folder, allow_links=allow_links)
+    except manifest.ManifestError as error:
+        findings.append(Finding("manifest-unsound", error.what, error.where, error.cure))
+        return VerifyReport(folder, level, 0, 0, tuple(findings))
+    expected = _expected(rows, folder)
+    findings += _strays(folder, {one.name for one in expected})
+    sound = []
+    for one in expected:
+        finding = _quick(folder, one, allow_links)
+        if finding:
+            findings.append(finding)
+        else:
+            sound.append(one)
+    if level != "quick":
+        findings += _full(folder, sound, jobs, progress)
+    if level == "deep":
+        unsound = {finding.file for finding in findings}
+        found = rebuild.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
+        findings += [Finding(*one) for one in found if one.file not in unsound]
+    return VerifyReport(folder, level, len(rows), len(expected), tuple(findings))
+
+
+def _records(folder: Path) -> Iterator[Finding]:
+    """build.json against its own digest, and the small files against build.json."""
+    if (folder / CONFIG).exists() and OutputFolder(folder).read_sealed(CONFIG) is None:
+        yield Finding("state-altered", f"{CONFIG} is damaged or was altered", CONFIG)
+    if not (folder / record.BUILD).is_file():
+        yield Finding("record-missing", "build.json is not there, so digests cannot be checked",
+                      record.BUILD)  # fmt: skip
+        return
+    build = record.read_build(folder)
+    if build is None:
+        yield Finding("record-altered", "build.json is damaged or was altered", record.BUILD)
+        return
+    for name, sha256 in build["files"].items():
+        if record.file_sha256(folder / name) != sha256:
+            yield Finding("file-altered", f"{name} is missing or differs from what was built", name)
+    for name in build["manifests"]:
+        if not (folder / name).is_file():
+            yield Finding("manifest-missing", f"{name} is not there", name)
+
+
+def _expected(rows: manifest.Manifest, folder: Path) -> list[_Expected]:
+    found: dict[str, _Expected] = {}
+    for index, row in enumerate(rows.rows()):
+        prefix = rows.folder(index).relative_to(folder).as_posix()
+        kernels = row.get("kernel_path")
+        if kernels:
+            name = f"{prefix}/{kernels}".removeprefix("./")
+            found[name] = _Expected(name, row["kernel_bytes"], row["kernel_sha256"], 0, 0, None)
+        for kind in ("sharp", "blur"):
+            name = f"{prefix}/{row[f'{kind}_file_name']}".removeprefix("./")
+            found[name] = _Expected(
+                name,
+                row[f"{kind}_bytes"],
+                row[f"{kind}_sha256"],
+                row["width"],
+                row["height"],
+                row["blur_pixel_sha256"] if kind == "blur" else None,
+            )
+    return list(found.values())
+
+
+def _strays(folder: Path, expected: set[str]) -> Iterator[Finding]:
+    """Files beside the payload that no row names, and what a killed builder left."""
+    for split in manifest.SPLITS:
+        for parent, _, names in os.walk(folder / split):
+            for name in sorted(names):
+                path = Path(parent, name).relative_to(folder).as_posix()
+                shown = printable(path)
+                if name.startswith(TEMPORARY):
+                    yield Finding("temporary-left", f"{shown} was left by a killed build", path)
+                elif path not in expected and name != manifest.FILE_NAME:
+                    yield Finding("file-unknown", f"{shown} is in no row of the manifest", path,
+                                  "remove it if you do not need it")  # fmt: skip
+
+
+def _quick(folder: Path, one: _Expected, allow_links: bool) -> Finding | None:
+    try:
+        split, name = one.name.split("/", 1)
+        path = manifest.resolve(folder / split, name, allow_links=allow_links)
+        size = path.stat().st_size
+    except manifest.ManifestError as error:
+        reason = "link-outside" if "link out" in error.what else "file-missing"
+        return Finding(reason, error.what, one.name)
+    except OSError as error:
+        return Finding("file-unreadable", f"{one.name}: {error.strerror}", one.name)
+    if size != one.size:
+        return Finding("size-differs", f"{one.name} has {size:,} bytes, not {one.size:,}", one.name)
+    return None
+
+
+def _full(folder: Path, expected: list[_Expected], jobs: int, progress: bool) -> list[Finding]:
+    from joblib import Parallel, delayed
+
+    tasks = [expected[i : i + FILES_A_TASK] for i in range(0, len(expected), FILES_A_TASK)]
+    findings: list[Finding] = []
+    bar = Progress(len(expected), "files", shown=progress)
+    with bar:
+        results: Iterable[tuple[int, list[Finding]]] = Parallel(
+            n_jobs=jobs, return_as="generator_unordered"
+        )(delayed(_decode_all)(folder, task) for task in tasks)
+        for count, found in results:
+            findings += found
+            bar.advance(count, problems=len(found))
+    return sorted(findings, key=lambda finding: finding.file)
+
+
+def _decode_all(folder: Path, expected: list[_Expected]) -> tuple[int, list[Finding]]:
+    found = [finding for one in expected if (finding := _decode(folder, one))]
+    return len(expected), found
+
+
+def _decode(folder: Path, one: _Expected) -> Finding | None:
+    """Hash and decode one file; the first thing that is wrong with it."""
+    try:
+        payload = png.read_bytes(folder / one.name)
+        if hashlib.sha256(payload).hexdigest() != one.sha256:
+            return Finding("hash-differs", f"{one.name} is not the file that was built", one.name)
+        if one.width == 0:
+            return None
+        if png.png_header(payload, name=one.name).depth == 16:
+            pixels = pictures.decode(payload, one.name)
+        else:
+            pixels = png.decode_png(payload, name=one.name, expect=(one.width, one.height))
+    except (png.ImageError, pictures.PictureError) as error:
+        return Finding(error.reason, f"{one.name}: {error.what}", one.name)
+    if one.pixel_sha256 and png.pixel_sha256(pixels) != one.pixel_sha256:
+        return Finding("pixels-differ", f"{one.name} decodes to other pixels", one.name)
+    return None
