@@ -9,7 +9,7 @@ Each trial starts `trajbuild expand` in a fresh folder and disturbs it once:
 
 - `group`, `parent`, `worker`: SIGKILL to the whole process group, to the builder alone, to one of
   its workers, when the folder holds a random number of files, and some milliseconds later;
-- `fault`: a process kills itself at a named step of a write (see `store.fault_point`);
+- `fault`: a process kills itself at a named step of a write (see `atomic.fault_point`);
 - `term-*`, `int-*`: SIGTERM or SIGINT to the group or to the builder alone.
 
 Then no process of it may be alive after five seconds (and after a signal nothing of it be left in

@@ -12,7 +12,7 @@ import types
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from trajectory_builder.errors import UsageError, shorten
 
 ControlVariant = Literal["none", "vanilla", "addition", "align", "filter"]
 PromptStart = Literal["empty", "normal"]
@@ -20,13 +20,6 @@ LORA_TARGETS = (
     "to_q,to_k,to_v,to_out.0,proj_in,proj_out,ff.net.0.proj,ff.net.2,"
     "conv1,conv2,conv,conv_shortcut,conv_in,conv_out,time_emb_proj"
 )
-
-
-class ConfigError(FideDiffError):
-    """A setting that is unknown, missing, of the wrong kind or impossible."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 @dataclass(frozen=True)
@@ -161,7 +154,7 @@ def check(config: ModelConfig) -> None:
     """Refuse values that no model can be built from.
 
     Raises:
-        ConfigError: naming the setting and the values it may have.
+        UsageError: naming the setting and the values it may have.
     """
     base, kernel, control = config.base, config.kernel, config.control
     _need(config.codec.latent_stride in (4, 8), "codec.latent_stride", "4 or 8")
@@ -189,7 +182,7 @@ def check(config: ModelConfig) -> None:
 
 def _need(holds: bool, name: str, allowed: str) -> None:
     if not holds:
-        raise ConfigError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
+        raise UsageError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
 
 
 PRESETS: dict[str, ModelConfig] = {
@@ -219,10 +212,10 @@ def preset(name: str) -> ModelConfig:
     """The preset of that name.
 
     Raises:
-        ConfigError: there is none.
+        UsageError: there is none.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name}", cure=f"choose one of {', '.join(PRESETS)}")
+        raise UsageError(f"there is no preset {name}", cure=f"choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -250,28 +243,28 @@ def from_json(text: str, *, where: str = "config") -> ModelConfig:
     """Read what `to_json` wrote.
 
     Raises:
-        ConfigError: not JSON, a key that is unknown or missing, a value of another kind.
+        UsageError: not JSON, a key that is unknown or missing, a value of another kind.
     """
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"not JSON: {error}", where=where, cure="mend the file") from error
+        raise UsageError(f"not JSON: {error}", where=where, cure="mend the file") from error
     return from_dict(values, where=where)
 
 
 def from_dict(values: Any, *, where: str = "config") -> ModelConfig:
-    """Make a config of what `to_dict` gave. Raises `ConfigError` as `from_json` does."""
+    """Make a config of what `to_dict` gave. Raises `UsageError` as `from_json` does."""
     config: ModelConfig = _object(ModelConfig, values, where=where)
     return config
 
 
 def _object(kind: type[Any], values: Any, *, where: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError("not a table of settings", where=where, cure="give name: value pairs")
+        raise UsageError("not a table of settings", where=where, cure="give name: value pairs")
     names = {f.name for f in fields(kind)}
     for what, wrong in (("unknown", set(values) - names), ("missing", names - set(values))):
         if wrong:
-            raise ConfigError(
+            raise UsageError(
                 f"{what} settings: {shorten(sorted(wrong))}",
                 where=where,
                 cure="use the release that wrote it, or mend the names",
@@ -293,5 +286,5 @@ def _value(kind: Any, value: Any, *, where: str) -> Any:
     else:
         fits = type(value) is kind
     if not fits:
-        raise ConfigError(f"{value!r} is not fit for {where}", where=where, cure=f"give {kind}")
+        raise UsageError(f"{value!r} is not fit for {where}", where=where, cure=f"give {kind}")
     return value

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.errors import FideDiffError
+from trajectory_builder.errors import UserError
 
 PACKAGES = (
     "torch",
@@ -127,6 +127,6 @@ def _vgg16(path: Path | None) -> Finding:
         return Finding("vgg16", f"{here} is there; give it as --vgg16" if here.is_file() else told)
     try:
         vgg.load_vgg16(path)
-    except FideDiffError as error:
+    except UserError as error:
         return Finding("vgg16", error.what, error.cure)
     return Finding("vgg16", f"{path} holds all 26 tensors")

@@ -1,72 +1,23 @@
-"""What goes wrong in the model half, told in three parts: what happened, where, and the cure.
-
-The same shape as the data half's errors, written again here because the two halves share nothing
-but the manifest. Only the command line turns an error into an exit code.
-"""
+"""Errors of the model half alone; the rest are in `trajectory_builder.errors`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import IntEnum
-
-LISTED_AT_MOST = 5
+from trajectory_builder.errors import ExitCode, UserError
 
 
-class ExitCode(IntEnum):
-    """How a command ended. Scripts may rely on these numbers."""
+class ModelError(UserError):
+    """A model, or a base model, that is absent, damaged or cannot do what is asked of it."""
 
-    DONE = 0
-    FAILED = 1
-    WRONG_USE = 2
-    PROBLEMS_FOUND = 3
-    DONE_IN_PART = 4
-    OTHER_CONFIG = 5
-    INTERRUPTED = 130
-    TERMINATED = 143
+    default_exit_code = ExitCode.WRONG_USE
 
 
-class FideDiffError(Exception):
-    """A failure that the user can act on.
-
-    Args:
-        what: one line, enough to act on alone; lower case, no full stop.
-        where: the file, folder, key or setting that it concerns.
-        cure: the command, flag or step that mends it.
-        exit_code: what the command line ends with.
-    """
-
-    def __init__(
-        self, what: str, *, where: str = "", cure: str = "", exit_code: ExitCode = ExitCode.FAILED
-    ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.cure = cure
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        lines = [self.what]
-        if self.where:
-            lines.append(f"  where: {self.where}")
-        if self.cure:
-            lines.append(f"  cure:  {self.cure}")
-        return "\n".join(lines)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross the borders of loader workers; the default would lose where and cure.
-        return (_rebuild, (type(self), self.what, self.where, self.cure, self.exit_code))
+class WeightsError(UserError):
+    """Weights of a base, of VGG16 or of a score that cannot be found, read or used."""
 
 
-def _rebuild(
-    kind: type[FideDiffError], what: str, where: str, cure: str, exit_code: ExitCode
-) -> FideDiffError:
-    error = kind.__new__(kind)
-    FideDiffError.__init__(error, what, where=where, cure=cure, exit_code=exit_code)
-    return error
+class DeviceError(UserError):
+    """A device that is absent, cannot do what is asked, or is out of memory."""
 
 
-def shorten(names: Sequence[str], *, at_most: int = LISTED_AT_MOST) -> str:
-    """Join names for a message: the first few, then how many more there are."""
-    text = ", ".join(names[:at_most])
-    rest = len(names) - at_most
-    return f"{text} and {rest:,} more" if rest > 0 else text
+class TrainingError(UserError):
+    """A training run that cannot go on; its last checkpoint stays."""

@@ -18,10 +18,10 @@ ROOMS = {
     ),
     "fidediff_model": (
         "cli", "doctor", "demo", "evaluate", "training", "restore", "scores", "model", "weights",
-        "data", "config", "disk", "errors",
+        "data", "config", "errors",
     ),
 }  # fmt: skip
-DOOR = ("manifest",)
+DOOR = ("manifest", "images", "disk", "errors", "trajectory", "cli")
 UPWARD = {("fidediff_model/model/fidediff.py", "restore")}
 """FideDiff.restore imports its engine when it is called."""
 

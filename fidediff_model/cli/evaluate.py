@@ -86,13 +86,13 @@ def command(data: tuple[Path, ...], out: Path, **values: Any) -> int:
     fidediff evaluate --baseline blurry --data OUT --metrics psnr,ssim --out blurry
     fidediff evaluate --compare scores --compare blurry --out both
     """
-    from fidediff_model.disk import telling_disk_errors
     from fidediff_model.evaluate import command
+    from trajectory_builder.disk.atomic import reporting_disk_errors
 
     values["data"], values["out"] = data, out
     settings = settings_of(values) if values["model"] else None
     total = command.count(values)
-    with telling_disk_errors(out), progress_bar(total, "image") as bar:
+    with reporting_disk_errors(out), progress_bar(total, "image") as bar:
         result = command.run(values, settings, bar.update)
     for sample_id, what in result.failures[:5]:
         click.echo(f"failed: {sample_id}: {what}", err=True)

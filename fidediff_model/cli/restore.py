@@ -15,6 +15,7 @@ from fidediff_model.cli.model_options import (
     read_timestep,
     settings_of,
 )
+from trajectory_builder.errors import LISTED_AT_MOST, printable
 
 if TYPE_CHECKING:
     from fidediff_model.restore.run import RunReport
@@ -92,8 +93,6 @@ def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> in
 
 def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
     """Print what was done, and what failed and why; the exit code."""
-    from fidediff_model.disk import printable
-    from fidediff_model.errors import LISTED_AT_MOST
     from fidediff_model.restore.jobs import RECORD_FILE
 
     failures = [

@@ -42,13 +42,13 @@ def command(data: Path, out: Path, **values: Any) -> int:
     Example:
       fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
-    from fidediff_model.disk import telling_disk_errors
     from fidediff_model.evaluate import scan_command
+    from trajectory_builder.disk.atomic import reporting_disk_errors
 
     values["data"], values["out"] = (data,), out
     settings = settings_of(values)
     total = len(scan_command.pairs_for(values, points="native"))
-    with telling_disk_errors(out), progress_bar(total, "image") as bar:
+    with reporting_disk_errors(out), progress_bar(total, "image") as bar:
         result = scan_command.run(values, settings, bar.update)
     for sample_id, what in result.failures[:5]:
         click.echo(f"failed: {sample_id}: {what}", err=True)

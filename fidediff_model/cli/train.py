@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from fidediff_model.config import PRESETS, ControlVariant
-from fidediff_model.errors import FideDiffError
 from fidediff_model.training.settings import Stage, TrainSettings, default_of, of_stage
+from trajectory_builder.errors import UserError
 
 FOLDER = click.Path(path_type=Path, readable=False)
 ABOUT: dict[Stage, tuple[str, str]] = {
@@ -166,7 +166,7 @@ def _run(stage: Stage, given: dict[str, Any]) -> int:
     module = import_module(f"fidediff_model.training.{stage}")
     try:
         outcome = module.train(request)
-    except FideDiffError as error:
+    except UserError as error:
         _end_of_one_of_many(error)
         raise
     return _tell(stage, outcome)
@@ -188,7 +188,7 @@ def _tell(stage: Stage, outcome: Any) -> int:
     return 0
 
 
-def _end_of_one_of_many(error: FideDiffError) -> None:
+def _end_of_one_of_many(error: UserError) -> None:
     """Among several processes an error ends at once: tidying up would wait for the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         click.echo(f"error: {error}", err=True)

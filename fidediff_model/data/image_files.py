@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fidediff_model.errors import FideDiffError
+from trajectory_builder.errors import ImageError
 
 Image = npt.NDArray[np.uint8]
 """An image (H, W, 3), RGB, 8 bits."""
@@ -28,10 +28,6 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL = 1 << 16
 # Bit depth 8, colour type 2 (RGB), then compression 0, filter 0, not interlaced.
 _PLAIN_RGB = bytes([8, 2, 0, 0, 0])
-
-
-class ImageError(FideDiffError):
-    """An image file that is absent, damaged or of another size than expected."""
 
 
 def read_image(path: Path) -> Image:

@@ -23,17 +23,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fidediff_model.data.batches import UNKNOWN, Item, Skipped, collate
-from fidediff_model.data.image_files import Image, ImageError, read_image
+from fidediff_model.data.image_files import Image, read_image
 from fidediff_model.data.sampler import Draw, TrajectorySampler
-from fidediff_model.errors import FideDiffError, shorten
-from trajectory_builder.manifest import Manifest, ManifestError
+from trajectory_builder.errors import DataError, ImageError, ManifestError, shorten
+from trajectory_builder.manifest import Manifest
 
 MAX_SUBSTITUTES = 20
 """Unreadable trajectories in a row after which a draw gives up: the data set is broken."""
-
-
-class DataError(FideDiffError):
-    """A manifest that this training cannot draw from, or rules that contradict each other."""
 
 
 @dataclass(frozen=True)

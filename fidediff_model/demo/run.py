@@ -19,12 +19,12 @@ from fidediff_model import config as model_config
 from fidediff_model.data.batches import collate, to_device
 from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
 from fidediff_model.demo import practice
-from fidediff_model.errors import FideDiffError
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.metrics import as_uint8, psnr
 from fidediff_model.training import base, control, kernel, pictures
 from fidediff_model.training.start import Request
 from trajectory_builder import manifest
+from trajectory_builder.errors import UserError
 
 # Each about a minute on two cores; all ours.
 STEPS = {"vae": 200, "unet": 100, "base": 80, "kernel": 80, "control": 20}
@@ -35,10 +35,6 @@ _SHARED: dict[str, Any] = {
 _IMAGES = {"perceptual": "none", "gan_weight": 0.0, "learning_rate": 1e-3}
 _SHOWN = 3
 Say = Callable[[str], None]
-
-
-class DemoError(FideDiffError):
-    """The sample could not be made."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ def _make_data(out: Path) -> Path:
         command = [sys.executable, "-m", "trajectory_builder", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DemoError(
+            raise UserError(
                 f"trajbuild {words[0]} ended with {done.returncode}",
                 where=done.stderr.strip().splitlines()[0] if done.stderr.strip() else str(out),
                 cure="choose a new folder with --out",

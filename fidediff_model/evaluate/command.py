@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import ExitCode
 from fidediff_model.evaluate import tables
-from fidediff_model.evaluate.run import EvaluateError, Scorer, claim, digest_of, evaluate
+from fidediff_model.evaluate.run import Scorer, claim, digest_of, evaluate
 from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.folder import read_config
 from fidediff_model.restore.command import model_digest
 from fidediff_model.restore.engine import Settings, choose_device, open_model
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import DataError, ExitCode
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ def count(values: Mapping[str, Any]) -> int:
     """How many pairs there are to score; refuses options that contradict each other.
 
     Raises:
-        EvaluateError: both or neither of a model and a baseline.
+        DataError: both or neither of a model and a baseline.
     """
     chosen = [name for name in ("model", "baseline") if values[name]]
     only_compare = not chosen and values["compare"] and not values["data"]
     if only_compare:
         return 0
     if len(chosen) != 1 or not values["data"]:
-        raise EvaluateError(
+        raise DataError(
             "nothing says what to score",
             where="--model, --baseline, --data",
             cure="give --model DIR or --baseline blurry, and --data; or --compare alone",
@@ -63,7 +63,7 @@ def run(
         report: told of each pair that is done.
 
     Raises:
-        FideDiffError: as the parts raise it.
+        UserError: as the parts raise it.
     """
     out: Path = values["out"]
     paper = None if values["paper"] == "none" else values["paper"]

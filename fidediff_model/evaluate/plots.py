@@ -6,20 +6,20 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import FideDiffError
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import UserError
 
 
 def new_figure(rows: int, columns: int, *, width: float = 5.0, height: float = 4.0) -> Any:
     """A figure and its axes (rows, columns), each of that many inches.
 
     Raises:
-        FideDiffError: matplotlib is not installed.
+        UserError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise FideDiffError(
+        raise UserError(
             "matplotlib is not installed, which draws the plots",
             cure="pip install 'fidediff[model]'",
         ) from error

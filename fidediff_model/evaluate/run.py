@@ -20,9 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from fidediff_model.data.image_files import ImageError, read_image
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.data.image_files import read_image
 from fidediff_model.evaluate.sets import Pair
 from fidediff_model.restore.engine import ReadyModel
 from fidediff_model.scores import metrics, no_reference
@@ -30,6 +28,8 @@ from fidediff_model.scores.align import align
 from fidediff_model.scores.metrics import Image
 from fidediff_model.scores.perceptual import DISTS, LPIPS
 from fidediff_model.weights.vgg import open_vgg16
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import DataError, ExitCode, ImageError, UserError
 from trajectory_builder.manifest import is_hostile
 
 Metric = Literal[
@@ -39,10 +39,6 @@ Metric = Literal[
 METRICS: tuple[Metric, ...] = get_args(Metric)
 ROWS_FILE, TABLE_FILE, RUN_FILE = "scores.jsonl", "scores.parquet", "run.json"
 _THREADS = 2
-
-
-class EvaluateError(FideDiffError):
-    """An evaluation that cannot be done, or not into that folder."""
 
 
 class Scorer:
@@ -55,8 +51,8 @@ class Scorer:
         device: where LPIPS and DISTS run.
 
     Raises:
-        BackboneError: LPIPS or DISTS is asked for and the backbone is not there.
-        NoReferenceError: a score of pyiqa is asked for and pyiqa or its weights are not there.
+        WeightsError: LPIPS or DISTS is asked for and the backbone is not there.
+        WeightsError: a score of pyiqa is asked for and pyiqa or its weights are not there.
     """
 
     def __init__(
@@ -87,7 +83,7 @@ class Scorer:
         """Scores by name; images (H, W, 3) uint8.
 
         Raises:
-            EvaluateError: the images differ in size or are too small for a score.
+            DataError: the images differ in size or are too small for a score.
         """
         try:
             # Without a reference there is nothing to align to, and no covered part to cut out.
@@ -100,7 +96,7 @@ class Scorer:
                 if name not in scores:
                     scores[name] = self._score(name, restored, sharp)
         except ValueError as error:
-            raise EvaluateError(
+            raise DataError(
                 f"it cannot be scored: {error}", cure="leave it out, or mend the set"
             ) from error
         return {name: scores[name] for name in self.names}
@@ -214,7 +210,7 @@ def _groups(
     for pair, future in opened:
         try:
             blur, sharp = future.result()
-        except FideDiffError as error:
+        except UserError as error:
             _fail(pair, error, result, report)
             continue
         if group and (len(group) == batch or group[0][1].shape != blur.shape):
@@ -225,9 +221,7 @@ def _groups(
         yield group
 
 
-def _fail(
-    pair: Pair, error: FideDiffError, result: Evaluation, report: Callable[[int], None]
-) -> None:
+def _fail(pair: Pair, error: UserError, result: Evaluation, report: Callable[[int], None]) -> None:
     result.failures.append((pair.sample_id, f"{error.what} ({error.where or pair.blur})"))
     report(1)
 
@@ -270,7 +264,7 @@ def _score(
 def _image_place(out: Path, pair: Pair) -> Path:
     name = f"{pair.sample_id}.png"
     if is_hostile(name):
-        raise EvaluateError(
+        raise DataError(
             f"the sample_id {pair.sample_id!r} cannot name a file",
             where="--save-images",
             cure="leave --save-images out, or rename the pair in the manifest",
@@ -295,7 +289,7 @@ def _keep(
     pair, future = pending
     try:
         row = future.result()
-    except FideDiffError as error:
+    except UserError as error:
         _fail(pair, error, result, report)
         return
     known[pair.sample_id] = row
@@ -336,7 +330,7 @@ def claim(out: Path, run: dict[str, Any]) -> None:
         run: what decides the scores; must be what the folder holds already, if it holds any.
 
     Raises:
-        EvaluateError: the folder holds an evaluation of something else (exit code 5).
+        DataError: the folder holds an evaluation of something else (exit code 5).
     """
     run = json.loads(json.dumps(run))
     file = out / RUN_FILE
@@ -347,7 +341,7 @@ def claim(out: Path, run: dict[str, Any]) -> None:
             former = {}
         keys = sorted(k for k in former.keys() | run.keys() if former.get(k) != run.get(k))
         if keys:
-            raise EvaluateError(
+            raise DataError(
                 f"{out.name} holds another evaluation",
                 where=f"{file}: differing keys: {', '.join(keys)}",
                 cure="choose another --out",

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from fidediff_model.data.image_files import Image, read_image
-from fidediff_model.errors import FideDiffError
 from fidediff_model.evaluate.run import ROWS_FILE, Scorer, to_tensor, write_table
 from fidediff_model.evaluate.sets import Pair
 from fidediff_model.restore.engine import ReadyModel
 from fidediff_model.scores import metrics
 from fidediff_model.scores.no_reference import LOWER_IS_BETTER
+from trajectory_builder.errors import UserError
 
 TIMESTEPS = tuple(range(0, 401, 40))
 """t at which scores are taken (ours); the paper's curves are best near t = 200 on 11 frames."""
@@ -70,7 +70,7 @@ def scan(
         if rows is None:
             try:
                 rows = _scan_pair(ready, pair, scorer, timesteps, batch)
-            except FideDiffError as error:
+            except UserError as error:
                 result.failures.append((pair.sample_id, error.what))
                 report(1)
                 continue

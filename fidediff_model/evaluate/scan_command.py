@@ -9,11 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import ExitCode
 from fidediff_model.evaluate import scan_plots
 from fidediff_model.evaluate.command import about_run
-from fidediff_model.evaluate.run import EvaluateError, Scorer, claim, write_table
+from fidediff_model.evaluate.run import Scorer, claim, write_table
 from fidediff_model.evaluate.scan import (
     T_HAT_FILE,
     Scan,
@@ -27,6 +25,8 @@ from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.folder import read_config
 from fidediff_model.restore.engine import ReadyModel, Settings, choose_device, open_model
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import DataError, ExitCode
 
 CURVES_FILE, SCATTER_FILE, MARKDOWN_FILE = "scan.png", "t_hat.png", "scan.md"
 
@@ -45,7 +45,7 @@ def read_timesteps(text: str) -> list[float]:
     """Numbers joined by commas, or FIRST:LAST:STEP with LAST included.
 
     Raises:
-        EvaluateError: neither, empty, or out of range.
+        DataError: neither, empty, or out of range.
     """
     try:
         if ":" in text:
@@ -58,7 +58,7 @@ def read_timesteps(text: str) -> list[float]:
     except ValueError:
         values = []
     if not values or not all(0 <= value <= LAST_TIMESTEP for value in values):
-        raise EvaluateError(
+        raise DataError(
             f"{text!r} names no timesteps from 0 to {LAST_TIMESTEP:g}",
             where="--timesteps",
             cure="give 0,100,200 or 0:400:40",

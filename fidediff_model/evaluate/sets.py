@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
 from fidediff_model.restore.files import FORMATS
 from trajectory_builder import manifest as manifests
-
-
-class SetError(FideDiffError):
-    """A data set that cannot be scored."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+from trajectory_builder.errors import ManifestError, UsageError, shorten
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = 
 
     Raises:
         ManifestError: it cannot be read or trusted.
-        SetError: nothing is left.
+        UsageError: nothing is left.
     """
     manifest = manifests.read(data)
     pairs = []
@@ -77,7 +70,7 @@ def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = 
         if pair.is_native or not native:
             pairs.append(pair)
     if not pairs:
-        raise SetError(
+        raise UsageError(
             f"no pair of split {split or 'any'} is left to score",
             where=f"{data}: splits {', '.join(sorted(splits))}",
             cure="give another --split, or --points all for blurs that are not native",
@@ -89,12 +82,12 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
     """The pairs of two folders whose files have the same relative names, whatever their endings.
 
     Raises:
-        SetError: a folder is not there or empty, or a blur has no sharp image.
+        UsageError: a folder is not there or empty, or a blur has no sharp image.
     """
     found = {side: _images(side) for side in (blurs, sharps)}
     lonely = sorted(set(found[blurs]) - set(found[sharps]))
     if lonely:
-        raise SetError(
+        raise UsageError(
             f"{len(lonely):,} blurs have no sharp image of their name",
             where=f"{sharps}: {shorten(lonely)}",
             cure="give folders whose files have the same relative names",
@@ -107,21 +100,21 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
 def _images(folder: Path) -> dict[str, Path]:
     """Images by relative name without ending."""
     if not folder.is_dir():
-        raise SetError(f"{folder} is not a folder", where="--data", cure="check the path")
+        raise UsageError(f"{folder} is not a folder", where="--data", cure="check the path")
     images: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in FORMATS or not path.is_file():
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in images:
-            raise SetError(
+            raise UsageError(
                 f"two images are named {name}",
                 where=f"{images[name]} and {path}",
                 cure="keep one of them",
             )
         images[name] = path
     if not images:
-        raise SetError(f"{folder} holds no image", where="--data", cure="check the path")
+        raise UsageError(f"{folder} holds no image", where="--data", cure="check the path")
     return images
 
 
@@ -137,14 +130,14 @@ def choose_pairs(
         limit: the first so many; None takes all.
 
     Raises:
-        SetError: more than two places, or nothing to score.
+        UsageError: more than two places, or nothing to score.
     """
     if len(data) == 2 and not any(_has_manifest(place) for place in data):
         pairs = pairs_of_folders(*data)
     elif len(data) == 1:
         pairs = pairs_of_manifest(data[0], split=split, native=points == "native")
     else:
-        raise SetError(
+        raise UsageError(
             f"{len(data)} data sets were given",
             where="--data",
             cure="give one trajbuild folder, or two folders: --data BLURS --data SHARPS",
@@ -155,5 +148,5 @@ def choose_pairs(
 def _has_manifest(place: Path) -> bool:
     try:
         return bool(manifests.files(place))
-    except manifests.ManifestError:
+    except ManifestError:
         return False

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import ExitCode
+from fidediff_model.errors import DeviceError
 from fidediff_model.evaluate.speed import Variant, all_variants, make_model, measure
 from fidediff_model.evaluate.speed_table import to_markdown
-from fidediff_model.restore.engine import DeviceError, choose_device
+from fidediff_model.restore.engine import choose_device
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import ExitCode
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.disk import write_atomic
-from fidediff_model.errors import ExitCode, FideDiffError
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import UsageError
 
 SUMMARY_FILE, MARKDOWN_FILE, PLOT_FILE = "summary.json", "summary.md", "perception_distortion.png"
 FORMAT = "fidediff-scores"
@@ -73,13 +73,6 @@ SETTINGS_TEXT = {
 }
 
 
-class TableError(FideDiffError):
-    """A result file that cannot be read."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
-
-
 def summarise(
     name: str, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], *, failed: int = 0
 ) -> dict[str, Any]:
@@ -115,19 +108,19 @@ def read_summary(place: Path) -> dict[str, Any]:
     """A summary, from its file or the folder that holds it.
 
     Raises:
-        TableError: it is not there or is something else.
+        UsageError: it is not there or is something else.
     """
     file = place / SUMMARY_FILE if place.is_dir() else place
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TableError(
+        raise UsageError(
             f"{place} holds no scores",
             where=str(file),
             cure="give a folder that fidediff evaluate finished, or its summary.json",
         ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise TableError(f"{file.name} is no summary of scores", where=str(file))
+        raise UsageError(f"{file.name} is no summary of scores", where=str(file))
     return values
 
 

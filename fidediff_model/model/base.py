@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.config import ConfigError
-from fidediff_model.errors import FideDiffError, shorten
+from fidediff_model.errors import WeightsError
 from fidediff_model.weights.sd21 import cast, seeded
+from trajectory_builder.errors import UsageError, shorten
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PROMPT_FILE = "prompt.safetensors"
@@ -25,14 +25,10 @@ Residuals = tuple[list[Tensor], Tensor]
 """What a ControlNet adds to the UNet: twelve maps for the skips, one for the middle."""
 
 
-class BaseError(FideDiffError):
-    """A base that cannot be saved, loaded or built upon."""
-
-
 def refuse_lora(unet: Any, wanted_for: str) -> None:
-    """Raise `BaseError` unless the UNet is clean: a copy would silently carry the update."""
+    """Raise `WeightsError` unless the UNet is clean: a copy would silently carry the update."""
     if getattr(unet, "peft_config", None):
-        raise BaseError(
+        raise WeightsError(
             f"the UNet already carries LoRA and cannot give its encoder to {wanted_for}",
             where="unet",
             cure="build it from a freshly loaded UNet, before LoraUNet",
@@ -52,8 +48,8 @@ class LoraUNet(nn.Module):
         seed: of LoRA's random half; the other half is zero, so the UNet starts unchanged.
 
     Raises:
-        ConfigError: an ending that no layer has.
-        BaseError: the UNet carries LoRA already.
+        UsageError: an ending that no layer has.
+        WeightsError: the UNet carries LoRA already.
     """
 
     def __init__(
@@ -142,12 +138,12 @@ class LoraUNet(nn.Module):
         `unet.load_lora_adapter(folder, prefix="unet", weight_name=...)` take it as it is.
 
         Raises:
-            BaseError: the update was fused.
+            WeightsError: the update was fused.
         """
         from safetensors.torch import save_file
 
         if self.fused:
-            raise BaseError(
+            raise WeightsError(
                 "the LoRA was fused and can no longer be saved",
                 where=str(folder),
                 cure="save before fusing, or load the model again",
@@ -169,7 +165,7 @@ class LoraUNet(nn.Module):
         """Read what `save` wrote into a base of the same settings; the same bits come back.
 
         Raises:
-            BaseError: a file is missing or holds another update.
+            WeightsError: a file is missing or holds another update.
         """
         tensors = {k.removeprefix("unet."): v for k, v in _read(folder / LORA_FILE).items()}
         peft: Any = import_module("peft")
@@ -177,7 +173,7 @@ class LoraUNet(nn.Module):
         found = {k: v.shape for k, v in tensors.items()}
         if own != found:
             wrong = sorted(k for k in own.keys() | found.keys() if own.get(k) != found.get(k))
-            raise BaseError(
+            raise WeightsError(
                 f"the LoRA file is of other settings, {len(wrong):,} tensors differ: "
                 f"{shorten(wrong, at_most=2)}",
                 where=str(folder / LORA_FILE),
@@ -186,7 +182,7 @@ class LoraUNet(nn.Module):
         peft.set_peft_model_state_dict(self.unet, tensors, adapter_name="default")
         prompt = _read(folder / PROMPT_FILE).get("prompt", torch.empty(0))
         if prompt.shape != self.prompt.shape:
-            raise BaseError(
+            raise WeightsError(
                 f"the prompt has shape {tuple(prompt.shape)}, not {tuple(self.prompt.shape)}",
                 where=str(folder / PROMPT_FILE),
                 cure="load it with the config.json that it was saved with",
@@ -199,7 +195,7 @@ def _check_targets(unet: Any, targets: tuple[str, ...]) -> None:
     names = [n for n, m in unet.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     idle = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in names)]
     if idle or not targets:
-        raise ConfigError(
+        raise UsageError(
             f"no layer of the UNet is named {shorten(idle) or '(nothing)'}",
             where="lora.targets",
             cure="give endings of layer names, such as to_q,to_v,conv1",
@@ -213,6 +209,6 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise BaseError(
+        raise WeightsError(
             f"{file.name} is missing or damaged", where=str(file), cure="copy the folder again"
         ) from error

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fidediff_model.config import ConfigError
 from fidediff_model.model import strips
 from fidediff_model.weights.sd21 import cast
+from trajectory_builder.errors import UsageError
 
 VAE_STRIDE = 8
 COMFORT = 8
@@ -50,21 +50,19 @@ class Codec(nn.Module):
         latent_stride: d, 4 or 8 image pixels for one latent cell.
 
     Raises:
-        ConfigError: another stride, or a VAE that is not f8.
+        UsageError: another stride, or a VAE that is not f8.
     """
 
     def __init__(self, vae: Any, latent_stride: int = 4) -> None:
         super().__init__()
         if latent_stride not in (4, VAE_STRIDE):
-            raise ConfigError(
+            raise UsageError(
                 f"latent_stride cannot be {latent_stride}",
                 where="latent_stride",
                 cure="give 4 or 8",
             )
         if len(vae.config.block_out_channels) != 4:
-            raise ConfigError(
-                "the VAE is not f8", where="vae/config.json", cure="use SD 2.1-base's"
-            )
+            raise UsageError("the VAE is not f8", where="vae/config.json", cure="use SD 2.1-base's")
         self.vae = vae.requires_grad_(False).eval()
         self.latent_stride = latent_stride
         self.enlargement = VAE_STRIDE // latent_stride
@@ -143,6 +141,6 @@ class Codec(nn.Module):
 
     def _strips(self, rows: int, store: str) -> strips.Strips:
         if rows < 1:
-            raise ConfigError("strip_rows is below 1", where="strip_rows", cure="give 1 or more")
+            raise UsageError("strip_rows is below 1", where="strip_rows", cure="give 1 or more")
         device = self.vae.device
         return strips.Strips(rows, device, torch.device(store) if store else device)

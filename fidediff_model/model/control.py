@@ -193,7 +193,7 @@ class KernelControl(nn.Module):
             seed: of the new layers.
 
         Raises:
-            BaseError: the UNet carries LoRA.
+            WeightsError: the UNet carries LoRA.
         """
         refuse_lora(unet, "the ControlNet")
         diffusers: Any = import_module("diffusers")

@@ -35,7 +35,7 @@ class Discriminator(nn.Module):
         seed: of the heads.
 
     Raises:
-        BaseError: the UNet carries LoRA, which D would take over as its own.
+        WeightsError: the UNet carries LoRA, which D would take over as its own.
     """
 
     prompt: Tensor

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
+from fidediff_model.errors import ModelError
 from fidediff_model.model import card as model_card
 from fidediff_model.model import diffusion
 from fidediff_model.model import folder as model_folder
@@ -31,7 +32,7 @@ from fidediff_model.model.control import KernelControl
 from fidediff_model.model.discriminator import Discriminator
 from fidediff_model.model.fast_layers import to_channels_last
 from fidediff_model.model.kernels import KernelEstimator, pool_kernels
-from fidediff_model.model.restored import ModelError, Restored, check_image, timesteps
+from fidediff_model.model.restored import Restored, check_image, timesteps
 from fidediff_model.model.timestep import TimestepRegressor
 from fidediff_model.weights.sd21 import BaseWeights, cast, load_base, seeded
 
@@ -263,8 +264,8 @@ class FideDiff(nn.Module):
         is replaced as a whole; a folder of anything else is left alone.
 
         Raises:
-            ModelFolderError: the folder holds something else.
-            BaseError: the LoRA was fused.
+            ModelError: the folder holds something else.
+            WeightsError: the LoRA was fused.
         """
         card = card or Card()
 
@@ -314,8 +315,8 @@ class FideDiff(nn.Module):
             seed: of the added parts.
 
         Raises:
-            ModelFolderError: the folder is foreign, older, newer or damaged.
-            BaseModelError: the base weights cannot be used.
+            ModelError: the folder is foreign, older, newer or damaged.
+            ModelError: the base weights cannot be used.
             ModelError: the base weights are not those it was trained over.
         """
         folder = Path(folder)
@@ -324,7 +325,7 @@ class FideDiff(nn.Module):
         config = model_config.from_dict(values.get("config"), where=where)
         stored = [part for part in PARTS if part in values["parts"]]
         if len(stored) != len(values["parts"]):
-            raise model_folder.ModelFolderError(
+            raise ModelError(
                 f"the model has parts that this release does not know: {values['parts']}",
                 where=f"{where}: parts",
                 cure="install the release that wrote it",
@@ -354,8 +355,8 @@ def build(
         seed: of all new layers.
 
     Raises:
-        ConfigError: a LoRA target that no layer has.
-        BaseError: the weights were built upon already.
+        UsageError: a LoRA target that no layer has.
+        WeightsError: the weights were built upon already.
     """
     taps = config.kernel.kernel_size**2
     control, estimator, regressor = None, None, None

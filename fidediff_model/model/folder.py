@@ -12,21 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
-from fidediff_model.model.restored import ModelError
+from fidediff_model.errors import ModelError
+from trajectory_builder.errors import shorten
 
 FORMAT = "fidediff-model"
 VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _TEMPORARY, _FORMER = ".tmp-", ".old-"
-
-
-class ModelFolderError(FideDiffError):
-    """A folder that is no model of this release, or must not be overwritten."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -39,7 +32,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write: fills the folder that it is given.
 
     Raises:
-        ModelFolderError: `folder` holds something that is not a model.
+        ModelError: `folder` holds something that is not a model.
         OSError: the disk is full, the place read-only, ...; the former model is still there.
     """
     folder = folder.resolve()
@@ -65,7 +58,7 @@ def _refuse_foreign(folder: Path) -> None:
     except (OSError, ValueError):
         ours = False
     if not ours:
-        raise ModelFolderError(
+        raise ModelError(
             f"{folder.name} holds something that is not a FideDiff model; nothing was written",
             where=str(folder),
             cure="choose another folder, or empty this one yourself",
@@ -109,32 +102,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The `config.json` of a model folder of this release, as plain values.
 
     Raises:
-        ModelFolderError: the folder is absent, foreign, or of another version.
+        ModelError: the folder is absent, foreign, or of another version.
     """
     file = folder / CONFIG_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelFolderError(
+        raise ModelError(
             f"{folder} is not a FideDiff model folder",
             where=f"{file} is missing or is not JSON",
             cure=_advice(folder),
         ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ModelFolderError(
+        raise ModelError(
             f"{folder} holds another kind of model", where=str(file), cure=_advice(folder)
         )
     version = values.get("version")
     if version != VERSION:
         newer = isinstance(version, int) and version > VERSION
-        raise ModelFolderError(
+        raise ModelError(
             f"the model has format version {version}, this release reads {VERSION}",
             where=f"{file}: version",
             cure="install a newer release" if newer else "train it again, or use an older release",
         )
     for key, kind in (("base_model", str), ("base_fingerprint", str), ("parts", list)):
         if not isinstance(values.get(key), kind):
-            raise ModelFolderError(
+            raise ModelError(
                 f"the model's config lacks {key}", where=str(file), cure="copy the folder again"
             )
     return values
@@ -193,7 +186,7 @@ def load_part(folder: Path, module: nn.Module) -> None:
     """Read a module's weights; every tensor must be there in its shape.
 
     Raises:
-        ModelFolderError: the file is absent, damaged, or of other settings.
+        ModelError: the file is absent, damaged, or of other settings.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -202,7 +195,7 @@ def load_part(folder: Path, module: nn.Module) -> None:
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ModelFolderError(
+        raise ModelError(
             f"the weights of {folder.name} are missing or damaged",
             where=str(file),
             cure="copy the model folder again",
@@ -211,7 +204,7 @@ def load_part(folder: Path, module: nn.Module) -> None:
     found = {k: v.shape for k, v in tensors.items()}
     if own != found:
         wrong = sorted(k for k in own.keys() | found.keys() if own.get(k) != found.get(k))
-        raise ModelFolderError(
+        raise ModelError(
             f"the weights of {folder.name} do not fit config.json: {shorten(wrong, at_most=2)}",
             where=str(file),
             cure="take config.json and weights from the same model",

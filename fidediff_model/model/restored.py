@@ -7,15 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import ModelError
 from fidediff_model.model.diffusion import LAST_TIMESTEP
-
-
-class ModelError(FideDiffError):
-    """A call that this model cannot answer."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 @dataclass

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fidediff_model.errors import ModelError
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.model.restored import ModelError
 from fidediff_model.restore.engine import ReadyModel, Settings
 
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fidediff_model.errors import ModelError
 from fidediff_model.model.folder import read_config
-from fidediff_model.model.restored import ModelError
 from fidediff_model.restore.engine import ReadyModel, Settings, choose_device, open_model
 from fidediff_model.restore.files import encode_picture, read_picture
 from fidediff_model.restore.jobs import Job, collect, left_to_do
@@ -57,7 +57,7 @@ def make_plan(
             `skip_existing`.
 
     Raises:
-        FideDiffError: the model folder, the device, an input or an output cannot be used.
+        UserError: the model folder, the device, an input or an output cannot be used.
     """
     _need_parts(read_config(values["model"])["parts"], settings, values["show_kernels"])
     choose_device(settings.device)

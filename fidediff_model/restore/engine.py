@@ -18,13 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import DeviceError, ModelError
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.fast_layers import compile_regions
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import kernel_mosaic
-from fidediff_model.model.restored import ModelError
 from fidediff_model.restore.tiles import (
     OVERLAP,
     TilePlan,
@@ -33,6 +32,7 @@ from fidediff_model.restore.tiles import (
     restore_tensor,
     smaller,
 )
+from trajectory_builder.errors import ExitCode
 
 Control = Literal["none", "filter"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -42,10 +42,6 @@ DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
 }
 log = logging.getLogger(__name__)
-
-
-class DeviceError(FideDiffError):
-    """A device that is not there, cannot do what is asked, or is out of memory."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +232,7 @@ def open_model(
         base_model: folder or hub id of the base weights; None takes the name it remembers.
 
     Raises:
-        ModelFolderError: the folder is not a model.
+        ModelError: the folder is not a model.
         DeviceError: the device is not there.
         ModelError: the settings ask for a part that the model lacks.
     """

@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from fidediff_model.data.image_files import ImageError
+from trajectory_builder.errors import ImageError
 
 FORMATS = {
     ".png": "PNG",

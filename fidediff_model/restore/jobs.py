@@ -14,19 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.disk import printable
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
 from fidediff_model.restore.files import FORMATS
+from trajectory_builder.errors import UsageError, printable, shorten
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 RECORD_FILE = "restored.jsonl"
-
-
-class JobError(FideDiffError):
-    """Inputs or outputs that cannot be worked on."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ def collect(inputs: Sequence[str], out: Path) -> list[Job]:
         out: the output folder.
 
     Raises:
-        JobError: an input is not there or gives nothing, two inputs share a target, or a target
+        UsageError: an input is not there or gives nothing, two inputs share a target, or a target
             is a source.
     """
     jobs: dict[Path, Job] = {}
@@ -59,7 +51,7 @@ def collect(inputs: Sequence[str], out: Path) -> list[Job]:
         for job in _jobs_of(name, out):
             known = jobs.setdefault(job.target, job)
             if known.source.resolve() != job.source.resolve():
-                raise JobError(
+                raise UsageError(
                     f"two inputs would become {printable(job.target)}",
                     where=printable(f"{known.source} and {job.source}"),
                     cure="restore them into different folders, or give their common folder",
@@ -67,7 +59,7 @@ def collect(inputs: Sequence[str], out: Path) -> list[Job]:
     sources = {os.path.realpath(job.source) for job in jobs.values()}
     for job in jobs.values():
         if os.path.realpath(job.target) in sources:
-            raise JobError(
+            raise UsageError(
                 f"the output {printable(job.target)} would replace an input",
                 where=f"--out {printable(out)}",
                 cure="choose another --out; inputs are never overwritten",
@@ -80,7 +72,7 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
     if path.is_dir():
         jobs = [Job(file, out / file.relative_to(path)) for file in _files_below(path, out)]
         if not jobs:
-            raise JobError(
+            raise UsageError(
                 f"the folder {printable(path)} holds no image and no video",
                 where=f"looked for {', '.join([*FORMATS, *VIDEO_ENDINGS])}",
                 cure="give the folder that holds them",
@@ -92,8 +84,8 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
         found = [Path(f) for f in sorted(glob.glob(name, recursive=True)) if Path(f).is_file()]
         if found:
             return [Job(file, out / file.name) for file in found]
-        raise JobError(f"the pattern {printable(name)} matches no file", cure="check it with ls")
-    raise JobError(f"{printable(name)} does not exist", where="INPUT", cure="check the path")
+        raise UsageError(f"the pattern {printable(name)} matches no file", cure="check it with ls")
+    raise UsageError(f"{printable(name)} does not exist", where="INPUT", cure="check the path")
 
 
 def _files_below(folder: Path, out: Path) -> Iterable[Path]:
@@ -138,7 +130,7 @@ def left_to_do(
         skip: leave alone whatever exists.
 
     Raises:
-        JobError: outputs exist that are not known to be the same.
+        UsageError: outputs exist that are not known to be the same.
     """
     if overwrite:
         return list(jobs)
@@ -151,7 +143,7 @@ def left_to_do(
     }
     foreign = sorted(printable(target) for target in existing - done)
     if foreign:
-        raise JobError(
+        raise UsageError(
             f"{len(foreign):,} outputs exist already, made by something else or otherwise",
             where=shorten(foreign),
             cure="choose another --out, or give --skip-existing or --overwrite",

@@ -23,18 +23,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fidediff_model.disk import (
-    NO_ROOM,
-    OutputError,
-    printable,
-    telling_disk_errors,
-    temporary_name,
-    write_atomic,
-)
-from fidediff_model.errors import FideDiffError
 from fidediff_model.restore.engine import Answer, ReadyModel
 from fidediff_model.restore.files import Picture, encode_picture, format_of, read_picture, to_unit
 from fidediff_model.restore.jobs import RECORD_FILE, Job, source_state, target_name
+from trajectory_builder.disk.atomic import (
+    NO_ROOM,
+    reporting_disk_errors,
+    temporary_name,
+    write_atomic,
+)
+from trajectory_builder.errors import OutputError, UserError, printable
 
 READERS, WRITERS = 2, 2
 
@@ -64,7 +62,7 @@ class RunReport:
 
     restored: int = 0
     frames: int = 0
-    failures: list[tuple[Path, FideDiffError]] = field(default_factory=list)
+    failures: list[tuple[Path, UserError]] = field(default_factory=list)
     notes: set[str] = field(default_factory=set)
     seconds: float = 0.0
 
@@ -92,7 +90,7 @@ def restore_files(
     started = time.monotonic()
     result = RunReport()
     images = [job for job in jobs if not job.is_video]
-    with telling_disk_errors(out):
+    with reporting_disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         _restore_images(ready, images, out, options, result, report)
         for job in jobs:
@@ -152,11 +150,11 @@ def _readable(read: Iterator[_Read], result: RunReport, report: Report) -> Itera
     for job, future in read:
         try:
             yield job, future.result()
-        except FideDiffError as error:
+        except UserError as error:
             _fail(job, error, result, report)
 
 
-def _fail(job: Job, error: FideDiffError, result: RunReport, report: Report) -> None:
+def _fail(job: Job, error: UserError, result: RunReport, report: Report) -> None:
     result.failures.append((job.source, error))
     report("image", 1)
 
@@ -188,7 +186,7 @@ def _run_group(
         kernels = [
             ready.kernel_picture(one[None]) if options.show_kernels else None for one in blur
         ]
-    except FideDiffError as error:
+    except UserError as error:
         for job, _ in group:
             _fail(job, error, result, report)
         return
@@ -261,7 +259,7 @@ def _finish(
     job, future = pending
     try:
         values = future.result()
-    except FideDiffError as error:
+    except UserError as error:
         _fail(job, error, result, report)
         return
     except OSError as error:
@@ -305,7 +303,7 @@ def _restore_video(
     try:
         values = restore_video(ready, job.source, temporary, batch=options.batch, report=report)
         os.replace(temporary, job.target)
-    except FideDiffError as error:
+    except UserError as error:
         _fail(job, error, result, report)
         return
     finally:

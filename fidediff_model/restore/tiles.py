@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fidediff_model.errors import ModelError
 from fidediff_model.model.codec import COMFORT, pad_to_multiple
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import KernelEstimator, pool_kernels
-from fidediff_model.model.restored import ModelError, Restored, check_image, timesteps
+from fidediff_model.model.restored import Restored, check_image, timesteps
 
 WHOLE_CELLS = 65_536
 """Latent cells that go through the UNet at once (ours): 1280 x 720 at stride 4 has 57,600."""

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fidediff_model.disk import NO_ROOM
-from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.restore.engine import ReadyModel
 from fidediff_model.restore.files import to_unit
+from trajectory_builder.disk.atomic import NO_ROOM
+from trajectory_builder.errors import ExitCode, VideoError
 
 # Encoder and options by container; visually lossless qualities (ours).
 _X264 = ("libx264", {"crf": "16", "preset": "medium"})
@@ -30,10 +30,6 @@ _ENCODERS = {
     ".avi": ("mpeg4", {"qscale": "2", "flags": "+qscale", "global_quality": "236"}),
 }
 _AHEAD = 4
-
-
-class VideoError(FideDiffError):
-    """A video that cannot be read, or has nothing to restore."""
 
 
 def restore_video(

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
-from fidediff_model.errors import FideDiffError
 from fidediff_model.scores.metrics import Image
+from trajectory_builder.errors import ImageError
 
 ITERATIONS = 100
 GAUSSIAN = 5
@@ -27,10 +27,6 @@ GAUSSIAN = 5
 _SSIM_RIM = 5
 
 _Floats = npt.NDArray[np.float32]
-
-
-class AlignError(FideDiffError):
-    """Two images that ECC cannot bring together."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def align(restored: Image, sharp: Image) -> Aligned:
         sharp: the same shape.
 
     Raises:
-        AlignError: ECC does not converge, as on images without structure.
+        ImageError: ECC does not converge, as on images without structure.
     """
     x: _Floats = sharp.astype(np.float32) / np.float32(255)
     z: _Floats = restored.astype(np.float32) / np.float32(255)
@@ -106,7 +102,7 @@ def align(restored: Image, sharp: Image) -> Aligned:
             gaussFiltSize=GAUSSIAN,
         )
     except cv2.error as error:
-        raise AlignError(
+        raise ImageError(
             "the restoration cannot be aligned with its sharp image",
             cure="score it without --align, or leave the image out",
         ) from error

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from skimage.measure import blur_effect as _blur_effect
 
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import WeightsError
 from fidediff_model.scores.metrics import Image
+from trajectory_builder.errors import ExitCode
 
 Learnt = Literal["niqe", "musiq", "maniqa", "clipiqa"]
 LEARNT: tuple[Learnt, ...] = get_args(Learnt)
@@ -27,10 +28,6 @@ LOWER_IS_BETTER = ("blur-effect", "niqe")
 _WINDOW = 11
 # pyiqa is not here, it or its torchvision does not load, or its weights cannot be fetched.
 _UNUSABLE = (ImportError, RuntimeError, OSError, AssertionError, KeyError)
-
-
-class NoReferenceError(FideDiffError):
-    """A score that needs pyiqa or its weights, which are not to be had."""
 
 
 def blur_effect(image: Image) -> float:
@@ -63,7 +60,7 @@ def open_learnt(name: Learnt, device: torch.device) -> Callable[[Image], float]:
         A function of an image (H, W, 3) uint8.
 
     Raises:
-        NoReferenceError: pyiqa is not installed or does not load, or its weights, which it
+        WeightsError: pyiqa is not installed or does not load, or its weights, which it
             fetches at first use, cannot be fetched.
     """
     try:
@@ -71,7 +68,7 @@ def open_learnt(name: Learnt, device: torch.device) -> Callable[[Image], float]:
     except _UNUSABLE as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "pyiqa"
         reason = "which is not installed" if absent else f"which fails: {_first_line(error)}"
-        raise NoReferenceError(
+        raise WeightsError(
             f"{name} comes from pyiqa, {reason}",
             where="--metrics",
             cure="pip install pyiqa (non-commercial licence; needs a torchvision that fits your"

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.errors import FideDiffError
+from fidediff_model.errors import WeightsError
 from fidediff_model.weights.vgg import VGG16, WIDTHS
 
 # The input scaling that LPIPS was trained with: ImageNet's mean and deviation on [-1, 1].
@@ -33,10 +33,6 @@ SMALLEST_SIDE = 16
 """Pixels a side that VGG16's four poolings leave one cell of."""
 
 
-class HeadsError(FideDiffError):
-    """The trained parts of LPIPS or DISTS that torchmetrics packages are not there."""
-
-
 class LPIPS(nn.Module):
     """LPIPS with the VGG16 backbone and its linear heads, version 0.1 (Zhang et al. 2018).
 
@@ -44,7 +40,7 @@ class LPIPS(nn.Module):
         vgg: the backbone, shared with DISTS where both are used.
 
     Raises:
-        HeadsError: torchmetrics' file of linear heads is absent.
+        WeightsError: torchmetrics' file of linear heads is absent.
     """
 
     shift: Tensor
@@ -89,7 +85,7 @@ class DISTS(nn.Module):
         vgg: the backbone, shared with LPIPS where both are used.
 
     Raises:
-        HeadsError: torchmetrics' file of alpha and beta is absent.
+        WeightsError: torchmetrics' file of alpha and beta is absent.
     """
 
     mean: Tensor
@@ -220,7 +216,7 @@ def _packaged(name: str) -> dict[str, Tensor]:
             # The heads were saved on a CUDA device.
             tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
             return tensors
-    raise HeadsError(
+    raise WeightsError(
         f"the trained heads {name} are not there",
         where=str(paths[0]) if paths else "torchmetrics is not installed",
         cure="pip install 'torchmetrics>=1.7.2'",

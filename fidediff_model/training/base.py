@@ -31,7 +31,7 @@ def train(request: Request) -> Outcome:
     """Train the base from pre-trained weights; the run folder then holds `model/`.
 
     Raises:
-        FideDiffError: what cannot be trained, or a loss that is no number.
+        UserError: what cannot be trained, or a loss that is no number.
     """
     run = start.open_run("base", request)
     start.seed_process(run)

@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import TrainingError
+from trajectory_builder.errors import ExitCode
 
 FOLDER = "checkpoints"
 MARKER = "whole.json"
@@ -41,10 +42,6 @@ STATE = "state.json"
 _NAME = re.compile(r"step-(\d{6,})")
 _TEMPORARY = ".tmp-"
 log = logging.getLogger(__name__)
-
-
-class CheckpointError(FideDiffError):
-    """A checkpoint that cannot be written, or does not fit the run."""
 
 
 @dataclass
@@ -75,7 +72,7 @@ def save(
         keep: whole checkpoints that stay.
 
     Raises:
-        CheckpointError: the disk refuses; earlier checkpoints are untouched.
+        TrainingError: the disk refuses; earlier checkpoints are untouched.
     """
     folder = run_dir / FOLDER
     target = folder / f"step-{step:06d}"
@@ -92,7 +89,7 @@ def save(
         _sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
+        raise TrainingError(
             f"the checkpoint of step {step:,} cannot be written: {error.strerror or error}",
             where=str(folder),
             cure="make room and run the same command again; it goes on from the last whole one",
@@ -116,14 +113,14 @@ def load(path: Path, resumable: Resumable, *, rank: int) -> None:
     """Bring everything back to what `save` saw, in place; `resumable.state` too.
 
     Raises:
-        CheckpointError: the checkpoint is of another structure.
+        TrainingError: the checkpoint is of another structure.
     """
     from safetensors.torch import load_file
 
     for name, live in resumable.tensors.items():
         stored = load_file(path / f"{name}.safetensors")
         if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in live.items()}:
-            raise CheckpointError(
+            raise TrainingError(
                 f"the checkpoint's {name} is of another structure",
                 where=str(path),
                 cure="give the settings of config.yaml, or another --run-dir",

@@ -70,7 +70,7 @@ def train(request: Request) -> Outcome:
     """Train control and T from the stage kernel's model; `model/` then holds the whole FideDiff.
 
     Raises:
-        FideDiffError: what cannot be trained, or a loss that is no number.
+        UserError: what cannot be trained, or a loss that is no number.
     """
     run = start.open_run("control", request)
     start.seed_process(run)

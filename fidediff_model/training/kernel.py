@@ -26,7 +26,7 @@ def train(request: Request) -> Outcome:
     """Train the kernel estimator beside a trained base; `model/` then holds both.
 
     Raises:
-        FideDiffError: what cannot be trained, or a loss that is no number.
+        UserError: what cannot be trained, or a loss that is no number.
     """
     run = start.open_run("kernel", request)
     settings = run.settings

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fidediff_model.data.batches import Batch, SkipLog
 from fidediff_model.data.trajectories import make_loader
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from fidediff_model.errors import TrainingError
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.training import checkpoint, optim, pictures, processes, run_folder
@@ -32,15 +32,12 @@ from fidediff_model.training.checkpoint import Resumable
 from fidediff_model.training.ema import Ema
 from fidediff_model.training.log import RunLog, Sums
 from fidediff_model.training.start import Run, card_settings
+from trajectory_builder.errors import ExitCode, shorten
 
 MODEL = "model"
 LAST = "model-last"
 Scores = dict[str, float]
 Picture = npt.NDArray[np.uint8]
-
-
-class NonFiniteError(FideDiffError):
-    """A loss or gradient became infinite or no number."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
         extra: further modules whose trainable parameters are kept, such as the discriminator.
 
     Raises:
-        FideDiffError: the run took another number of trajectories a step.
+        UserError: the run took another number of trajectories a step.
     """
     run, settings = state.run, state.run.settings
     if run.is_main:
@@ -184,10 +181,10 @@ def refuse_non_finite(loss: Tensor, batch: Batch, step: int) -> None:
     """Stop on a loss that is no number, before it reaches a weight.
 
     Raises:
-        NonFiniteError: naming the batch's pairs.
+        TrainingError: naming the batch's pairs.
     """
     if not math.isfinite(loss.item()):
-        raise NonFiniteError(
+        raise TrainingError(
             f"the loss of step {step:,} is {loss.item()}",
             where=f"pairs {shorten(batch['sample_id'], at_most=16)}",
             cure="look at these pairs; then lower --learning-rate or --clip, or give --precision"
@@ -201,7 +198,7 @@ def clip_and_step(
     """Clip the gradients of an optimizer's parameters, step, clear; gives the norm before.
 
     Raises:
-        NonFiniteError: the norm is no number.
+        TrainingError: the norm is no number.
     """
     norm = nn.utils.clip_grad_norm_(parameters.values(), state.run.settings.clip)
     refuse_non_finite(norm, batches[-1], state.step + 1)

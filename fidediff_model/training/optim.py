@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fidediff_model.training.settings import SettingsError, TrainSettings
+from fidediff_model.training.settings import TrainSettings
+from trajectory_builder.errors import UsageError
 
 
 def make(
@@ -20,12 +21,12 @@ def make(
     """AdamW, or its 8-bit kind from bitsandbytes, which keeps moments in a quarter of the memory.
 
     Raises:
-        SettingsError: the 8-bit kind was asked for and bitsandbytes or a GPU is absent.
+        UsageError: the 8-bit kind was asked for and bitsandbytes or a GPU is absent.
     """
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=settings.weight_decay)
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
-        raise SettingsError(
+        raise UsageError(
             "adamw8bit needs bitsandbytes and a GPU, and one of them is not there",
             where="optimizer",
             cure="pip install bitsandbytes on a machine with a GPU, or give --optimizer adamw",

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fidediff_model.disk import write_atomic
 from fidediff_model.model.kernels import kernel_mosaic
 from fidediff_model.scores.metrics import as_uint8
+from trajectory_builder.disk.atomic import write_atomic
 
 Picture = npt.NDArray[np.uint8]
 _INK = (255, 255, 255)

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from fidediff_model.errors import ExitCode, FideDiffError
-from fidediff_model.training.settings import Precision, SettingsError
+from fidediff_model.errors import TrainingError
+from fidediff_model.training.settings import Precision
+from trajectory_builder.errors import ExitCode, UsageError, UserError
 
 LOST_AFTER = datetime.timedelta(minutes=10)
 """How long a process waits for the others before it gives up (ours)."""
@@ -26,22 +27,18 @@ _LOST = re.compile(
 )
 
 
-class LostProcessError(FideDiffError):
-    """Another process of the run ended or does not answer."""
-
-
 def resolve_precision(wanted: Precision) -> Precision:
     """`auto` becomes bf16 on a GPU that computes in it, else fp32.
 
     Raises:
-        SettingsError: bf16 was asked for and no GPU here computes in it.
+        UsageError: bf16 was asked for and no GPU here computes in it.
     """
     can = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if wanted == "auto":
         return "bf16" if can else "fp32"
     if wanted == "bf16" and not can:
         gpu = torch.cuda.is_available()
-        raise SettingsError(
+        raise UsageError(
             "bf16 was asked for and " + ("this GPU has none" if gpu else "there is no GPU"),
             where="precision",
             cure="give --precision fp32, or train on a GPU with bf16; on a CPU bf16 is slower",
@@ -71,14 +68,14 @@ def telling_lost_ones(processes: int) -> Iterator[None]:
     """Turn the back end's errors about a dead peer into one that says so.
 
     Raises:
-        LostProcessError: another process of the run ended.
+        TrainingError: another process of the run ended.
     """
     try:
         yield
     except RuntimeError as error:
         if processes == 1 or not _LOST.search(str(error)):
             raise
-        raise LostProcessError(
+        raise TrainingError(
             "another process of this run ended or does not answer, so this one ends too",
             where=str(error).strip().splitlines()[0][:120],
             cure="look at what the other one said; the same command goes on from the newest"
@@ -117,9 +114,9 @@ def end(accelerator: Any) -> None:
     accelerator.end_training()
 
 
-def unequal_batches(before: int, now: int) -> FideDiffError:
+def unequal_batches(before: int, now: int) -> UserError:
     """The refusal of a resume whose step takes another number of trajectories."""
-    return FideDiffError(
+    return UserError(
         f"a step of this run takes {before} trajectories, this command would take {now}",
         where="batch x accumulate x processes",
         cure="change --batch or --accumulate so that the product stays, or start a new --run-dir",

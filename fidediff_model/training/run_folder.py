@@ -19,12 +19,12 @@ from typing import Any
 import yaml
 
 from fidediff_model import config as model_config
-from fidediff_model import disk
 from fidediff_model.config import ModelConfig
-from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.model import folder as model_folder
 from fidediff_model.training import settings as train_settings
-from fidediff_model.training.settings import SettingsError, Stage, TrainSettings
+from fidediff_model.training.settings import Stage, TrainSettings
+from trajectory_builder.disk import atomic
+from trajectory_builder.errors import ExitCode, UsageError
 
 CONFIG = "config.yaml"
 TEMPORARY = ".tmp-"
@@ -35,16 +35,6 @@ _HEAD = (
     "# What this run was started with. `fidediff train {stage} --run-dir THIS --resume` goes on.\n"
     "# Values are ours unless `fidediff train {stage} --help` says paper or prior.\n"
 )
-
-
-class RunFolderError(FideDiffError):
-    """A run folder that is of another config, or lacks what was asked of it."""
-
-    def __init__(
-        self, what: str, *, where: str = "", cure: str = "", other_config: bool = False
-    ) -> None:
-        code = ExitCode.OTHER_CONFIG if other_config else ExitCode.WRONG_USE
-        super().__init__(what, where=where, cure=cure, exit_code=code)
 
 
 @dataclass(frozen=True)
@@ -99,10 +89,10 @@ def telling_a_full_disk(run_dir: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         # safetensors tells a full disk in an error of its own kind.
-        if isinstance(error, OSError) and error.errno not in disk.REFUSALS:
+        if isinstance(error, OSError) and error.errno not in atomic.REFUSALS:
             raise
         cure = "make room and run the same command again; it goes on from the newest checkpoint"
-        raise disk.not_written("the run folder", error, run_dir, cure) from error
+        raise atomic.not_written("the run folder", error, run_dir, cure) from error
 
 
 def write(run_dir: Path, config: RunConfig) -> None:
@@ -114,14 +104,14 @@ def write(run_dir: Path, config: RunConfig) -> None:
     text = _HEAD.format(stage=config.stage) + yaml.safe_dump(config.to_dict(), sort_keys=False)
     with telling_a_full_disk(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        disk.write_atomic(run_dir / CONFIG, text.encode())
+        atomic.write_atomic(run_dir / CONFIG, text.encode())
 
 
 def lock(run_dir: Path) -> Any:
     """Hold the run folder for this process; gives the lock, which ends with the process.
 
     Raises:
-        RunFolderError: another process trains in it.
+        UsageError: another process trains in it.
     """
     from filelock import FileLock, Timeout
 
@@ -130,11 +120,11 @@ def lock(run_dir: Path) -> Any:
     try:
         held.acquire()
     except Timeout as error:
-        raise RunFolderError(
+        raise UsageError(
             "another process trains in this run folder",
             where=str(run_dir / LOCK),
             cure="wait until it ends, or choose another --run-dir",
-            other_config=True,
+            exit_code=ExitCode.OTHER_CONFIG,
         ) from error
     return held
 
@@ -143,18 +133,18 @@ def read(run_dir: Path) -> dict[str, Any] | None:
     """The plain values of config.yaml; None where there is no such file.
 
     Raises:
-        RunFolderError: the file is not a run's.
+        UsageError: the file is not a run's.
     """
     path = run_dir / CONFIG
     if not path.is_file():
         return None
     values = read_yaml(path)
     if values.get("fidediff_run") != VERSION:
-        raise RunFolderError(
+        raise UsageError(
             "config.yaml is not that of a run of this release",
             where=str(path),
             cure="choose another --run-dir",
-            other_config=True,
+            exit_code=ExitCode.OTHER_CONFIG,
         )
     return values
 
@@ -163,18 +153,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a table.
 
     Raises:
-        SettingsError: it cannot be read or holds something else.
+        UsageError: it cannot be read or holds something else.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(
+        raise UsageError(
             f"{path.name} cannot be read: {str(error).splitlines()[0]}",
             where=str(path),
             cure="give a YAML file of name: value lines",
         ) from error
     if not isinstance(values, dict):
-        raise SettingsError(
+        raise UsageError(
             f"{path.name} holds no table of settings",
             where=str(path),
             cure="give a YAML file of name: value lines",
@@ -189,20 +179,20 @@ def refuse_other(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
     set may have moved as long as its manifest holds the same rows.
 
     Raises:
-        RunFolderError: naming what differs, old value and new.
+        UsageError: naming what differs, old value and new.
     """
     stored = read(run_dir)
     if stored is None:
         # A kill while config.yaml was written leaves only its temporary name.
         if run_dir.is_dir() and any(not p.name.startswith(TEMPORARY) for p in run_dir.iterdir()):
-            raise RunFolderError(
+            raise UsageError(
                 "the run folder holds something else",
                 where=str(run_dir),
                 cure="choose a new or empty --run-dir",
-                other_config=True,
+                exit_code=ExitCode.OTHER_CONFIG,
             )
         if resume:
-            raise RunFolderError(
+            raise UsageError(
                 "there is no run to resume",
                 where=str(run_dir / CONFIG),
                 cure="leave out --resume to start one",
@@ -216,13 +206,13 @@ def refuse_other(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
         shown = [f"{name}: {changed[name][0]!r} -> {changed[name][1]!r}" for name in unsafe]
         rest = f"\n         and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
         could = not resume and all(_may_change(name, config) for name in unsafe)
-        raise RunFolderError(
+        raise UsageError(
             f"{run_dir} holds a run of another config",
             where="\n         ".join([f"{run_dir / CONFIG}", *shown[:_LISTED]]) + rest,
             cure="add --resume to go on with these changes"
             if could
             else "choose another --run-dir, or give the settings of that run",
-            other_config=True,
+            exit_code=ExitCode.OTHER_CONFIG,
         )
 
 
@@ -255,20 +245,18 @@ def model_before(start: Path | None, stage: Stage) -> Path:
         stage: kernel or control.
 
     Raises:
-        RunFolderError: it is not there, or lacks a part that the stage needs.
+        UsageError: it is not there, or lacks a part that the stage needs.
     """
     before = "base" if stage == "kernel" else "kernel"
     cure = f"run `fidediff train {before}` first, and give its run folder with --from"
     if start is None:
-        raise RunFolderError(f"the stage {stage} starts from the stage {before}", cure=cure)
+        raise UsageError(f"the stage {stage} starts from the stage {before}", cure=cure)
     folder = start / "model" if (start / "model" / model_folder.CONFIG_FILE).is_file() else start
     if not (folder / model_folder.CONFIG_FILE).is_file():
-        raise RunFolderError(
-            f"there is no model of the stage {before}", where=str(folder), cure=cure
-        )
+        raise UsageError(f"there is no model of the stage {before}", where=str(folder), cure=cure)
     parts = model_folder.read_config(folder)["parts"]
     if stage == "control" and "kernel_estimator" not in parts:
-        raise RunFolderError(
+        raise UsageError(
             "the model has no kernel_estimator: the stage kernel is missing",
             where=str(folder),
             cure=cure,

@@ -12,20 +12,13 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fidediff_model.config import ControlVariant
-from fidediff_model.errors import ExitCode, FideDiffError, shorten
+from trajectory_builder.errors import UsageError, shorten
 
 Stage = Literal["base", "kernel", "control"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 Source = Literal["paper", "prior", "ours"]
 Precision = Literal["auto", "bf16", "fp32", "fp16"]
 _IMAGES: tuple[Stage, ...] = ("base", "control")
-
-
-class SettingsError(FideDiffError):
-    """A setting that is unknown, of the wrong kind, or impossible here."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 def _setting(
@@ -125,7 +118,7 @@ def _check(s: TrainSettings) -> None:
     _need(0 <= s.identity <= 1, "identity", "from 0 to 1")
     _need(0 <= s.fixed_timestep <= 999, "fixed_timestep", "in [0, 999]")
     if s.precision == "fp16":
-        raise SettingsError(
+        raise UsageError(
             "training in fp16 is not offered",
             where="precision: two optimizers would share one loss scale, and each clipping of"
             " gradients would unscale both",
@@ -135,7 +128,7 @@ def _check(s: TrainSettings) -> None:
 
 def _need(holds: bool, name: str, allowed: str) -> None:
     if not holds:
-        raise SettingsError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
+        raise UsageError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
 
 
 def of_stage(stage: Stage) -> list[Field[Any]]:
@@ -152,12 +145,12 @@ def merged(settings: TrainSettings, values: Mapping[str, Any], *, where: str) ->
     """Settings with some values replaced.
 
     Raises:
-        SettingsError: a name that is no setting, or a value of another kind or range.
+        UsageError: a name that is no setting, or a value of another kind or range.
     """
     known = {f.name: f for f in fields(TrainSettings)}
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise SettingsError(
+        raise UsageError(
             f"unknown settings: {shorten(unknown)}",
             where=where,
             cure="see `fidediff train base --help` for the names, with _ for -",
@@ -178,7 +171,7 @@ def _typed(name: str, value: Any, kind: Any, where: str) -> Any:
         fits = type(value) is kind
     if not fits:
         wanted = " or ".join(map(str, get_args(kind))) or kind.__name__
-        raise SettingsError(f"{name} cannot be {value!r}", where=where, cure=f"give {wanted}")
+        raise UsageError(f"{name} cannot be {value!r}", where=where, cure=f"give {wanted}")
     return value
 
 
@@ -203,9 +196,9 @@ def default_of(setting: Field[Any], stage: Stage) -> Any:
 __all__ = [
     "STAGES",
     "ControlVariant",
-    "SettingsError",
     "Stage",
     "TrainSettings",
+    "UsageError",
     "default_of",
     "defaults",
     "is_safe",

@@ -15,16 +15,17 @@ import torch
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.errors import ModelError
 from fidediff_model.model import folder
-from fidediff_model.model.restored import ModelError
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import checkpoint, processes, run_folder
 from fidediff_model.training.run_folder import RunConfig
-from fidediff_model.training.settings import SettingsError, Stage, TrainSettings, to_dict
+from fidediff_model.training.settings import Stage, TrainSettings, to_dict
 from fidediff_model.weights.base_folder import check_folder, find_folder
 from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
 from fidediff_model.weights.vgg import VGG16, open_vgg16
 from trajectory_builder import manifest
+from trajectory_builder.errors import ExitCode, UsageError
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,15 @@ def open_run(stage: Stage, request: Request) -> Run:
     """Check what is asked, join the other processes, write config.yaml.
 
     Raises:
-        FideDiffError: of one of its kinds, for whatever cannot be trained.
+        UserError: of one of its kinds, for whatever cannot be trained.
     """
     stored = (run_folder.read(request.run_dir) or {}) if request.resume else {}
     if stored and stored["stage"] != stage:
-        raise run_folder.RunFolderError(
+        raise UsageError(
             f"{request.run_dir} is a run of the stage {stored['stage']}",
             where=str(request.run_dir / run_folder.CONFIG),
             cure=f"run `fidediff train {stored['stage']} --resume`, or choose another --run-dir",
-            other_config=True,
+            exit_code=ExitCode.OTHER_CONFIG,
         )
     settings = run_folder.given_settings(
         stage, stored.get("settings"), request.settings_file, request.settings
@@ -150,7 +151,7 @@ def datasets(
 
     Raises:
         DataError: nothing to draw from, or images smaller than the crop.
-        SettingsError: a split that is not there, or a batch larger than the set.
+        UsageError: a split that is not there, or a batch larger than the set.
     """
     rules = DrawRules(
         crop=settings.crop,
@@ -163,7 +164,7 @@ def datasets(
     )
     train = TrajectoryDataset(found, rules, split="train")
     if settings.batch > len(train):
-        raise SettingsError(
+        raise UsageError(
             f"a batch of {settings.batch} trajectories is more than the {len(train)} of the set",
             where="batch",
             cure=f"give --batch {len(train)} or less, or more data",
@@ -175,7 +176,7 @@ def datasets(
     if not wanted or not settings.validate_every:
         return train, None
     if wanted not in splits or wanted == "train":
-        raise SettingsError(
+        raise UsageError(
             f"{wanted} cannot be held out: the data set has {', '.join(sorted(splits))}",
             where="validation_split",
             cure="hold clips out with `trajbuild split`, or give --validation-split test",
@@ -206,7 +207,7 @@ def open_base(run: Run) -> BaseWeights:
     """The base weights of a run, those that its start was trained over.
 
     Raises:
-        BaseModelError: they cannot be used.
+        ModelError: they cannot be used.
         ModelError: they are not those of the stage before.
     """
     config = run.config
@@ -245,7 +246,7 @@ def seed_process(run: Run) -> None:
 
 def _needed_path(value: Path | str | None, name: str) -> Path:
     if value is None:
-        raise SettingsError(
+        raise UsageError(
             f"no {name} was given",
             where=f"--{name}",
             cure="give the folder that trajbuild wrote, or --resume to go on with a run",
@@ -256,7 +257,7 @@ def _needed_path(value: Path | str | None, name: str) -> Path:
 def _start(stage: Stage, request: Request, stored: Mapping[str, Any]) -> Path | None:
     if stage == "base":
         if request.start is not None:
-            raise SettingsError(
+            raise UsageError(
                 "the stage base starts from base weights",
                 where="--from",
                 cure="leave out --from, or train the stage kernel",
@@ -275,7 +276,7 @@ def _base_model(
         return str(stored["base_model"])
     if start is not None:
         return str(folder.read_config(start)["base_model"])
-    raise SettingsError(
+    raise UsageError(
         f"the stage {stage} needs base weights",
         where="--base-model",
         cure="give a folder of SD 2.1-base in diffusers' layout, or random:0 to try the program",

@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from fidediff_model.config import BaseConfig
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import ModelError
 
 USE_BASE = "give --base-model a folder of SD 2.1-base (512 pixels) in diffusers' layout"
+
+
+def unusable_base(what: str, *, where: str = "", cure: str = USE_BASE) -> ModelError:
+    """The error for base weights that are absent, damaged or of another kind than FideDiff's."""
+    return ModelError(what, where=where, cure=cure)
+
+
 WEIGHTS = "diffusion_pytorch_model"
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 _HUB_FILES = (
@@ -25,13 +32,6 @@ _HUB_FILES = (
     "vae/*.safetensors",
     "text_encoder/*.safetensors",
 )
-
-
-class BaseModelError(FideDiffError):
-    """Base weights that are absent, broken or of another kind than FideDiff can start from."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = USE_BASE) -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 def unet_config(config: BaseConfig) -> dict[str, Any]:
@@ -64,20 +64,20 @@ def find_folder(location: str | Path) -> Path:
     """The local folder of a path or hub id; a hub id is fetched, safetensors and configs only.
 
     Raises:
-        BaseModelError: there is no such folder and the hub does not give it.
+        ModelError: there is no such folder and the hub does not give it.
     """
     folder = Path(location)
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise BaseModelError(
+        raise unusable_base(
             f"{folder} is one file, not a diffusers model folder",
             where=str(folder),
             cure="convert the checkpoint to a folder with diffusers once, and give the folder",
         )
     parts = str(location).split("/")
     if isinstance(location, Path) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
-        raise BaseModelError(f"there is no folder {location}", where=str(location))
+        raise unusable_base(f"there is no folder {location}", where=str(location))
     return _from_hub(str(location))
 
 
@@ -88,7 +88,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BaseModelError(
+        raise unusable_base(
             f"{name} is neither a folder here nor a model that the hub gives",
             where=str(error).splitlines()[0],
             cure="check the name and the network, or give a local folder of SD 2.1-base",
@@ -99,14 +99,14 @@ def check_folder(folder: Path, config: BaseConfig) -> None:
     """Refuse a folder that `load_base` could not use, without reading its weights.
 
     Raises:
-        BaseModelError: as for `load_base`.
+        ModelError: as for `load_base`.
     """
     present = [p for p in (*PARTS, "scheduler") if (folder / p).is_dir()]
     if not present:
-        raise BaseModelError(f"{folder} is not a diffusers model folder", where=str(folder))
+        raise unusable_base(f"{folder} is not a diffusers model folder", where=str(folder))
     missing = [p for p in (*PARTS, "scheduler") if p not in present]
     if missing:
-        raise BaseModelError(
+        raise unusable_base(
             f"the base model lacks {', '.join(missing)}",
             where=str(folder),
             cure="copy the missing folders from where the others came from",
@@ -123,12 +123,12 @@ def check_schedule(folder: Path) -> None:
     A missing `prediction_type` means epsilon, as in old configs.
 
     Raises:
-        BaseModelError: naming the key that differs.
+        ModelError: naming the key that differs.
     """
     values = read_json(folder / "scheduler_config.json")
     predicts = values.get("prediction_type", "epsilon")
     if predicts != "epsilon":
-        raise BaseModelError(
+        raise unusable_base(
             f"the base model predicts {predicts.removesuffix('_prediction')}, not epsilon",
             where=f"{folder / 'scheduler_config.json'}: prediction_type",
             cure="use SD 2.1-base (512 pixels); the 768 pixel model is another parametrisation",
@@ -143,7 +143,7 @@ def check_schedule(folder: Path) -> None:
     for key, value in wanted.items():
         found = values.get(key, False if key == "rescale_betas_zero_snr" else None)
         if found != value:
-            raise BaseModelError(
+            raise unusable_base(
                 f"the base model was trained with another schedule: {key} is {found}, not {value}",
                 where=f"{folder / 'scheduler_config.json'}: {key}",
             )
@@ -153,7 +153,7 @@ def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
     values = read_json(folder / "config.json")
     kind = PARTS[folder.name]
     if values.get("_class_name", kind) != kind:
-        raise BaseModelError(
+        raise unusable_base(
             f"{folder.name} is a {values['_class_name']}, not a {kind}",
             where=str(folder / "config.json"),
         )
@@ -162,7 +162,7 @@ def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
     for key, value in wanted.items():
         found = values.get(key, _default_of(kind, key))
         if _as_list(found) != _as_list(value):
-            raise BaseModelError(
+            raise unusable_base(
                 f"the base model's {folder.name} has another structure: "
                 f"{key} is {found}, this preset needs {_as_list(value)}",
                 where=f"{folder / 'config.json'}: {key}",
@@ -184,7 +184,7 @@ def weight_file(folder: Path) -> tuple[Path, str | None]:
     """The file that will be loaded and diffusers' name for its variant, None or "fp16".
 
     Raises:
-        BaseModelError: there is none, or only a pickle or a git-lfs pointer.
+        ModelError: there is none, or only a pickle or a git-lfs pointer.
     """
     for variant in (None, "fp16"):
         name = f"{WEIGHTS}.{variant}.safetensors" if variant else f"{WEIGHTS}.safetensors"
@@ -195,12 +195,12 @@ def weight_file(folder: Path) -> tuple[Path, str | None]:
         p.name for p in folder.glob("*.ckpt")
     )
     if pickles:
-        raise BaseModelError(
+        raise unusable_base(
             "the weights are a pickle, which can run code; only safetensors are read",
             where=str(folder / pickles[0]),
             cure=f"fetch {WEIGHTS}.safetensors of the same model, or convert the file once",
         )
-    raise BaseModelError(
+    raise unusable_base(
         f"{folder.name} has no weights",
         where=str(folder / f"{WEIGHTS}.safetensors"),
         cure="copy the file, or its .fp16.safetensors variant, from where the config came from",
@@ -211,7 +211,7 @@ def _refuse_pointer(file: Path) -> None:
     with file.open("rb") as stream:
         start = stream.read(40)
     if start.startswith(b"version https://git-lfs"):
-        raise BaseModelError(
+        raise unusable_base(
             "the weights are a git-lfs pointer, not the file itself",
             where=str(file),
             cure="run git lfs pull in that folder",
@@ -219,17 +219,17 @@ def _refuse_pointer(file: Path) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a table of settings. Raises `BaseModelError` where the file is absent or not one."""
+    """Read a table of settings. Raises `ModelError` where the file is absent or not one."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BaseModelError(
+        raise unusable_base(
             f"the base model lacks {file.parent.name}/{file.name}",
             where=str(file),
             cure="copy the file from where the weights came from",
         ) from error
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file.name} is not JSON", where=str(file)) from error
+        raise unusable_base(f"{file.name} is not JSON", where=str(file)) from error
     if not isinstance(values, dict):
-        raise BaseModelError(f"{file.name} holds no settings", where=str(file))
+        raise unusable_base(f"{file.name} holds no settings", where=str(file))
     return values

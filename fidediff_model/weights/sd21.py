@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from fidediff_model.config import BaseConfig, PromptStart
-from fidediff_model.errors import shorten
 from fidediff_model.weights.base_folder import (
     PARTS,
-    BaseModelError,
     check_folder,
     find_folder,
     read_json,
     unet_config,
+    unusable_base,
     vae_config,
     weight_file,
 )
+from trajectory_builder.errors import shorten
 
 RANDOM = "random"
 
@@ -103,7 +103,7 @@ def load_base(
         prompt_start: `empty` needs `text_encoder/` and `tokenizer/` in the folder as well.
 
     Raises:
-        BaseModelError: the folder is not a model, a part or tensor is missing, the widths differ,
+        ModelError: the folder is not a model, a part or tensor is missing, the widths differ,
             it predicts v or has a zero-SNR schedule, its weights are a pickle, a git-lfs pointer
             or truncated, the hub cannot be reached.
     """
@@ -143,7 +143,7 @@ def _load_part(folder: Path, part: str) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise BaseModelError(
+        raise unusable_base(
             f"the weights of {part} cannot be read: {str(error).splitlines()[0]}",
             where=str(file),
             cure="copy the file again and compare its size with the source's",
@@ -151,7 +151,7 @@ def _load_part(folder: Path, part: str) -> Any:
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             names = sorted(str(k) for k in info[problem])
-            raise BaseModelError(
+            raise unusable_base(
                 f"the weights of {part} do not fit their config: "
                 f"{problem.replace('_', ' ')} {shorten(names)}",
                 where=str(file),
@@ -174,11 +174,11 @@ def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
     then padding.
 
     Raises:
-        BaseModelError: `text_encoder/` or `tokenizer/` is missing or unreadable.
+        ModelError: `text_encoder/` or `tokenizer/` is missing or unreadable.
     """
     for part in ("text_encoder", "tokenizer"):
         if not (folder / part).is_dir():
-            raise BaseModelError(
+            raise unusable_base(
                 f"the base model lacks {part}, from which the prompt starts",
                 where=str(folder),
                 cure=f"copy {part}/ as well, or set prompt.start to normal",
@@ -190,7 +190,7 @@ def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
             folder / "text_encoder", use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise BaseModelError(
+        raise unusable_base(
             f"the text encoder cannot be read: {str(error).splitlines()[0]}",
             where=str(folder / "text_encoder"),
             cure="copy it again, or set prompt.start to normal",
@@ -208,7 +208,7 @@ def _empty_ids(folder: Path, tokens: int) -> Tensor:
         token = names.get(role)
         text = token["content"] if isinstance(token, dict) else token
         if text not in vocabulary:
-            raise BaseModelError(f"the tokenizer names no {role}", where=str(folder))
+            raise unusable_base(f"the tokenizer names no {role}", where=str(folder))
         return int(vocabulary[text])
 
     padding = [number("pad_token")] * (tokens - 2)
@@ -218,5 +218,5 @@ def _empty_ids(folder: Path, tokens: int) -> Tensor:
 def _seed_of(name: str) -> int:
     seed = name.partition(":")[2] or "0"
     if not seed.isdecimal():
-        raise BaseModelError(f"{name} names no random base", where=name, cure="give random:SEED")
+        raise unusable_base(f"{name} names no random base", where=name, cure="give random:SEED")
     return int(seed)

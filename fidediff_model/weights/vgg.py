@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
-from fidediff_model.errors import FideDiffError, shorten
+from fidediff_model.errors import WeightsError
+from trajectory_builder.errors import shorten
 
 DOWNLOAD_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 _SHA256_PREFIX = "397923af"
@@ -46,10 +47,6 @@ _BLOCKS = (
 )
 
 Pooling = Literal["max", "l2"]
-
-
-class BackboneError(FideDiffError):
-    """The VGG16 file is not named, absent, unreadable or another network's."""
 
 
 class VGG16(nn.Module):
@@ -114,11 +111,11 @@ def open_vgg16(spec: str | Path | None, *, needed_by: str) -> VGG16:
         needed_by: the loss or metric that asks, named in the error: "LPIPS", "DISTS".
 
     Raises:
-        BackboneError: nothing is named, the file is absent, damaged or another network's, or the
+        WeightsError: nothing is named, the file is absent, damaged or another network's, or the
             download fails.
     """
     if spec is None:
-        raise BackboneError(
+        raise WeightsError(
             f"{needed_by} needs the VGG16 backbone, and no file is named",
             where="--vgg16",
             cure=f"give --vgg16 FILE ({Path(DOWNLOAD_URL).name} or its safetensors), or"
@@ -134,7 +131,7 @@ def load_vgg16(path: Path) -> VGG16:
     """The backbone from torchvision's .pth or from the safetensors that `convert` writes.
 
     Raises:
-        BackboneError: the file is absent, unreadable, or does not hold VGG16's convolutions.
+        WeightsError: the file is absent, unreadable, or does not hold VGG16's convolutions.
     """
     vgg = VGG16(source=str(path))
     vgg.load_state_dict(_checked(_read(path), path))
@@ -157,7 +154,7 @@ def download() -> Path:
     """Fetch torchvision's file into torch's own cache, once, and check its digest.
 
     Raises:
-        BackboneError: the network or the digest fails; nothing is left under the file's name.
+        WeightsError: the network or the digest fails; nothing is left under the file's name.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(DOWNLOAD_URL).name
@@ -167,7 +164,7 @@ def download() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(DOWNLOAD_URL, str(path), hash_prefix=_SHA256_PREFIX)
     except (URLError, OSError, RuntimeError) as error:
-        raise BackboneError(
+        raise WeightsError(
             f"the VGG16 backbone cannot be fetched: {error}",
             where=DOWNLOAD_URL,
             cure="fetch it on a machine with a network and give it with --vgg16 FILE",
@@ -183,11 +180,11 @@ def convert(source: Path, target: Path) -> Path:
         target: a name ending in .safetensors that does not exist yet.
 
     Raises:
-        BackboneError: `source` cannot be used, or `target` exists or has another ending.
+        WeightsError: `source` cannot be used, or `target` exists or has another ending.
     """
     if target.suffix != ".safetensors" or target.exists():
         problem = "exists already" if target.exists() else "does not end in .safetensors"
-        raise BackboneError(f"{target.name} {problem}", where=str(target), cure="give another name")
+        raise WeightsError(f"{target.name} {problem}", where=str(target), cure="give another name")
     tensors = {name: t.contiguous() for name, t in _checked(_read(source), source).items()}
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
     try:
@@ -204,7 +201,7 @@ def convert(source: Path, target: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise BackboneError(
+        raise WeightsError(
             "there is no such VGG16 file",
             where=str(path),
             cure=f"give the path of {Path(DOWNLOAD_URL).name} or of its safetensors",
@@ -214,13 +211,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise BackboneError(
+        raise WeightsError(
             f"the VGG16 file cannot be read: {str(error).splitlines()[0]}",
             where=str(path),
             cure="fetch it again; a file that needs code to load is refused",
         ) from error
     if not isinstance(tensors, dict):
-        raise BackboneError(
+        raise WeightsError(
             "the VGG16 file holds no table of tensors",
             where=str(path),
             cure=f"give {Path(DOWNLOAD_URL).name}, which holds a state dict",
@@ -238,7 +235,7 @@ def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     ]
     stray = [n for n in tensors if n.startswith("features.") and n not in expected]
     if wrong or stray:
-        raise BackboneError(
+        raise WeightsError(
             f"the file does not hold VGG16: missing, of another shape or strange are"
             f" {shorten(wrong + stray)}",
             where=str(path),
@@ -247,7 +244,7 @@ def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     chosen = {name: tensors[name].float() for name in expected}
     broken = [name for name, tensor in chosen.items() if not tensor.isfinite().all()]
     if broken:
-        raise BackboneError(
+        raise WeightsError(
             f"the VGG16 file holds values that are not numbers: {shorten(broken)}",
             where=str(path),
             cure="fetch it again",

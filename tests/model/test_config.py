@@ -4,7 +4,8 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 
 from fidediff_model import config
-from fidediff_model.config import ConfigError, ModelConfig
+from fidediff_model.config import ModelConfig
+from trajectory_builder.errors import UsageError
 
 
 def leaves(value: object, prefix: str = "") -> list[str]:
@@ -38,7 +39,7 @@ def test_config_cannot_be_changed_in_place():
 
 
 def test_unknown_preset_names_the_ones_there_are():
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         config.preset("large")
     assert "sd21, tiny" in caught.value.cure
     assert caught.value.exit_code == 2
@@ -61,7 +62,7 @@ def test_unknown_preset_names_the_ones_there_are():
 def test_impossible_value_is_refused_by_name(path, value, named):
     values = config.to_dict(config.preset("tiny"))
     values[path[0]][path[1]] = value
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         config.from_dict(values)
     assert named in caught.value.where
     assert caught.value.cure
@@ -70,20 +71,20 @@ def test_impossible_value_is_refused_by_name(path, value, named):
 def test_unknown_setting_is_refused_by_name():
     values = config.to_dict(config.preset("tiny"))
     values["lora"]["dropout"] = 0.1
-    with pytest.raises(ConfigError, match="unknown settings: dropout"):
+    with pytest.raises(UsageError, match="unknown settings: dropout"):
         config.from_dict(values)
 
 
 def test_missing_setting_is_refused_by_name():
     values = config.to_dict(config.preset("tiny"))
     del values["codec"]
-    with pytest.raises(ConfigError, match="missing settings: codec"):
+    with pytest.raises(UsageError, match="missing settings: codec"):
         config.from_dict(values)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", json.dumps({"a": 1})])
 def test_other_json_gives_an_error_with_all_three_parts(text):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         config.from_json(text, where="config.json")
     assert all((caught.value.what, caught.value.where, caught.value.cure))
 

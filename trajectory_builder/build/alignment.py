@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from trajectory_builder.build import backends, record
-from trajectory_builder.build.alignment_worker import PairCheck, REACH, Task, check_task
+from trajectory_builder.build.alignment_worker import REACH, PairCheck, Task, check_task
 from trajectory_builder.build.finished import CHECKS
-from trajectory_builder.plan.gopro import Corrections, Plan
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.plan.gopro import Corrections, Plan
 
 PAIRS_A_TASK = 8
 NO_CORRECTIONS = Corrections()

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from trajectory_builder.build import worker
+from trajectory_builder.disk.atomic import fault_point
+from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png
-from trajectory_builder.pixels import averaging
 from trajectory_builder.images.png import Pixels
-from trajectory_builder.disk.store import fault_point
+from trajectory_builder.pixels import averaging
 
 REACH = 8
 """Ours: a sharp image is looked for so many frames before and after its expected rank."""
@@ -129,5 +130,5 @@ def _read(roots: dict[str, str], source: str) -> Pixels | None:
 def _pixels(path: Path) -> Pixels | None:
     try:
         return png.decode_png(png.read_bytes(path), name=str(path))
-    except png.ImageError:
+    except ImageError:
         return None

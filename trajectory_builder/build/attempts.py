@@ -21,9 +21,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.build.shard import Made, Shard, make
-from trajectory_builder.disk.store import OutputFolder, write_atomic
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import BuildError, UserError
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
 
@@ -34,10 +35,6 @@ die_with_parent(int(sys.argv[1]))
 from trajectory_builder.build.attempts import child
 child()
 """
-
-
-class AttemptError(TrajbuildError):
-    """A worker that cannot do its work where it is."""
 
 
 def begin_run(folder: OutputFolder, shards: Iterable[Shard]) -> str:
@@ -59,7 +56,7 @@ def end_run(folder: OutputFolder) -> None:
     (folder.state / "run").unlink(missing_ok=True)
 
 
-def attempt(shard: Shard, token: str) -> Made | TrajbuildError:
+def attempt(shard: Shard, token: str) -> Made | UserError:
     """Make a shard in this worker, unless one died over it in this run.
 
     Returns:
@@ -77,11 +74,11 @@ def attempt(shard: Shard, token: str) -> Made | TrajbuildError:
         made = make(shard)
     except MemoryError:
         return Made(shard.name, 0, 0, died=True)
-    except TrajbuildError as error:
+    except UserError as error:
         note.unlink(missing_ok=True)
         return error
     except OSError as error:
-        return AttemptError(
+        return BuildError(
             f"cannot write to the output: {error.strerror or error}",
             where=f"{error.filename or shard.out} on {socket.gethostname()}",
             cure="mend it and run the same command again to resume",
@@ -94,7 +91,7 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
     """A worker on another machine must see the same folders and run the same version.
 
     Raises:
-        AttemptError: it does not; without this a missing mount would look like missing frames.
+        BuildError: it does not; without this a missing mount would look like missing frames.
     """
     host = socket.gethostname()
     try:
@@ -102,20 +99,20 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
     except OSError:
         seen = ""
     if seen != token:
-        raise AttemptError(
+        raise BuildError(
             "a worker does not see the output folder of this build",
             where=f"{shard.out} on {host}",
             cure="put --out on storage that all workers mount under the same path",
         )
     if token.split()[-1] != __version__:
-        raise AttemptError(
+        raise BuildError(
             f"a worker runs fidediff {__version__}, the builder {token.split()[-1]}",
             where=host,
             cure="install the same version everywhere",
         )
     for root in shard.roots.values():
         if not os.path.exists(root):
-            raise AttemptError(
+            raise BuildError(
                 "a worker does not see the source",
                 where=f"{root} on {host}",
                 cure="put the source on storage that all workers mount under the same path",
@@ -143,7 +140,7 @@ def alone(shard: Shard) -> Made:
     """Make a shard in a fresh process of its own; its pairs become problems if that dies too.
 
     Raises:
-        TrajbuildError: what `make` raises.
+        UserError: what `make` raises.
     """
     result = subprocess.run(
         [sys.executable, "-c", _CHILD, str(os.getpid())],
@@ -154,8 +151,8 @@ def alone(shard: Shard) -> Made:
     folder = OutputFolder(Path(shard.out))
     if result.returncode == 0:
         folder.begun_path(shard.name).unlink(missing_ok=True)
-        made: Made | TrajbuildError = pickle.loads(result.stdout)
-        if isinstance(made, TrajbuildError):
+        made: Made | UserError = pickle.loads(result.stdout)
+        if isinstance(made, UserError):
             raise made
         if not made.died:
             return made
@@ -165,12 +162,12 @@ def alone(shard: Shard) -> Made:
 def child() -> None:
     """Entry of the process that `alone` starts: a shard comes in, what was made goes out."""
     shard: Shard = pickle.load(sys.stdin.buffer)
-    made: Made | TrajbuildError
+    made: Made | UserError
     try:
         made = make(shard)
     except MemoryError:
         made = Made(shard.name, 0, 0, died=True)
-    except TrajbuildError as error:
+    except UserError as error:
         made = error
     sys.stdout.buffer.write(pickle.dumps(made))
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from trajectory_builder.build import attempts
-from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.build.lifeline import die_with_parent, interrupts_held
 from trajectory_builder.build.shard import Made, Shard
 from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import BuildError, ExitCode, UserError
 
 BackendName = Literal["loky", "threading", "dask", "ray"]
 BACKENDS: tuple[BackendName, ...] = ("loky", "threading", "dask", "ray")
@@ -41,13 +41,9 @@ AHEAD = 2
 _PACKAGES = {"dask": "distributed", "ray": "ray"}
 _RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
 
-Result = Made | TrajbuildError
+Result = Made | UserError
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class BackendError(TrajbuildError):
-    """Workers that cannot be had, or do not stay."""
 
 
 class _WorkersLostError(Exception):
@@ -66,8 +62,8 @@ def run(
         address: of a Dask scheduler or a Ray head; without it one is started on this machine.
 
     Raises:
-        TrajbuildError: what `shard.make` raises.
-        BackendError: a missing package, no answer at `address`, workers that die idle.
+        UserError: what `shard.make` raises.
+        BuildError: a missing package, no answer at `address`, workers that die idle.
     """
     if not shards:
         return
@@ -87,7 +83,7 @@ def run(
         yield from _round(waiting, backend, jobs, token, address)
         fruitless = fruitless + 1 if len(waiting) == before else 0
         if fruitless == FRUITLESS_ROUNDS:
-            raise BackendError(
+            raise BuildError(
                 f"{backend} workers died {fruitless} times before they could begin",
                 where=f"{len(waiting):,} shards are left; finished ones stay",
                 cure="often memory ran out: run the same command again with fewer --jobs",
@@ -103,7 +99,7 @@ def _round(
     try:
         with closing(_results(list(waiting.values()), backend, jobs, token, address)) as results:
             for result in results:
-                if isinstance(result, TrajbuildError):
+                if isinstance(result, UserError):
                     raise result
                 shard = waiting.pop(result.name)
                 if result.died:
@@ -336,7 +332,7 @@ def refuse_absent(backend: str) -> None:
     """Refuse a backend whose package is not there; imports nothing.
 
     Raises:
-        BackendError: the cure is the command that installs it.
+        BuildError: the cure is the command that installs it.
     """
     module = _PACKAGES.get(backend)
     if module and find_spec(module) is None:
@@ -347,7 +343,7 @@ def _need(backend: str) -> Any:
     """Import a backend's package.
 
     Raises:
-        BackendError: it is not installed; the cure is the command that installs it.
+        BuildError: it is not installed; the cure is the command that installs it.
     """
     try:
         return import_module(_PACKAGES[backend])
@@ -355,8 +351,8 @@ def _need(backend: str) -> Any:
         raise _not_installed(backend, str(error)) from error
 
 
-def _not_installed(backend: str, where: str) -> BackendError:
-    return BackendError(
+def _not_installed(backend: str, where: str) -> BuildError:
+    return BuildError(
         f"--backend {backend} needs the package {_PACKAGES[backend]}, which is not installed",
         where=where,
         cure=f'pip install "fidediff[{backend}]"',
@@ -364,16 +360,16 @@ def _not_installed(backend: str, where: str) -> BackendError:
     )
 
 
-def _no_answer(what: str, address: str | None, command: str, option: str) -> BackendError:
-    return BackendError(
+def _no_answer(what: str, address: str | None, command: str, option: str) -> BuildError:
+    return BuildError(
         f"no {what} answers at {address}",
         where=f"{option} {address}",
         cure=f"start one with `{command}`, or leave {option} out to use this machine alone",
     )
 
 
-def _none_left(name: str, start: str) -> BackendError:
-    return BackendError(
+def _none_left(name: str, start: str) -> BuildError:
+    return BuildError(
         f"no {name} worker is left",
         where=f"none came within {PATIENCE_SECONDS:.0f} s; finished shards stay",
         cure=f"{start} and run the same command again to resume",

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from trajectory_builder.build import record
-from trajectory_builder.errors import ExitCode, shorten
 from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import ExitCode, OutputError, shorten
 from trajectory_builder.plan.gopro import Plan
-from trajectory_builder.disk.store import OutputFolder, StoreError
 
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 
@@ -24,7 +24,7 @@ def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
     """Make the folder this plan's, or find that it is; return the plan's digest.
 
     Raises:
-        StoreError: it belongs to another config or source (exit 5).
+        OutputError: it belongs to another config or source (exit 5).
     """
     stored = refuse_other_config(folder, plan, link, settled=True)
     digest = record.table_sha256(plan.table, plan.config_sha256 + link)
@@ -45,7 +45,7 @@ def refuse_other_config(
     """What the folder was claimed with, empty where it was not.
 
     Raises:
-        StoreError: it was claimed with another config. Of a plan that is not settled, the offsets
+        OutputError: it was claimed with another config. Of a plan that is not settled, the offsets
             are not compared: pixels have yet to tell them.
     """
     stored = _claimed_config(folder) or {}
@@ -68,11 +68,11 @@ def _claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
         None for a folder that belongs to nobody yet.
 
     Raises:
-        StoreError: the file that says it is damaged, and no sound build.json stands in for it.
+        OutputError: the file that says it is damaged, and no sound build.json stands in for it.
     """
     stored = folder.read_sealed(CONFIG) or record.read_build(folder.root)
     if stored is None and (folder.root / CONFIG).exists():
-        raise StoreError(
+        raise OutputError(
             "the note of which config this folder belongs to is damaged",
             where=f"{folder.root}/{CONFIG}",
             cure="delete that file and run the same command again: shards that were made with this"
@@ -97,7 +97,7 @@ def _setting(value: Any) -> str:
     return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
+def _other_config(out: Path, differing: list[str], recipe: str) -> OutputError:
     """The error for a folder that holds a build of another config.
 
     Args:
@@ -110,7 +110,7 @@ def _other_config(out: Path, differing: list[str], recipe: str) -> StoreError:
         if recipe == "own"
         else f"--recipe {recipe} and the same options"
     )
-    return StoreError(
+    return OutputError(
         f"{out} holds a build of another config",
         where=f"{out}/build.json, differing keys: {', '.join(differing)}",
         cure=f"choose another --out, or give {same} to go on with that build",
@@ -122,7 +122,7 @@ def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
     """Let a source grow, but not change under a build: old rows must come back with their inputs.
 
     Raises:
-        StoreError: rows of the stored plan are gone or have other inputs (exit 5).
+        OutputError: rows of the stored plan are gone or have other inputs (exit 5).
     """
     old = record.read_plan(folder)
     if old is None:
@@ -130,7 +130,7 @@ def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
     now = _inputs(table)
     differing = [name for name, inputs in _inputs(old).items() if now.get(name) != inputs]
     if differing:
-        raise StoreError(
+        raise OutputError(
             f"{folder.root} holds a build of another source, or the source has lost files:"
             f" {len(differing):,} pairs are gone or have other inputs",
             where=shorten(differing),

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import ExitCode, UserError
 from trajectory_builder.plan.recipe import file_of
 from trajectory_builder.sources import gopro_layout
-from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.trajectory import SPLITS
 from trajectory_builder.version import __version__
 
@@ -30,7 +30,8 @@ CONFIG = ".trajbuild/config.json"
 CHECKS = ("off", "quick", "full")
 """How closely pixels are held against names; each holds what the ones before it do."""
 _RULES = (
-    "plan/gopro.py", "plan/recipe.py", "trajectory.py", "sources/gopro.py", "sources/gopro_layout.py",
+    "plan/gopro.py", "plan/recipe.py", "trajectory.py", "sources/gopro.py",
+    "sources/gopro_layout.py",
     "sources/gopro_sequences.csv",
 )  # fmt: skip
 
@@ -102,7 +103,7 @@ def question_sha256(
             if not path.is_file():  # a pipe can be read once only, by the plan
                 return None
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    except (OSError, TrajbuildError):
+    except (OSError, UserError):
         return None
     return digest.hexdigest()
 

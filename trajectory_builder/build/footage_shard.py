@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from trajectory_builder.build import still_shard
-from trajectory_builder.pixels import averaging, camera, interpolation, motion
-from trajectory_builder.disk.batch import Batch
 from trajectory_builder.build.writer import Pixels, Result, Work, at_depth, drawn_camera, write_pair
+from trajectory_builder.disk.batch import Batch
+from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
+from trajectory_builder.pixels import averaging, camera, interpolation, motion
 from trajectory_builder.sources import video
 from trajectory_builder.sources.video.colour import Colour
 from trajectory_builder.trajectory import Problem
@@ -260,7 +261,7 @@ def _files(
             continue
         try:
             found = pictures.read(folder / name, expect=size)
-        except pictures.PictureError as error:
+        except ImageError as error:
             result.problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
             yield None
             continue

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
 from trajectory_builder.build import card
-from trajectory_builder.images import png
-from trajectory_builder.errors import printable
 from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.disk.atomic import fault_point, write_atomic
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import printable
+from trajectory_builder.images import png
 from trajectory_builder.plan.gopro import Plan
-from trajectory_builder.disk.store import OutputFolder, fault_point, write_atomic
 from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 

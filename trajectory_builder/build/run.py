@@ -22,22 +22,18 @@ import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.build import attempts, backends, record
-from trajectory_builder.images import png
 from trajectory_builder.build.claim import claim, refuse_other_config
-from trajectory_builder.errors import ExitCode, TrajbuildError
 from trajectory_builder.build.finished import BuildReport
-from trajectory_builder.plan.gopro import Plan
-from trajectory_builder.disk.progress import Progress
 from trajectory_builder.build.shard import Shard, write_error
-from trajectory_builder.disk.store import OutputFolder, StoreError
+from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
+from trajectory_builder.images import png
+from trajectory_builder.plan.gopro import Plan
 from trajectory_builder.trajectory import SETTLED, Problem
 
 BYTES_A_PIXEL = 1.7
 """Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
-
-
-class BuildError(TrajbuildError):
-    """A build that stopped; what is finished stays."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def build(
             so it is asked once the folder is held and known to be of this config.
 
     Raises:
-        StoreError: `out` is not ours, held by another builder, or of another config (exit 5).
+        OutputError: `out` is not ours, held by another builder, or of another config (exit 5).
         BuildError: too little space, or a problem under `strict`.
     """
     options = options or BuildOptions()
@@ -119,14 +115,14 @@ def _refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
     """Refuse what cannot be built, before anything is written.
 
     Raises:
-        StoreError: `out` lies inside the source.
-        BackendError: the backend's package is not installed.
+        OutputError: `out` lies inside the source.
+        BuildError: the backend's package is not installed.
         BuildError: a problem under `strict`.
     """
     backends.refuse_absent(options.backend)
     for root in plan.roots.values():
         if out.resolve().is_relative_to(root):
-            raise StoreError(
+            raise OutputError(
                 f"--out {out} lies inside the source",
                 where=str(root),
                 cure="choose a folder outside it; the source is only read",
@@ -192,7 +188,7 @@ class _Sizes:
                 try:
                     with open(Path(self._roots[root], name), "rb") as file:
                         header = png.png_header(file.read(33))
-                except (OSError, png.ImageError):
+                except (OSError, ImageError):
                     continue
                 sizes[header.width, header.height] += 1
             self._found[key] = max(sizes, key=lambda s: (sizes[s], s)) if sizes else None

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.build import worker
+from trajectory_builder.disk.atomic import fault_point
+from trajectory_builder.disk.batch import Batch
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import ImageError, OutputError, UserError
 from trajectory_builder.images import png
 from trajectory_builder.pixels import averaging
-from trajectory_builder.disk.batch import Batch
-from trajectory_builder.errors import TrajbuildError
-from trajectory_builder.disk.store import OutputFolder, StoreError, fault_point
 from trajectory_builder.trajectory import Problem
 
 Pixels = npt.NDArray[np.uint8]
@@ -89,7 +90,7 @@ def make(shard: Shard) -> Made:
     A bad input file costs the pairs that need it: they become problems in the marker.
 
     Raises:
-        StoreError: the output cannot be written (disk full, read-only, ...).
+        OutputError: the output cannot be written (disk full, read-only, ...).
     """
     worker.set_up()
     fault_point("shard", shard.name)
@@ -138,18 +139,20 @@ def _expose(
     from trajectory_builder.build import footage_shard
     from trajectory_builder.build.writer import Work
 
-    made = footage_shard.make(Work(Path(shard.out), shard.roots, shard.rows, shard.order or {}), batch)
+    made = footage_shard.make(
+        Work(Path(shard.out), shard.roots, shard.rows, shard.order or {}), batch
+    )
     return made.records, made.problems, made.frames
 
 
-def write_error(error: OSError, out: str) -> StoreError:
+def write_error(error: OSError, out: str) -> OutputError:
     """What to tell when the output could not be written."""
     cures = {
         errno.ENOSPC: "free some space and run the same command again; all finished shards stay",
         errno.EDQUOT: "raise the quota and run the same command again; all finished shards stay",
     }
     cure = cures.get(error.errno or 0, "mend it and run the same command again to resume")
-    return StoreError(
+    return OutputError(
         f"cannot write to the output: {error.strerror or error}",
         where=str(error.filename or out),
         cure=cure,
@@ -207,7 +210,7 @@ class _Trajectory:
         try:
             payload = png.read_bytes(source)
             header = png.check_png(payload, name=str(source), expect=shard.size)
-        except png.ImageError as error:
+        except ImageError as error:
             lost = self.rows if kind == "sharp" else [row]
             problems += [problem_of(error, one, name) for one in lost]
             return None
@@ -224,7 +227,7 @@ class _Trajectory:
         return taken
 
 
-def problem_of(error: TrajbuildError, row: dict[str, Any], file: str) -> Problem:
+def problem_of(error: UserError, row: dict[str, Any], file: str) -> Problem:
     """The problem of a pair whose input `file` is bad."""
     return Problem(
         reason=getattr(error, "reason", "unreadable"),
@@ -268,7 +271,7 @@ def _average(
         for row in shard.rows
         if row["sample_id"] in open_records
     }
-    bad: dict[str, png.ImageError] = {}
+    bad: dict[str, ImageError] = {}
     for center, n, mean in render_windows(shard, list(rows.values()), frames, bad):
         row = rows.pop((center, n))
         payload = png.encode_png(mean)
@@ -292,7 +295,7 @@ def render_windows(
     shard: Shard,
     rows: list[dict[str, Any]],
     frames: dict[str, str],
-    bad: dict[str, png.ImageError],
+    bad: dict[str, ImageError],
 ) -> Iterator[tuple[int, int, Pixels]]:
     """Means of the rows' windows, each frame decoded once.
 
@@ -317,7 +320,7 @@ def render_windows(
             name = names[rank]
             try:
                 frame = png.read_frame(Path(shard.roots["frames"], name), expect=shard.size)
-            except png.ImageError as error:
+            except ImageError as error:
                 bad[name] = error
                 yield rank, None
                 continue

@@ -10,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trajectory_builder.pixels import camera
-from trajectory_builder.disk.batch import Batch
 from trajectory_builder.build.writer import Pixels, Result, Work, at_depth, drawn_camera, write_pair
+from trajectory_builder.disk.batch import Batch
+from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
+from trajectory_builder.pixels import camera
 from trajectory_builder.sources import stills
 from trajectory_builder.trajectory import Problem
 
@@ -32,7 +33,7 @@ def shoot(work: Work, rows: list[dict[str, Any]], result: Result) -> StillShot |
     part, name = work.order["parts"][0], rows[0]["trajectory_id"]
     try:
         found = pictures.read(Path(work.roots[part["root"]], part["name"]))
-    except pictures.PictureError as error:
+    except ImageError as error:
         result.problems += [_lost(row, error.reason, error.what, error.cure) for row in rows]
         return None
     result.frames[part["name"]] = found.sha256

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.disk.batch import Batch
 from trajectory_builder.images import png
 from trajectory_builder.pixels import camera
-from trajectory_builder.disk.batch import Batch
 from trajectory_builder.trajectory import Problem
 
 Pixels = npt.NDArray[Any]

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.errors import OutputError
 
 
 @click.command(name="plan", short_help="Count and list what expand would make.")
@@ -23,14 +24,14 @@ def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:
       trajbuild plan --src GOPRO_Large --out plan.parquet
     """
     from trajectory_builder.build import record
-    from trajectory_builder.disk import store
+    from trajectory_builder.disk import atomic
 
     plan = options.plan_of(src, given)
     if out is not None:
         try:
-            store.write_atomic(out, record.plan_bytes(plan.described()))
+            atomic.write_atomic(out, record.plan_bytes(plan.described()))
         except OSError as error:
-            raise store.StoreError(
+            raise OutputError(
                 f"cannot write the plan: {error.strerror}",
                 where=str(out),
                 cure="give a file in a folder that exists and that you may write to",

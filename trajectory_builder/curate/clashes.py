@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest
-from trajectory_builder.curate.rows import DROPPED, CurateError, Rows, scan, texts
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.curate.rows import DROPPED, Rows, scan, texts
+from trajectory_builder.errors import DataError, ExitCode, shorten
 
 
 def refuse_ids(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
@@ -23,7 +23,7 @@ def refuse_ids(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
         kept: (K,) which of `rows` are those of `keys`.
 
     Raises:
-        CurateError: naming the ids.
+        DataError: naming the ids.
     """
     twice = _repeated(keys["sample_id"])
     if twice is not None and pa.types.is_integer(keys["sample_id"].type):
@@ -31,7 +31,7 @@ def refuse_ids(keys: pa.Table, rows: Rows, kept: npt.NDArray[np.int64]) -> None:
         same = np.isin(keys["sample_id"].to_numpy(), twice.to_numpy())
         twice = _repeated(pa.chunked_array([texts(rows, "sample_id", kept[same])]))
     if twice is not None:
-        raise CurateError(
+        raise DataError(
             f"{len(twice):,} sample_ids would stand twice",
             where=shorten(twice.to_pylist()),
             cure="`trajbuild merge --clashes` offers ways round it",
@@ -59,7 +59,7 @@ def refuse_files(rows: Rows, splits: npt.NDArray[np.int8], prefixes: Sequence[st
         prefixes: as in `derive.Derivation`.
 
     Raises:
-        CurateError: naming the files.
+        DataError: naming the files.
     """
     owner = np.repeat(np.arange(len(rows.files)), rows.counts)[splits != DROPPED]
     homes_of_split = np.unique(splits[splits != DROPPED].astype(np.int64) * len(rows.files) + owner)
@@ -79,7 +79,7 @@ def refuse_files(rows: Rows, splits: npt.NDArray[np.int8], prefixes: Sequence[st
         counts = table.group_by("name").aggregate([("digest", "count_distinct")])
         clashing = counts.filter(pc.greater(counts["digest_count_distinct"], 1))["name"]
         if len(clashing):
-            raise CurateError(
+            raise DataError(
                 f"{len(clashing):,} files of the same name have different content",
                 where=shorten(clashing.to_pylist()),
                 cure="use `trajbuild merge --clashes prefix`",

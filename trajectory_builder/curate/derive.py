@@ -34,7 +34,6 @@ from trajectory_builder.curate.links import (
 from trajectory_builder.curate.rows import (
     DROPPED,
     BackwardPoints,
-    CurateError,
     Reduce,
     Rows,
     hashes,
@@ -44,7 +43,7 @@ from trajectory_builder.curate.rows import (
     whole_numbers,
 )
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import DataError, ManifestError, shorten
 from trajectory_builder.version import __version__
 
 ROWS_AT_ONCE = 2 * manifest.ROWS_A_GROUP
@@ -123,9 +122,9 @@ def write(
         progress: show progress on stderr.
 
     Raises:
-        CurateError: nothing is left, or an id would stand twice.
+        DataError: nothing is left, or an id would stand twice.
         ManifestError: a path leaves its folder, or a file is absent.
-        PlacingError: `out` is there already, or the file system refuses a link.
+        OutputError: `out` is there already, or the file system refuses a link.
     """
     kept = np.flatnonzero(splits != DROPPED)
     if not len(kept):
@@ -147,7 +146,7 @@ def write(
     return DerivedReport(out, pairs, placed, dict(dropped or {}))
 
 
-def _no_row(count: int, options: Mapping[str, Any], dropped: Mapping[str, int]) -> CurateError:
+def _no_row(count: int, options: Mapping[str, Any], dropped: Mapping[str, int]) -> DataError:
     """The error where all of `count` rows were left out, with who left out how many."""
     told = []
     for reason, rows in dropped.items():
@@ -156,7 +155,7 @@ def _no_row(count: int, options: Mapping[str, Any], dropped: Mapping[str, int]) 
             asked = f"the condition {options.get(reason, '')}"
         if rows:
             told.append(f"{asked} leaves out {'all ' if rows == count else ''}{rows:,} rows")
-    return CurateError(
+    return DataError(
         "no row is left",
         where=", ".join(told) or f"of {count:,} rows",
         cure="loosen the conditions",
@@ -212,7 +211,7 @@ class _Writer:
         """The rows with their new split and backward points, and the file's prefix."""
         hostile = manifest.hostile_paths(table, path_columns(table.schema))
         if hostile:
-            raise manifest.ManifestError(
+            raise ManifestError(
                 f"hostile path: {shorten(hostile)}",
                 where=str(self.rows.files[index]),
                 cure="do not use this manifest; rebuild it from a source you trust",

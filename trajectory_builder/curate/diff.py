@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder.curate.rows import CurateError, Mask, Rows, scan, schema_of
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.curate.rows import Mask, Rows, scan, schema_of
+from trajectory_builder.errors import DataError, ExitCode, shorten
 
 Indices = npt.NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def diff(old: Path, new: Path) -> Difference:
         new: the same.
 
     Raises:
-        CurateError: a sample_id stands twice in one of them.
+        DataError: a sample_id stands twice in one of them.
         ManifestError: one of them cannot be read.
     """
     keys = [scan([side], ["sample_id"]) for side in (old, new)]
@@ -172,7 +172,7 @@ def _unique_ids(rows: Rows, side: Path) -> pa.Array:
     counts = ids.value_counts()
     if len(counts) != len(ids):
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
-        raise CurateError(
+        raise DataError(
             f"{len(twice):,} sample_ids stand twice, so rows cannot be matched",
             where=f"{side}: {shorten([str(name) for name in twice])}",
             cure="build that manifest again",

@@ -15,8 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder.curate.rows import CurateError
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import DataError, ExitCode
 
 MAX_LENGTH = 10_000
 """Characters of a condition; far beyond what a person writes, far below what hurts a parser."""
@@ -56,7 +55,7 @@ def parse(text: str, schema: pa.Schema) -> tuple[pc.Expression, set[str]]:
     chosen.
 
     Raises:
-        CurateError: it does not parse, names an unknown column, or uses anything else.
+        DataError: it does not parse, names an unknown column, or uses anything else.
     """
     if len(text) > MAX_LENGTH:
         raise _refused(f"a condition has {len(text):,} characters, {MAX_LENGTH:,} are read", "")
@@ -71,8 +70,8 @@ def parse(text: str, schema: pa.Schema) -> tuple[pc.Expression, set[str]]:
     return expression, translation.columns
 
 
-def _refused(what: str, where: str) -> CurateError:
-    return CurateError(what, where=where, cure=_CURE, exit_code=ExitCode.WRONG_USE)
+def _refused(what: str, where: str) -> DataError:
+    return DataError(what, where=where, cure=_CURE, exit_code=ExitCode.WRONG_USE)
 
 
 class _Translation:
@@ -173,7 +172,7 @@ class _Translation:
         self.columns.add(node.id)
         return pc.field(node.id)
 
-    def _unknown(self, node: ast.expr, why: str) -> CurateError:
+    def _unknown(self, node: ast.expr, why: str) -> DataError:
         part = ast.get_source_segment(self.text.strip(), node) or ""
         return _refused(f"cannot use this condition: {why}", f"{part!r} in {self.text!r}")
 

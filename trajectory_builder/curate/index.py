@@ -18,11 +18,11 @@ import pyarrow as pa
 from trajectory_builder import manifest
 from trajectory_builder.build import record
 from trajectory_builder.curate import card, layouts
-from trajectory_builder.curate.layouts import FoundPair, LayoutError, Splitting, find
+from trajectory_builder.curate.layouts import FoundPair, Splitting, find
 from trajectory_builder.curate.links import LINK_OF_MODE, FileMode, Placing, fresh_folder
+from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.store import write_atomic
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import DataError, ExitCode, ImageError
 from trajectory_builder.images import png, png_check
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
@@ -95,8 +95,8 @@ def index(
         progress: show progress on stderr.
 
     Raises:
-        LayoutError: `root` holds no such pairs, or none that can be read.
-        PlacingError: `out` is there already, or the file system refuses a link.
+        DataError: `root` holds no such pairs, or none that can be read.
+        OutputError: `out` is there already, or the file system refuses a link.
     """
     _refuse_places(root, out)
     listing = find(layout, root, splitting or layouts.splitting(root, layout))
@@ -109,7 +109,7 @@ def index(
             bar.advance(len(found) + len(bad), problems=len(bad))
     rows = _sound_names(rows, problems)
     if not rows:
-        raise LayoutError(
+        raise DataError(
             f"no pair in {root} can be used",
             where=f"{len(problems):,} problems, the first: {problems[0].what}",
             cure=problems[0].cure,
@@ -122,14 +122,14 @@ def index(
 def _refuse_places(root: Path, out: Path) -> None:
     """Refuse a set that is no folder, and an output inside it."""
     if not root.is_dir():
-        raise LayoutError(
+        raise DataError(
             f"{root} is a file" if root.exists() else f"{root} does not exist",
             where="DIR",
             cure="give the folder that holds the set, with the layout that --layout names",
             exit_code=ExitCode.WRONG_USE,
         )
     if out.resolve().is_relative_to(root.resolve()):
-        raise LayoutError(
+        raise DataError(
             f"--out {out} lies inside the set",
             where=str(root),
             cure="choose a folder outside it; the set is only read",
@@ -154,7 +154,7 @@ def _check_all(pairs: Sequence[FoundPair]) -> tuple[list[dict[str, Any]], list[P
     for pair in pairs:
         try:
             rows.append(_row(pair))
-        except png.ImageError as error:
+        except ImageError as error:
             problems.append(
                 Problem(
                     error.reason, f"{error.what}: {error.where}", error.cure, pair.split,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import DataError, ExitCode, shorten
 from trajectory_builder.trajectory import Problem
 
 _HIDE_NAME = re.compile(r"^\d+from(.+?)(?:\.MP4)?$", re.IGNORECASE)
@@ -22,10 +22,6 @@ _SPLITS = {
     "validation": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 _COMPLETE = "copy what is missing from the set's own download and index again"
-
-
-class LayoutError(TrajbuildError):
-    """A folder that does not hold the set which it is said to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,13 +253,13 @@ def find(layout: str, root: Path, splitting: Splitting) -> Listing:
     """List the pairs of `root`.
 
     Raises:
-        LayoutError: it holds none.
+        DataError: it holds none.
     """
     listing = LAYOUTS[layout](root, splitting)
     if not listing.pairs:
         there = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
         described = " ".join((LAYOUTS[layout].__doc__ or "").split("\n\n")[0].split())
-        raise LayoutError(
+        raise DataError(
             f"no pair of layout {layout} in {root}",
             where=f"it holds {shorten(there) or 'nothing'}",
             cure=f"give the folder that is laid out so: {described}",

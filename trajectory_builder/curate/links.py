@@ -19,17 +19,13 @@ from typing import Literal
 import pyarrow as pa
 
 from trajectory_builder import manifest
+from trajectory_builder.disk.atomic import TEMPORARY
 from trajectory_builder.disk.batch import Batch
-from trajectory_builder.disk.store import TEMPORARY
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import OutputError
 
 FileMode = Literal["hardlink", "reference", "copy", "none"]
 LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
 """What `batch.Batch` and build.json call each."""
-
-
-class PlacingError(TrajbuildError):
-    """A new folder that is there already, or a file that cannot be taken over into it."""
 
 
 @contextmanager
@@ -39,12 +35,12 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     What an earlier, killed run of the same command left under the temporary name is removed.
 
     Raises:
-        PlacingError: `out` is there and not empty, or another process writes it.
+        OutputError: `out` is there and not empty, or another process writes it.
     """
     from filelock import FileLock, Timeout
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PlacingError(
+        raise OutputError(
             f"{out} is there already",
             where="nothing in it was touched",
             cure="choose another --out, or remove that one first",
@@ -55,7 +51,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise PlacingError(
+        raise OutputError(
             "another trajbuild writes this folder", where=str(out), cure="wait for it to end"
         ) from error
     try:
@@ -111,7 +107,7 @@ class Placing:
 
         Raises:
             ManifestError: the file is absent or a link out of the folder.
-            PlacingError: the file system refuses the link.
+            OutputError: the file system refuses the link.
         """
         self.add_file(self._resolved(source, name), target)
 
@@ -135,7 +131,7 @@ class Placing:
         try:
             os.link(origin.resolve() if origin.is_symlink() else origin, target)
         except OSError as error:
-            raise PlacingError(
+            raise OutputError(
                 f"cannot make a hardlink: {error.strerror}",
                 where=f"{target} -> {origin}",
                 cure="use --files copy or --files reference, or put --out on the same file system",

@@ -17,9 +17,9 @@ from trajectory_builder.curate import derive
 from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.curate.rows import DROPPED, CurateError, Mask, Rows, scan
+from trajectory_builder.curate.rows import DROPPED, Mask, Rows, scan
 from trajectory_builder.curate.select import split_indices
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.errors import DataError, ExitCode, shorten
 
 _CONTENT = ("blur_sha256", "sharp_sha256")
 _MEANING = {"timestep_map": "frames", "timestep_step": "20"}
@@ -45,7 +45,7 @@ def merge(
         allow_links: follow symbolic links out of the sources.
 
     Raises:
-        CurateError: ids, files or a trajectory's splits clash, or the sets count t differently.
+        DataError: ids, files or a trajectory's splits clash, or the sets count t differently.
     """
     _refuse_few(sources)
     rows = scan(sources, [*derive.KEY_COLUMNS, *_CONTENT])
@@ -69,7 +69,7 @@ def merge(
 def _refuse_few(sources: Sequence[Path]) -> None:
     places = [source.resolve() for source in sources]
     if len(places) < 2 or len(set(places)) < len(places):
-        raise CurateError(
+        raise DataError(
             "merge takes two or more different data sets",
             where=", ".join(str(source) for source in sources),
             cure="name each folder once",
@@ -81,7 +81,7 @@ def _refuse_other_timesteps(rows: Rows) -> None:
     for key, usual in _MEANING.items():
         there = {metadata.get(key, usual) for metadata in rows.metadata}
         if len(there) > 1:
-            raise CurateError(
+            raise DataError(
                 f"the data sets count timesteps differently: {key} is {', '.join(sorted(there))}",
                 where=shorten([str(path) for path in rows.files]),
                 cure="build them with the same timestep settings",
@@ -123,7 +123,7 @@ def _refuse_clashes(rows: Rows, repeated: Mask, clashes: str) -> None:
     """Refuse repeated ids, or under `same` those whose files or splits differ.
 
     Raises:
-        CurateError: naming the ids.
+        DataError: naming the ids.
     """
     ids = pc.unique(rows.table["sample_id"].filter(pa.array(repeated)))
     if clashes == "same":
@@ -136,7 +136,7 @@ def _refuse_clashes(rows: Rows, repeated: Mask, clashes: str) -> None:
         ids = counts.filter(differs)["sample_id"]
     if len(ids):
         words = "stand in several sets with other files" if clashes == "same" else "clash"
-        raise CurateError(
+        raise DataError(
             f"{len(ids):,} sample_ids {words}",
             where=shorten(ids.to_pylist()),
             cure="--clashes same takes equal pairs once, --clashes prefix puts the name of its"
@@ -163,7 +163,7 @@ def _refuse_leak(rows: Rows, splits: npt.NDArray[np.int8]) -> None:
     ):
         bad = counts.filter(pc.greater(counts[f"{column}_count_distinct"], 1))["id"].to_pylist()
         if bad:
-            raise CurateError(
+            raise DataError(
                 f"{len(bad):,} trajectories {what}",
                 where=shorten(bad),
                 cure="use --clashes prefix, or drop them first with `trajbuild select`",

@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import DataError, ExitCode, ManifestError, shorten
 
 DROPPED = -1
 """Where the index of a split would stand: the row is left out."""
@@ -32,10 +32,6 @@ READ_AHEAD = 4
 BATCHES_AHEAD = 2
 
 Mask = npt.NDArray[np.bool_]
-
-
-class CurateError(TrajbuildError):
-    """A manifest tool was asked for something that these manifests cannot give."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ def scan(
             where the build's record of the file's digest vouches for its footer.
 
     Raises:
-        manifest.ManifestError: a manifest cannot be trusted or read.
-        CurateError: an expression does not fit the columns' types.
+        ManifestError: a manifest cannot be trusted or read.
+        DataError: an expression does not fit the columns' types.
     """
     files = [path for source in sources for path in manifest.files(source)]
     schemas, metadata = _open(files)
@@ -121,7 +117,7 @@ def scan(
             parts = [_reduced(batch, wanted, reduced or {}, conditions) for batch in batches]
             tables.append(pa.concat_tables(parts))
         except (pa.ArrowException, OSError) as error:
-            raise CurateError(
+            raise DataError(
                 f"cannot evaluate this on the manifest: {str(error).splitlines()[0]}",
                 where=str(path),
                 cure="compare numbers with numbers and text with quoted text; "
@@ -204,7 +200,7 @@ def _schema(schemas: Sequence[pa.Schema]) -> pa.Schema:
             if field.name not in manifest.SCHEMA.names:
                 known = extra.setdefault(field.name, field.with_nullable(True))
                 if not known.type.equals(field.type):
-                    raise CurateError(
+                    raise DataError(
                         f"column {field.name} is {known.type} in one manifest"
                         f" and {field.type} in another",
                         cure="give the column one type, or drop it, before they are put together",
@@ -231,7 +227,7 @@ def stream(
                     ahead.append(thread.submit(next, batches, None))
                     yield batch
         except (pa.ArrowException, OSError) as error:
-            raise manifest.ManifestError(
+            raise ManifestError(
                 f"the manifest is damaged: {str(error).splitlines()[0]}",
                 where=str(path),
                 cure=f"run the build again, or `trajbuild verify {path.parent.parent}`",
@@ -353,7 +349,7 @@ class BackwardPoints:
 def column_expected(schema: pa.Schema, name: str) -> pa.Field:
     """The column `name`, or an error that lists what there is."""
     if name not in schema.names:
-        raise CurateError(
+        raise DataError(
             f"there is no column {name!r}",
             where=f"columns: {shorten(schema.names, at_most=40)}",
             cure="use one of these",

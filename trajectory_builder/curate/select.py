@@ -29,6 +29,7 @@ from trajectory_builder.curate.rows import (
     texts,
     trajectory_codes,
 )
+from trajectory_builder.errors import ManifestError
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def choose(sources: Sequence[Path], criteria: Criteria, *, to_write: bool = Fals
         to_write: read what `derive.write` needs of the rows, rather than their names.
 
     Raises:
-        CurateError: a condition or a column that does not fit the manifest.
-        manifest.ManifestError: a manifest that cannot be trusted.
+        DataError: a condition or a column that does not fit the manifest.
+        ManifestError: a manifest that cannot be trusted.
     """
     schema = schema_of(sources)
     draws = {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}
@@ -158,7 +159,7 @@ def split_indices(rows: Rows) -> npt.NDArray[np.int8]:
     """
     found = pc.index_in(rows.table["split"].combine_chunks(), value_set=pa.array(manifest.SPLITS))
     if found.null_count:
-        raise manifest.ManifestError(
+        raise ManifestError(
             "a manifest has rows of an unknown split",
             where=str(rows.files[0]),
             cure=f"known are {', '.join(manifest.SPLITS)}",

@@ -16,9 +16,9 @@ from trajectory_builder.curate import derive
 from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.curate.rows import CurateError, Rows, chance, codes, joint_codes, scan
+from trajectory_builder.curate.rows import Rows, chance, codes, joint_codes, scan
 from trajectory_builder.curate.select import split_indices
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.errors import DataError, ExitCode, shorten
 
 GROUPINGS = {"clip": "clip", "trajectory": "trajectory_id"}
 
@@ -47,7 +47,7 @@ def split(
         allow_links: follow symbolic links out of the sources.
 
     Raises:
-        CurateError: shares that make no sense, too few clips for the parts, or files that clash.
+        DataError: shares that make no sense, too few clips for the parts, or files that clash.
     """
     wanted = _checked_shares(shares)
     names = {k: v for k, v in derive.REDUCED_NAMES.items() if k != GROUPINGS[by]}
@@ -57,7 +57,7 @@ def split(
     if of != "all":
         dealt = splits == manifest.SPLITS.index(of)
     if not dealt.any():
-        raise CurateError(
+        raise DataError(
             f"there is no row of split {of} to deal out",
             where=", ".join(str(source) for source in sources),
             cure="name another split with --of, or --of all",
@@ -130,7 +130,7 @@ def _deal(
     groups = joint_codes([codes(table["split"]), codes(table[grouping])])
     _, first, groups = np.unique(groups, return_index=True, return_inverse=True)
     if len(first) < len(shares):
-        raise CurateError(
+        raise DataError(
             f"{len(first)} groups cannot fill {len(shares)} parts",
             where=f"grouped by {grouping}",
             cure="use --by trajectory, or fewer parts",
@@ -142,7 +142,7 @@ def _deal(
     parts = deal(groups, codes(table["n_frames"]), list(shares.values()), draws)
     empty = [name for i, name in enumerate(shares) if not (parts == i).any()]
     if empty:
-        raise CurateError(
+        raise DataError(
             f"no {grouping} is left for {', '.join(empty)}",
             where=f"{len(first)} groups for shares {dict(shares)}",
             cure="give it a larger share, or use --by trajectory",
@@ -155,7 +155,7 @@ def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
     total = sum(shares.values())
     positive = all(math.isfinite(share) and share > 0 for share in shares.values())
     if unknown or not shares or not positive:
-        raise CurateError(
+        raise DataError(
             f"unknown split {', '.join(unknown)}" if unknown else "a share must be above 0",
             where=", ".join(f"{name}={share:g}" for name, share in shares.items()),
             cure="write for instance --into train=0.9,validation=0.1",
@@ -176,7 +176,7 @@ def _refuse_cut(rows: Rows, splits: npt.NDArray[np.int8], grouping: str) -> None
     worse = pc.greater(counts["new_count_distinct"], counts["old_count_distinct"])
     cut = counts.filter(worse)["name"].to_pylist()
     if cut:
-        raise CurateError(
+        raise DataError(
             f"{len(cut):,} names of column {grouping} would stand in more splits than before",
             where=shorten(cut),
             cure="use --of all, so that rows of the same name go together",

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trajectory_builder.curate.rows import (
-    CurateError,
     codes,
     column_expected,
     hashes_of_few,
@@ -21,8 +20,8 @@ from trajectory_builder.curate.rows import (
     schema_of,
     whole_numbers,
 )
-from trajectory_builder.disk import store
-from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.disk import atomic
+from trajectory_builder.errors import DataError, ExitCode, UserError
 
 DEFAULT_BY = ("split", "n_frames")
 PLOTS = (".png", ".svg", ".pdf")
@@ -73,12 +72,12 @@ def stats(sources: Sequence[Path], by: Sequence[str] = DEFAULT_BY) -> Stats:
         by: columns of single values; empty for the total alone.
 
     Raises:
-        CurateError: a column is unknown or holds lists.
+        DataError: a column is unknown or holds lists.
     """
     schema = schema_of(sources)
     for name in by:
         if pa.types.is_nested(column_expected(schema, name).type):
-            raise CurateError(
+            raise DataError(
                 f"column {name!r} holds lists; group by single values",
                 where="--by",
                 cure="choose another column, such as n_frames",
@@ -190,10 +189,10 @@ def plot(counted: Stats, path: Path) -> None:
         path: .png, .svg or .pdf.
 
     Raises:
-        TrajbuildError: matplotlib is not installed, or the suffix is another.
+        UserError: matplotlib is not installed, or the suffix is another.
     """
     if path.suffix.lower() not in PLOTS or not counted.by:
-        raise CurateError(
+        raise DataError(
             f"cannot draw into {path.name}" if counted.by else "there is nothing to draw",
             where=str(path),
             cure=f"give --by a column and --plot a name that ends in {', '.join(PLOTS)}",
@@ -202,7 +201,7 @@ def plot(counted: Stats, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise TrajbuildError(
+        raise UserError(
             "matplotlib is not installed, so nothing can be drawn",
             where=f"--plot {path}",
             cure="pip install 'fidediff[export]'",
@@ -214,7 +213,7 @@ def plot(counted: Stats, path: Path) -> None:
     sink = io.BytesIO()
     clockless = {"Date": None} if path.suffix.lower() == ".svg" else {}
     figure.savefig(sink, format=path.suffix[1:].lower(), dpi=150, metadata=clockless)
-    store.write_atomic(path, sink.getvalue())
+    atomic.write_atomic(path, sink.getvalue())
 
 
 def _bars(figure: Any, counted: Stats) -> None:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trajectory_builder.disk.store import StoreError, fault_point, temporary_name
+from trajectory_builder.disk.atomic import fault_point, temporary_name
+from trajectory_builder.errors import OutputError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -72,7 +73,7 @@ class Batch:
             link: `copy` (sharing blocks where the file system can), `hardlink` or `symlink`.
 
         Raises:
-            StoreError: the file system refuses the link.
+            OutputError: the file system refuses the link.
         """
         if _is_taken_over(path, source, payload, link):
             return
@@ -87,7 +88,7 @@ class Batch:
         except OSError as error:
             if link == "copy":
                 raise
-            raise StoreError(
+            raise OutputError(
                 f"cannot make a {link}: {error.strerror}",
                 where=f"{path} -> {source}",
                 cure="use --link copy, or put --out on the same file system as the source",

@@ -1,8 +1,6 @@
-"""The output folder on disk: files that are whole or absent, markers, the lock.
+"""The output folder on disk: its state, its lock, and the markers of its shards.
 
-Only this module and `batch` give a file of an output folder its final name. Everything is written
-under a temporary name in the same folder, flushed, and renamed; a marker is written after the files
-that it speaks of. So a kill at any moment leaves either the old state or the new one.
+A marker is written after the files that it lists, so a shard with a marker is complete.
 """
 
 from __future__ import annotations
@@ -10,84 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.errors import TrajbuildError, shorten
+from trajectory_builder.disk.atomic import TEMPORARY, fault_point, json_bytes, write_atomic
+from trajectory_builder.errors import OutputError, shorten
 
-TEMPORARY = ".tmp-"
-"""Every temporary file's name begins so; no payload's name does."""
 STATE = ".trajbuild"
-FAULT_VARIABLE = "TRAJBUILD_TEST_FAULT"
-SIGNAL_VARIABLE = "TRAJBUILD_TEST_SIGNAL"
-_passed: dict[str, int] = {}
-
-
-class StoreError(TrajbuildError):
-    """An output folder that cannot or must not be written."""
-
-
-def fault_point(name: str, subject: str = "") -> None:
-    """Die here if a test asks for it, or stand still.
-
-    A kill test can only prove what it hits; these names let it hit each step of a write.
-    `TRAJBUILD_TEST_FAULT=NAME:K` kills a process at its K-th pass, `NAME=SUBJECT` kills each
-    process that comes by with that subject. `TRAJBUILD_TEST_SIGNAL=SIGSTOP` stops it instead, so
-    that a test can look at a build that is just so far, however busy the machine is.
-    """
-    wanted = os.environ.get(FAULT_VARIABLE)
-    if wanted is None:
-        return
-    _passed[name] = _passed.get(name, 0) + 1
-    if wanted in (f"{name}:{_passed[name]}", f"{name}={subject}"):
-        os.kill(os.getpid(), signal.Signals[os.environ.get(SIGNAL_VARIABLE, "SIGKILL")])
-
-
-def temporary_name(path: Path) -> Path:
-    """A fresh name beside `path` that no reader takes for a payload."""
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"[:250])
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
-    """Write `payload` to `path` so that `path` is never half-written.
-
-    Args:
-        path: final name; its folder must exist. An existing file is replaced.
-        payload: the whole content.
-        sync: also flush file and folder to the disk; needed against power loss, not against kills.
-
-    Raises:
-        OSError: the disk is full, the folder read-only, ...; nothing is left under either name.
-    """
-    temporary = temporary_name(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            fault_point("temp-written", path.name)
-            if sync:
-                os.fsync(file.fileno())
-        fault_point("before-rename", path.name)
-        os.replace(temporary, path)
-        fault_point("after-rename", path.name)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if sync:
-        sync_folder(path.parent)
 
 
 class OutputFolder:
@@ -101,11 +30,11 @@ class OutputFolder:
         """Create the folder, or accept it if it is one of ours or empty.
 
         Raises:
-            StoreError: it is a file, cannot be written, or holds something that we did not make.
+            OutputError: it is a file, cannot be written, or holds something that we did not make.
         """
         try:
             if self.root.exists() and not self.root.is_dir():
-                raise StoreError(
+                raise OutputError(
                     f"--out {self.root} is a file",
                     where=str(self.root),
                     cure="choose another --out",
@@ -113,14 +42,14 @@ class OutputFolder:
             if self.root.is_dir() and not self.is_ours():
                 names = sorted(entry.name for entry in os.scandir(self.root))
                 if names:
-                    raise StoreError(
+                    raise OutputError(
                         f"--out {self.root} holds something that trajbuild did not make",
                         where=shorten(names),
                         cure="choose a new or an empty folder",
                     )
             self.state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
+            raise OutputError(
                 f"cannot write to --out: {error.strerror}",
                 where=str(error.filename or self.root),
                 cure="choose an --out that you may write to",
@@ -135,7 +64,7 @@ class OutputFolder:
         """Hold the folder against other builders; the kernel frees it when this process dies.
 
         Raises:
-            StoreError: another process holds it, named by what it wrote of itself.
+            OutputError: another process holds it, named by what it wrote of itself.
         """
         import socket
 
@@ -146,7 +75,7 @@ class OutputFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise StoreError(
+            raise OutputError(
                 "another builder is at work in this folder",
                 where=f"{self.root}: {_holder(holder)}",
                 cure="wait for it (--wait SECONDS), or choose another --out",
@@ -215,11 +144,6 @@ class OutputFolder:
         except (OSError, ValueError, RecursionError):
             return None
         return content if whole else None
-
-
-def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """A table of keys as the same JSON text every time, for people to read too."""
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trajectory_builder.doctor import Finding
 from trajectory_builder.doctor.machine import usable_cores
-from trajectory_builder.errors import TrajbuildError, shorten
+from trajectory_builder.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from trajectory_builder.plan.gopro import Plan
@@ -41,7 +41,7 @@ def examine(
     target = out or finished.default_out(src)
     try:
         made = gopro.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
-    except TrajbuildError as error:
+    except UserError as error:
         where = f" ({error.where})" if error.where else ""
         return [
             Finding("source", "blocks", f"{error.what}{where}", error.cure),

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trajectory_builder.curate.links import Placing
-from trajectory_builder.disk.store import write_atomic
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import DataError, ExitCode
 from trajectory_builder.export import work
 from trajectory_builder.export.request import (
-    ExportError,
     ExportReport,
     Request,
     check,
@@ -23,7 +22,7 @@ from trajectory_builder.export.request import (
     patches,
     plain,
     read_rows,
-)  # fmt: skip
+)
 from trajectory_builder.export.work import Unit
 
 TARGET = "folders"
@@ -77,13 +76,13 @@ def export_folders(request: Request) -> ExportReport:
     Whole images are hardlinked, referenced or copied as `request.files` says; crops are written.
 
     Raises:
-        ExportError: blurs of two domains for DeepDeblur, which tells them apart by folder.
+        DataError: blurs of two domains for DeepDeblur, which tells them apart by folder.
     """
     check(request)
     rows = read_rows(request)
     keys = {BLUR_FOLDERS.get(row["average_domain"] or "srgb", "blur") for row in rows}
     if request.layout == "deepdeblur" and not request.blur_key and len(keys) > 1:
-        raise ExportError(
+        raise DataError(
             "the data set holds averages of both domains, DeepDeblur reads one folder of blurs",
             where=str(request.source),
             cure="take one domain with `trajbuild select --where`, or give --blur-key",

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
-from trajectory_builder.disk.store import write_atomic
+from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.export import croissant, work
 from trajectory_builder.export.request import (
     ExportReport,
@@ -69,8 +69,8 @@ def export_hf(request: Request) -> ExportReport:
     The folder loads with `datasets.load_dataset(OUT)` and can be uploaded as it is.
 
     Raises:
-        StoreError: `out` is not ours or holds another export.
-        ExportError: a source file is not as the manifest says.
+        OutputError: `out` is not ours or holds another export.
+        DataError: a source file is not as the manifest says.
     """
     check(request)
     rows = read_rows(request)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.store import write_atomic
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import UserError
 from trajectory_builder.export import work
 from trajectory_builder.export.request import (
     ExportReport,
@@ -51,7 +51,7 @@ def export_lmdb(request: Request) -> ExportReport:
     BasicSR opens nothing, comes last.
 
     Raises:
-        TrajbuildError: the lmdb package is not installed, or as the other exports.
+        UserError: the lmdb package is not installed, or as the other exports.
     """
     check(request)
     _package()
@@ -80,7 +80,7 @@ def _package() -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise TrajbuildError(
+        raise UserError(
             "the lmdb package is not installed",
             where="--to lmdb",
             cure="pip install 'fidediff[export]'",

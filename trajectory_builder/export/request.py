@@ -12,14 +12,10 @@ from typing import Any, Literal
 
 from trajectory_builder import manifest
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.errors import DataError, ExitCode
 from trajectory_builder.images import png
 
 _LOSSY = re.compile(r"[^A-Za-z0-9_/-]")
-
-
-class ExportError(TrajbuildError):
-    """An export that was asked for what cannot be, or a source that is not as it says."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +106,17 @@ def check(request: Request) -> None:
     """Refuse what cannot be.
 
     Raises:
-        ExportError: the overlap is not smaller than the crop, or `out` lies in the source.
+        DataError: the overlap is not smaller than the crop, or `out` lies in the source.
     """
     if request.out.resolve().is_relative_to(request.source.resolve()):
-        raise ExportError(
+        raise DataError(
             f"--out {request.out} lies inside the data set",
             where=str(request.source),
             cure="choose a folder outside it",
             exit_code=ExitCode.WRONG_USE,
         )
     if request.crop is not None and not 0 <= request.overlap < request.crop:
-        raise ExportError(
+        raise DataError(
             f"crops of {request.crop} pixels cannot overlap by {request.overlap}",
             where="--crop, --overlap",
             cure="give an overlap from 0 to one less than the crop",
@@ -183,7 +179,7 @@ def patches(row: dict[str, Any], crop: int | None, overlap: int) -> Iterator[Pat
     image smaller than the crop is taken whole.
 
     Raises:
-        ExportError: a file is not the one that the manifest tells of.
+        DataError: a file is not the one that the manifest tells of.
         ImageError: a file cannot be decoded.
     """
     blur, sharp = (_payload(row, kind) for kind in ("blur", "sharp"))
@@ -223,7 +219,7 @@ def kernels_of(row: dict[str, Any]) -> bytes | None:
     """The kernel file of a row's trajectory, of the whole image also where crops are exported.
 
     Raises:
-        ExportError: it is not the file that the manifest tells of.
+        DataError: it is not the file that the manifest tells of.
     """
     if row.get("kernels_path") is None:
         return None
@@ -238,7 +234,7 @@ def _checked(row: dict[str, Any], kind: str, sha256: str) -> bytes:
     path = row[f"{kind}_path"]
     payload = png.read_bytes(path)
     if hashlib.sha256(payload).hexdigest() != sha256:
-        raise ExportError(
+        raise DataError(
             f"the {kind} of {row['sample_id']} is not the file that the manifest tells of",
             where=path,
             cure="run `trajbuild verify --level full`, mend what it names, run this again",

@@ -40,8 +40,8 @@ def export_webdataset(request: Request) -> ExportReport:
     between members shows no other sign of it.
 
     Raises:
-        StoreError: `out` is not ours or holds another export.
-        ExportError: a source file is not as the manifest says.
+        OutputError: `out` is not ours or holds another export.
+        DataError: a source file is not as the manifest says.
     """
     check(request)
     rows = read_rows(request)

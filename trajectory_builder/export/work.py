@@ -16,10 +16,11 @@ from typing import Any
 
 from trajectory_builder.build import record
 from trajectory_builder.curate import card
+from trajectory_builder.disk.atomic import temporary_name, write_atomic
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.store import OutputFolder, StoreError, temporary_name, write_atomic
-from trajectory_builder.errors import ExitCode
-from trajectory_builder.export.request import ExportError, Request
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import DataError, ExitCode, OutputError
+from trajectory_builder.export.request import Request
 
 CONFIG = ".trajbuild/config.json"
 INDEX = "export.json"
@@ -55,7 +56,7 @@ def claimed(
     """The output folder, locked and known to belong to this very request and source.
 
     Raises:
-        StoreError: it is not ours, is held by another process, or holds another export (5).
+        OutputError: it is not ours, is held by another process, or holds another export (5).
     """
     folder = OutputFolder(request.out)
     folder.prepare()
@@ -68,7 +69,7 @@ def claimed(
         config = request.config(target) | {"rows_sha256": digest.hexdigest()}
         held = folder.read_sealed(CONFIG)
         if held is None and (request.out / CONFIG).exists():
-            raise StoreError(
+            raise OutputError(
                 "the note of which export this folder holds is damaged",
                 where=f"{request.out}/{CONFIG}",
                 cure="choose another --out, or delete the folder and run the same command again",
@@ -79,7 +80,7 @@ def claimed(
             differing = [
                 k for k in sorted(config.keys() | stored) if config.get(k) != stored.get(k)
             ]
-            raise StoreError(
+            raise OutputError(
                 f"{request.out} holds another export",
                 where=f"{request.out}/{CONFIG}, differing keys: {', '.join(differing)}",
                 cure="choose another --out, or give the options that it was begun with",
@@ -87,7 +88,7 @@ def claimed(
             )
         if held is None:
             if (request.out / record.BUILD).exists():
-                raise ExportError(
+                raise DataError(
                     f"{request.out} is a data set, not an export",
                     cure="choose another --out",
                     exit_code=ExitCode.OTHER_CONFIG,

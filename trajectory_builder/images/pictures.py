@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import TrajbuildError, printable
+from trajectory_builder.errors import ImageError, printable
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
 MAX_FILE_BYTES = 1 << 30
@@ -24,22 +24,6 @@ MAX_PIXELS = 1 << 28
 """Pictures of more pixels are refused before they are decoded (ours: 16,384 squared)."""
 
 _COPY_AGAIN = "copy this file again from its source and run the same command again"
-
-
-class PictureError(TrajbuildError):
-    """A picture that cannot be used, and why.
-
-    Attributes:
-        reason: a fixed word for problems.parquet, such as `frame-truncated`.
-    """
-
-    def __init__(self, what: str, *, reason: str, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # The base class restores the three parts; `reason` travels as state.
-        return (*super().__reduce__(), {"reason": self.reason})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +42,13 @@ def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
         expect: (width, height) that it must have, upright.
 
     Raises:
-        PictureError: missing, unreadable, of another format, cut, damaged or of another size.
+        ImageError: missing, unreadable, of another format, cut, damaged or of another size.
     """
     payload = _bytes(path)
     name = printable(str(path))
     kind = format_of(payload)
     if kind is None:
-        raise PictureError(
+        raise ImageError(
             "the file is no PNG, JPEG, TIFF or WebP" if payload else "the file is empty",
             reason="frame-unknown-format" if payload else "frame-empty",
             where=name,
@@ -75,7 +59,7 @@ def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
     pixels = decode(payload, name)
     height, width = pixels.shape[:2]
     if expect is not None and (width, height) != expect:
-        raise PictureError(
+        raise ImageError(
             f"the frame is {width} x {height}, its clip is {expect[0]} x {expect[1]}",
             reason="frame-size-differs",
             where=name,
@@ -101,7 +85,7 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
     """(width, height, bits a channel) by the header alone, upright.
 
     Raises:
-        PictureError: it is no picture.
+        ImageError: it is no picture.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -114,14 +98,14 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
         why = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnidentifiedImageError):  # its text is the path once more
             why = "its content is of no known format"
-        raise PictureError(
+        raise ImageError(
             f"the file cannot be read as a picture: {why}",
             reason="frame-unreadable",
             where=printable(str(path)),
             cure=_COPY_AGAIN,
         ) from error
     if width * height > MAX_PIXELS:
-        raise PictureError(
+        raise ImageError(
             f"the file claims {width} x {height} pixels, more than is read",
             reason="frame-too-large",
             where=printable(str(path)),
@@ -154,14 +138,14 @@ def _png_or_tiff_depth(path: Path) -> int:
 def _bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise PictureError(
+            raise ImageError(
                 "the frame is missing" if not path.exists() else "the frame is not a file",
                 reason="frame-missing",
                 where=printable(str(path)),
                 cure=_COPY_AGAIN,
             )
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise PictureError(
+            raise ImageError(
                 "the file is larger than 1 GiB",
                 reason="frame-too-large",
                 where=printable(str(path)),
@@ -169,7 +153,7 @@ def _bytes(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise PictureError(
+        raise ImageError(
             f"the frame cannot be read: {error.strerror or error}",
             reason="frame-unreadable",
             where=printable(str(path)),
@@ -181,7 +165,7 @@ def decode(payload: bytes, name: str) -> npt.NDArray[Any]:
     """Decode a picture's bytes to (H, W, 3) RGB, uint8 or uint16.
 
     Raises:
-        PictureError: it cannot be decoded, or holds other values.
+        ImageError: it cannot be decoded, or holds other values.
     """
     import cv2
 
@@ -194,7 +178,7 @@ def decode(payload: bytes, name: str) -> npt.NDArray[Any]:
     if found is None:
         raise _damaged("the frame cannot be decoded: it is cut short or damaged", name)
     if found.dtype not in (np.uint8, np.uint16):
-        raise PictureError(
+        raise ImageError(
             f"the frame holds {found.dtype} values, not 8 or 16 bits a channel",
             reason="frame-unknown-depth",
             where=name,
@@ -203,8 +187,8 @@ def decode(payload: bytes, name: str) -> npt.NDArray[Any]:
     return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB))
 
 
-def _damaged(what: str, name: str, reason: str = "frame-damaged") -> PictureError:
-    return PictureError(what, reason=reason, where=name, cure=_COPY_AGAIN)
+def _damaged(what: str, name: str, reason: str = "frame-damaged") -> ImageError:
+    return ImageError(what, reason=reason, where=name, cure=_COPY_AGAIN)
 
 
 def _jpeg_is_whole(payload: bytes) -> bool:

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import printable
+from trajectory_builder.errors import ImageError, printable
 from trajectory_builder.images.png_check import (
     COPY_AGAIN,
     END_CHUNK,
@@ -31,7 +31,6 @@ from trajectory_builder.images.png_check import (
     REASONS,
     RGB,
     SIGNATURE,
-    ImageError,
     PngHeader,
     check_png,
     damaged,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import ImageError
 
 try:  # three times as fast: 0.11 against 0.36 ms a megabyte
     from isal.isal_zlib import crc32
@@ -40,22 +40,6 @@ _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` where it came from"),
     (b"<", "a web page or XML text", "download the file again; the server sent a page instead"),
 )
-
-
-class ImageError(TrajbuildError):
-    """A frame that cannot be used, and why.
-
-    Attributes:
-        reason: a fixed word, one of `REASONS`; what problems.parquet is filtered by.
-    """
-
-    def __init__(self, what: str, *, reason: str, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # The base class restores the three parts; `reason` travels as state.
-        return (*super().__reduce__(), {"reason": self.reason})
 
 
 REASONS = (

@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trajectory_builder.disk import store
-from trajectory_builder.errors import ExitCode, shorten
+from trajectory_builder.disk import atomic
+from trajectory_builder.errors import ExitCode, ManifestError, shorten
 from trajectory_builder.manifest.check import check
 from trajectory_builder.manifest.paths import hostile_paths, is_hostile, resolve
 from trajectory_builder.manifest.schema import (
@@ -32,7 +32,6 @@ from trajectory_builder.manifest.schema import (
     ORIGINS,
     SCHEMA,
     SPLITS,
-    ManifestError,
 )
 
 __all__ = [
@@ -128,7 +127,7 @@ def schema_metadata(metadata: Mapping[str, str]) -> dict[bytes, bytes]:
 def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
     """Write a manifest file atomically and return its SHA-256."""
     content = to_bytes(table, metadata)
-    store.write_atomic(path, content)
+    atomic.write_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

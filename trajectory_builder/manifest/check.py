@@ -7,16 +7,9 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import ManifestError, shorten
 from trajectory_builder.manifest.paths import hostile_paths
-from trajectory_builder.manifest.schema import (
-    DOMAINS,
-    FILE_COLUMNS,
-    ORIGINS,
-    SCHEMA,
-    SPLITS,
-    ManifestError,
-)
+from trajectory_builder.manifest.schema import DOMAINS, FILE_COLUMNS, ORIGINS, SCHEMA, SPLITS
 from trajectory_builder.trajectory import TIMESTEP_STEP
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder.manifest.schema import ManifestError
+from trajectory_builder.errors import ManifestError
 
 # Names of which nothing bad can be said; the few others are looked at closely.
 _PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"

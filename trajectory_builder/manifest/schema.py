@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from trajectory_builder.errors import TrajbuildError
 from trajectory_builder.trajectory import SPLITS as SPLITS
 
 FORMAT_VERSION = 1
@@ -20,10 +19,6 @@ FILE_COLUMNS = {
     "kernel_path": "kernel_bytes",
 }
 """Columns that name files, with those that tell their sizes; `kernel_path` is an extra one."""
-
-
-class ManifestError(TrajbuildError):
-    """A manifest that cannot be read or must not be trusted."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, null: bool = False) -> pa.Field:

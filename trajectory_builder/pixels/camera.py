@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, printable
+from trajectory_builder.errors import UsageError, printable
 
 Pixels = npt.NDArray[Any]
 Light = npt.NDArray[np.float32]
@@ -34,16 +34,10 @@ CLIPPED = 0.98
 _LUT_STEPS = 1 << 16
 
 
-class CameraError(TrajbuildError):
-    """Camera settings that cannot be used."""
-
-    def __init__(self, what: str, *, where: str = "") -> None:
-        super().__init__(
-            what,
-            where=where,
-            cure="for example --camera response=srgb,highlight=1..4,shot=0.0004,jpeg=80..95",
-            exit_code=ExitCode.WRONG_USE,
-        )
+def _unusable(what: str, *, where: str = "") -> UsageError:
+    """The error for camera settings that cannot be used."""
+    example = "for example --camera response=srgb,highlight=1..4,shot=0.0004,jpeg=80..95"
+    return UsageError(what, where=where, cure=example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +96,16 @@ def parse(text: str) -> CameraSettings:
     """Read `key=value,key=low..high`; see `CameraSettings` for the keys.
 
     Raises:
-        CameraError: an unknown key, a value out of bounds, a curve file that cannot be used.
+        UsageError: an unknown key, a value out of bounds, a curve file that cannot be used.
     """
     values: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         key, sign, value = (p.strip() for p in part.partition("="))
         if not sign or key in values or key not in ("response", *_BOUNDS):
-            raise CameraError(f"camera settings cannot be read at {part!r}", where=text)
+            raise _unusable(f"camera settings cannot be read at {part!r}", where=text)
         values[key] = value if key == "response" else _span(key, value)
     if "jpeg" in values and "h264" in values:
-        raise CameraError("jpeg and h264 exclude one another", where=text)
+        raise _unusable("jpeg and h264 exclude one another", where=text)
     settings = CameraSettings(**values)
     response_curve(settings.response)
     return settings
@@ -123,9 +117,9 @@ def _span(key: str, text: str) -> Span:
         low, _, high = text.partition("..")
         span = Span(float(low), float(high or low))
     except ValueError as error:
-        raise CameraError(f"{key} is a number or low..high, not {text!r}") from error
+        raise _unusable(f"{key} is a number or low..high, not {text!r}") from error
     if not least <= span.low <= span.high <= most:
-        raise CameraError(f"{key} lies between {least:g} and {most:g}, low before high: {text!r}")
+        raise _unusable(f"{key} lies between {least:g} and {most:g}, low before high: {text!r}")
     return span
 
 
@@ -204,7 +198,7 @@ def response_curve(name: str) -> Curve:
     A curve file has two columns, light and stored value, both from 0 to 1 and ascending.
 
     Raises:
-        CameraError: a file that is absent or holds something else.
+        UsageError: a file that is absent or holds something else.
     """
     value = np.linspace(0, 1, 4096)
     if name == "srgb":
@@ -216,7 +210,7 @@ def response_curve(name: str) -> Curve:
         text = Path(name).read_text(encoding="utf-8").replace(",", " ")
         table = np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
-        raise CameraError(
+        raise _unusable(
             "the response is neither srgb nor gamma2.2 nor a curve file",
             where=f"{printable(name)}: {error}",
         ) from error
@@ -228,7 +222,7 @@ def response_curve(name: str) -> Curve:
         and np.allclose(table[[0, -1]], [[0, 0], [1, 1]])
     )
     if not sound:
-        raise CameraError(
+        raise _unusable(
             "a curve file has two ascending columns, light and stored value, from 0 0 to 1 1",
             where=printable(name),
         )
@@ -302,7 +296,7 @@ def jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
     )
     found = cv2.imdecode(payload, cv2.IMREAD_COLOR)
     if not done or found is None:
-        raise CameraError("OpenCV could not write a JPEG")
+        raise _unusable("OpenCV could not write a JPEG")
     return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
@@ -310,13 +304,13 @@ def h264(pixels: npt.NDArray[np.uint8], rate_factor: int) -> npt.NDArray[np.uint
     """The picture as an H.264 key frame at a constant rate factor (0 to 51), 4:2:0.
 
     Raises:
-        CameraError: the installed FFmpeg has no libx264.
+        UsageError: the installed FFmpeg has no libx264.
     """
     from trajectory_builder.sources.video import containers
 
     av = containers.pyav()
     if "libx264" not in av.codecs_available:
-        raise CameraError("the installed PyAV cannot write H.264: it was built without libx264")
+        raise _unusable("the installed PyAV cannot write H.264: it was built without libx264")
     height, width = pixels.shape[:2]
     # 4:2:0 needs even sides: the last row and column are repeated, and cut off again.
     even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

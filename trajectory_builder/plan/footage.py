@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 
 from trajectory_builder import manifest
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.pixels import camera
 from trajectory_builder.plan import ghosting, recipe, windows
 from trajectory_builder.plan.clips import ClipPlan
 from trajectory_builder.plan.footage_request import FootageRequest
 from trajectory_builder.plan.gopro import SCHEMA, Plan
-from trajectory_builder.plan.windows import WindowChoice, WindowError
+from trajectory_builder.plan.windows import WindowChoice
 from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
 from trajectory_builder.trajectory import Problem
@@ -33,10 +33,10 @@ def plan_footage(request: FootageRequest) -> Plan:
     """Plan a data set of one's own footage.
 
     Raises:
-        FootageError: no footage that can be used.
-        VideoError, PictureError: the only file given cannot be used.
-        WindowError: windows, timesteps or splits that cannot be.
-        CameraError: camera settings that cannot be used.
+        DataError: no footage that can be used.
+        VideoError, ImageError: the only file given cannot be used.
+        UsageError: windows, timesteps or splits that cannot be.
+        UsageError: camera settings that cannot be used.
     """
     choice = _choice(request)
     if request.camera:
@@ -100,7 +100,7 @@ def _choice(request: FootageRequest) -> WindowChoice:
 def _check_bits(request: FootageRequest) -> None:
     gamma = (request.recipe.average if request.recipe else request.average) != "srgb"
     if request.bits == 16 and (gamma or request.camera or request.interpolate):
-        raise WindowError(
+        raise UsageError(
             "--bits 16 works with plain averages in srgb only",
             where="--bits 16 with --average, --camera or --interpolate",
             cure="leave out --bits 16",
@@ -113,7 +113,7 @@ def _check_domain(average: str, clips: Sequence[Footage]) -> None:
         return
     other = [clip.name for clip in clips if clip.kind == "still" or clip.bits == 16]
     if other:
-        raise WindowError(
+        raise UsageError(
             "photographs and 16-bit frames are averaged in srgb only",
             where=f"--average {average}: {shorten(other)}",
             cure="use --camera response=gamma2.2, which averages light of any depth",
@@ -151,14 +151,14 @@ def request_of(config: Mapping[str, Any], sources: Sequence[Path]) -> FootageReq
 
 def _no_window(
     clips: Sequence[Footage], problems: Sequence[Problem], choice: WindowChoice
-) -> WindowError:
+) -> UsageError:
     reasons = sorted({problem.reason for problem in problems})
     told = [problem.what for problem in problems[:3]]
     fitting = windows.fitting_n(choice, max(clip.length for clip in clips)) or "3"
     cures = sorted({problem.cure for problem in problems if problem.reason != "clip-too-short"})
     if "clip-too-short" in reasons or not reasons:
         cures.append(f"film longer, or ask for shorter windows: --n-frames {fitting}")
-    return WindowError(
+    return UsageError(
         f"no window of {windows.longest_n(choice, '')} frames can be made"
         f" ({', '.join(reasons) or 'no clip is long enough'})",
         where=shorten(told) or shorten([clip.name for clip in clips]),

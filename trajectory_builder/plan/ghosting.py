@@ -7,11 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
+from trajectory_builder.errors import ImageError, VideoError
 from trajectory_builder.images import pictures
 from trajectory_builder.pixels import motion
 from trajectory_builder.sources import frames, video
 from trajectory_builder.sources.footage import Footage
-from trajectory_builder.sources.video import containers
 
 LOOKED_AT = (0.1, 0.5, 0.9)
 """Ours: places of a clip at which two neighbouring frames are looked at before the build."""
@@ -30,7 +30,7 @@ def neighbour_motion(clip: Footage) -> float | None:
         rank = clip.starts[bisect_right(clip.starts, rank) - 1] if clip.kind == "video" else rank
         try:
             pair = [pixels for pixels in _read(clip, rank, rank + 2) if pixels is not None]
-        except (containers.VideoError, pictures.PictureError):
+        except (VideoError, ImageError):
             continue
         if len(pair) == 2:
             found.append(motion.displacement(*(motion.small(pixels) for pixels in pair))[1])

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest
-from trajectory_builder.errors import shorten
+from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.plan.recipe import Recipe
 from trajectory_builder.sources import gopro
-from trajectory_builder.sources.gopro_layout import HOME, SourceError
+from trajectory_builder.sources.gopro_layout import HOME
 from trajectory_builder.trajectory import Clip, Problem, Window, centred_window, timestep
 
 TRAJECTORIES_A_SHARD = 8
@@ -168,12 +168,12 @@ def plan_gopro(
         corrections: what the pixels said against the names.
 
     Raises:
-        SourceError: no GoPro tree, or one without the frames that the recipe needs.
-        RecipeError: the recipe says nothing of a sequence's number of frames.
+        UsageError: no GoPro tree, or one without the frames that the recipe needs.
+        UsageError: the recipe says nothing of a sequence's number of frames.
     """
     source = gopro.scan(src, frames, domain=recipe.average)
     if source.trees.frames is None and not recipe.only_official():
-        raise SourceError(
+        raise UsageError(
             f"recipe {recipe.name} needs the 240 fps frames, and only the official pairs are here",
             where=f"{source.trees.pairs}; GOPRO_Large_all is neither in it nor beside it",
             cure=f"get GOPRO_Large_all from {HOME} and give --frames DIR, or use --recipe official",

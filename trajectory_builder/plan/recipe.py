@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.trajectory import MAX_TIMESTEP, TIMESTEP_STEP
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -23,12 +23,10 @@ KEYS = {
 }  # fmt: skip
 
 
-class RecipeError(TrajbuildError):
-    """A recipe that does not exist or says something that cannot be done."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        cure = cure or "see `trajbuild recipes --show fidediff-7877` for the form of a recipe"
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
+def _unusable(what: str, *, where: str = "", cure: str = "") -> UsageError:
+    """The error for a recipe that does not exist or asks for what cannot be done."""
+    cure = cure or "see `trajbuild recipes --show fidediff-7877` for the form of a recipe"
+    return UsageError(what, where=where, cure=cure)
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,14 @@ class Recipe:
         Draws hang on the trajectory's name alone, so neither order nor worker count matters.
 
         Raises:
-            RecipeError: the recipe says nothing of this native n.
+            UsageError: the recipe says nothing of this native n.
         """
         if native in self.windows:
             further = self.windows[native]
         elif ANY in self.windows:
             further = self.windows[ANY]
         else:
-            raise RecipeError(
+            raise _unusable(
                 f"recipe {self.name} says nothing of clips of {native} frames a blur",
                 where=f"{trajectory_id}; it knows {shorten([str(k) for k in self.windows])}",
                 cure='add the number, or a line for "*", under `windows`',
@@ -131,13 +129,13 @@ def load(name_or_file: str) -> Recipe:
     """The built-in recipe of that name, or the one in that file.
 
     Raises:
-        RecipeError: no such recipe or file, or one with an unknown, doubled or impossible entry.
+        UsageError: no such recipe or file, or one with an unknown, doubled or impossible entry.
     """
     path = file_of(name_or_file)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
+        raise _unusable(
             f"no recipe {name_or_file}: neither a built-in name nor a readable file",
             where=f"built in: {', '.join(built_in())}",
             cure="give one of these names, or a YAML file",
@@ -153,16 +151,16 @@ def parse(text: str, *, where: str) -> Recipe:
         data = yaml.load(text, Loader=_strict_loader())
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
-        raise RecipeError(f"the recipe is not sound YAML: {said}", where=where) from error
+        raise _unusable(f"the recipe is not sound YAML: {said}", where=where) from error
     if not isinstance(data, dict):
-        raise RecipeError("the recipe is not a table of keys and values", where=where)
+        raise _unusable("the recipe is not a table of keys and values", where=where)
     unknown = sorted(str(key) for key in set(data) - KEYS)
     if unknown:
-        raise RecipeError(f"the recipe has unknown keys: {shorten(unknown)}", where=where)
+        raise _unusable(f"the recipe has unknown keys: {shorten(unknown)}", where=where)
     try:
         recipe = _recipe(data)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RecipeError(f"the recipe cannot be used: {error}", where=where) from error
+        raise _unusable(f"the recipe cannot be used: {error}", where=where) from error
     _check(recipe, where)
     return recipe
 
@@ -219,9 +217,9 @@ def _switch(value: object) -> bool:
 
 def _check(recipe: Recipe, where: str) -> None:
     if recipe.average not in ("srgb", "gamma2.2"):
-        raise RecipeError(f"average must be srgb or gamma2.2, not {recipe.average}", where=where)
+        raise _unusable(f"average must be srgb or gamma2.2, not {recipe.average}", where=where)
     if recipe.timestep_step < 1:
-        raise RecipeError(
+        raise _unusable(
             f"timestep: step must be at least 1, not {recipe.timestep_step}", where=where
         )
     numbers = [n for n in recipe.windows if isinstance(n, int)]
@@ -229,12 +227,12 @@ def _check(recipe: Recipe, where: str) -> None:
     numbers += [n for choices in recipe.draws.values() for n in choices]
     for n in numbers:
         if n < 3 or n % 2 == 0:
-            raise RecipeError(f"a window must have an odd number of frames from 3, not {n}",
+            raise _unusable(f"a window must have an odd number of frames from 3, not {n}",
                               where=where)  # fmt: skip
         if (n - 1) * recipe.timestep_step > MAX_TIMESTEP:
             largest = MAX_TIMESTEP // recipe.timestep_step + 1
             largest -= 1 - largest % 2
-            raise RecipeError(
+            raise _unusable(
                 f"a window of {n} frames has t = {(n - 1) * recipe.timestep_step}, above 999",
                 where=where,
                 cure=f"use at most {largest} frames",
@@ -242,7 +240,7 @@ def _check(recipe: Recipe, where: str) -> None:
     for native, choices in recipe.draws.items():
         # Written so that .nan fails too.
         if not abs(sum(choices.values()) - 1) <= 1e-9 or min(choices.values()) < 0:
-            raise RecipeError(f"the draws of {native} do not sum to 1", where=where)
+            raise _unusable(f"the draws of {native} do not sum to 1", where=where)
 
 
 @cache

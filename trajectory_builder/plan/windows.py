@@ -11,20 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.errors import UsageError
 from trajectory_builder.plan.recipe import Recipe
 from trajectory_builder.trajectory import GOPRO_FPS, MAX_TIMESTEP, TIMESTEP_STEP
 
 TimestepMap = Literal["frames", "exposure"]
 DEFAULT_N_FRAMES = (5, 7, 9, 11, 13)
 """The n of the recipe fidediff-7877, which are also the paper's range."""
-
-
-class WindowError(TrajbuildError):
-    """Windows that cannot be made as asked for."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 @dataclass(frozen=True)
@@ -51,11 +44,11 @@ def own_recipe(n_frames: Sequence[int], average: str) -> Recipe:
     """The recipe of a list of n, such as 5, 7, 9, 11, 13.
 
     Raises:
-        WindowError: an even n, one below 3, or one twice.
+        UsageError: an even n, one below 3, or one twice.
     """
     bad = [n for n in n_frames if n < 3 or n % 2 == 0]
     if bad or not n_frames or len(set(n_frames)) < len(n_frames):
-        raise WindowError(
+        raise UsageError(
             f"n must be odd and at least 3, not {bad[0]}" if bad else "each n is given once",
             where=f"--n-frames {','.join(map(str, n_frames))}",
             cure="a window has a middle frame only if n is odd: for example --n-frames 5,7,9,11,13",
@@ -77,12 +70,12 @@ def timestep_of(n_frames: int, fps: float, how: TimestepMap, *, step: int = TIME
     time at 240 fps, n' = 1 + (n - 1) x 240 / fps, so that the sharp frame keeps t = 0; rounded.
 
     Raises:
-        WindowError: `exposure` without a known rate.
+        UsageError: `exposure` without a known rate.
     """
     if how == "frames":
         return (n_frames - 1) * step
     if fps <= 0:
-        raise WindowError(
+        raise UsageError(
             "--timestep-map exposure needs to know how many frames a second were shot",
             where="the frames of a folder do not tell",
             cure="say it: --fps 240",
@@ -94,7 +87,7 @@ def check_timesteps(choice: WindowChoice, fps: float, clip: str) -> None:
     """Refuse windows whose t lies beyond the schedule.
 
     Raises:
-        WindowError: naming the largest n that works.
+        UsageError: naming the largest n that works.
     """
     step = choice.recipe.timestep_step
     longest = max(longest_n(choice, ""), choice.native_n_frames)
@@ -104,7 +97,7 @@ def check_timesteps(choice: WindowChoice, fps: float, clip: str) -> None:
     largest = longest
     while timestep_of(largest, fps, choice.timestep_map, step=step) > MAX_TIMESTEP:
         largest -= 2
-    raise WindowError(
+    raise UsageError(
         f"a window of {longest} frames has t = {t}, above {MAX_TIMESTEP}",
         where=f"{clip}, {fps:g} frames a second, --timestep-map {choice.timestep_map}",
         cure=_cure(choice, largest),
@@ -157,7 +150,7 @@ def parse_split(text: str) -> dict[str, float]:
     """Read `train=0.9,test=0.1`.
 
     Raises:
-        WindowError: an unknown split, a share that is no number, or shares that do not sum to 1.
+        UsageError: an unknown split, a share that is no number, or shares that do not sum to 1.
     """
     shares: dict[str, float] = {}
     try:
@@ -169,7 +162,7 @@ def parse_split(text: str) -> dict[str, float]:
         if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise ValueError("shares are not negative and sum to 1")
     except ValueError as error:
-        raise WindowError(
+        raise UsageError(
             f"--split cannot be read: {error}",
             where=text,
             cure="for example --split train=0.8,validation=0.1,test=0.1",

@@ -10,14 +10,10 @@ import shlex
 from pathlib import Path
 
 from trajectory_builder import manifest
-from trajectory_builder.disk import store
-from trajectory_builder.errors import ExitCode, TrajbuildError
+from trajectory_builder.disk import atomic
+from trajectory_builder.errors import ExitCode, OutputError
 
 FILE_NAME = "report.html"
-
-
-class ReportError(TrajbuildError):
-    """A report that cannot be written where it was asked for."""
 
 
 def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = False) -> Path:
@@ -33,7 +29,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
 
     Raises:
         ManifestError: no manifest that can be trusted.
-        ReportError: `folder` is a file, `out` another file than a report, or in no folder.
+        OutputError: `folder` is a file, `out` another file than a report, or in no folder.
         OSError: `out` cannot be written.
     """
     from trajectory_builder.report import page
@@ -41,7 +37,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     from trajectory_builder.report.pictures import gather
 
     if folder.is_file():
-        raise ReportError(
+        raise OutputError(
             "a report is of a data set's folder, and this is a file",
             where=str(folder),
             cure=f"trajbuild report {shlex.quote(str(folder.parent))}",
@@ -56,7 +52,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     text = page.render(folder.resolve().name, rows, numbers, gallery)
     # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
     payload = text.encode("utf-8", "backslashreplace")
-    store.write_atomic(out, payload)
+    atomic.write_atomic(out, payload)
     return out
 
 
@@ -70,14 +66,14 @@ def _home(folder: Path) -> Path:
 def _refuse_foreign(out: Path, generator: str) -> None:
     """Nothing but an earlier report is ever replaced."""
     if not out.parent.is_dir():
-        raise ReportError(
+        raise OutputError(
             f"the folder of the report does not exist: {out.parent}",
             where=str(out),
             cure="make it first, or give another --out",
             exit_code=ExitCode.WRONG_USE,
         )
     if out.is_dir() or (out.exists() and generator.encode() not in _beginning(out)):
-        raise ReportError(
+        raise OutputError(
             f"{out.name} is there already and is not a report",
             where=str(out),
             cure="give another --out, or move it away",

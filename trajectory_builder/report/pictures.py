@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import ImageError, UserError
 from trajectory_builder.images import png
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.images.png_check import MAX_PIXELS
@@ -157,12 +157,12 @@ def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
     """The image of a row as (H, W, 3) uint8 RGB; of any common format.
 
     Raises:
-        TrajbuildError: it is absent, leaves the data set, or is no image.
+        UserError: it is absent, leaves the data set, or is no image.
     """
     path = rows.file(row, column)
     try:
         return png.read_frame(path).pixels
-    except png.ImageError as error:
+    except ImageError as error:
         if error.reason not in _LENIENT:
             raise
         pixels = _decode_any(path)
@@ -280,8 +280,8 @@ def _sharp_look(rows: Manifest, row: int) -> Look | Unread:
 def _try_read(rows: Manifest, row: int, column: str) -> Pixels | Unread:
     try:
         return read_pixels(rows, row, column)
-    except (TrajbuildError, OSError) as error:
-        what = error.what if isinstance(error, TrajbuildError) else str(error)
+    except (UserError, OSError) as error:
+        what = error.what if isinstance(error, UserError) else str(error)
         return Unread(_shown_name(rows, row, column), what)
 
 

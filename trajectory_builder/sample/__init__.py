@@ -4,6 +4,7 @@ The photographs are those inside scikit-image's wheel; nothing is downloaded. `s
 pictures, `trees` puts them on disk.
 """
 
+from trajectory_builder.errors import OutputError
 from trajectory_builder.sample.scenes import (
     CLIPS,
     HEIGHT,
@@ -12,13 +13,7 @@ from trajectory_builder.sample.scenes import (
     render_clip,
     render_frame,
 )
-from trajectory_builder.sample.trees import (
-    FRAMES_ROOT,
-    PAIRS_ROOT,
-    SampleError,
-    SampleReport,
-    write_sample,
-)
+from trajectory_builder.sample.trees import FRAMES_ROOT, PAIRS_ROOT, SampleReport, write_sample
 
 __all__ = [
     "CLIPS",
@@ -26,8 +21,8 @@ __all__ = [
     "HEIGHT",
     "PAIRS_ROOT",
     "WIDTH",
+    "OutputError",
     "SampleClip",
-    "SampleError",
     "SampleReport",
     "render_clip",
     "render_frame",

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import UserError
 from trajectory_builder.images.png import Pixels, decode_png
 from trajectory_builder.trajectory import GOPRO_FPS
 
@@ -295,8 +295,8 @@ def _data_file(name: str) -> bytes:
         raise _no_photograph(name) from error
 
 
-def _no_photograph(name: str) -> TrajbuildError:
-    return TrajbuildError(
+def _no_photograph(name: str) -> UserError:
+    return UserError(
         "a photograph of the sample cannot be read",
         where=f"skimage/data/{name}",
         cure="reinstall it: pip install --force-reinstall --no-deps scikit-image",

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trajectory_builder.disk.atomic import TEMPORARY, write_atomic
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.store import TEMPORARY, write_atomic
-from trajectory_builder.errors import ExitCode, TrajbuildError, printable
+from trajectory_builder.errors import ExitCode, OutputError, printable
 from trajectory_builder.images.png import Pixels, encode_png
 from trajectory_builder.pixels.averaging import mean_of_window
 from trajectory_builder.sample.scenes import CLIPS, SampleClip, render_frame
@@ -28,10 +28,6 @@ PAIRS_ROOT = "GOPRO_Large"
 FRAMES_ROOT = "GOPRO_Large_all"
 VERSION = 1
 """Raised whenever the sample's pixels or names change."""
-
-
-class SampleError(TrajbuildError):
-    """The sample cannot be written where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
         show_progress: show a bar on stderr.
 
     Raises:
-        SampleError: `out` is a file or holds something else, or the disk refuses.
+        OutputError: `out` is a file or holds something else, or the disk refuses.
     """
     try:
         sums = _claim(out)
@@ -93,7 +89,7 @@ def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
         _write_record(out, sums)
         return _report(out, sums, written=written, video=add_video(out))
     except OSError as error:
-        raise SampleError(
+        raise OutputError(
             f"the sample cannot be written: {error.strerror or error}",
             where=printable(str(error.filename or out)),
             cure="make room for 50 MB, or choose another folder with --out, and run it again",
@@ -146,8 +142,8 @@ def _is_whole(out: Path, sums: dict[str, str]) -> bool:
     return True
 
 
-def _foreign(out: Path, why: str) -> SampleError:
-    return SampleError(
+def _foreign(out: Path, why: str) -> OutputError:
+    return OutputError(
         f"the sample is not written: the folder {why}",
         where=printable(str(out)),
         cure="choose a new or empty folder with --out",

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.disk.store import write_atomic
+from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.sample.scenes import HEIGHT, WIDTH, render_clip
 from trajectory_builder.trajectory import GOPRO_FPS
 

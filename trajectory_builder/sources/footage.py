@@ -15,7 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, printable, shorten
+from trajectory_builder.errors import (
+    DataError,
+    ExitCode,
+    ImageError,
+    VideoError,
+    printable,
+    shorten,
+)
 from trajectory_builder.images import pictures
 from trajectory_builder.sources import frames, video
 from trajectory_builder.sources.video import chapters, containers, times
@@ -25,10 +32,6 @@ from trajectory_builder.trajectory import Problem
 Kind = Literal["video", "frames", "still"]
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _LONGEST_NAME = 120
-
-
-class FootageError(TrajbuildError):
-    """Footage that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,14 @@ def find(
         hdr: whether HDR videos are refused or converted.
 
     Raises:
-        FootageError: a source that does not exist, or nothing in them that can be used.
-        VideoError, PictureError: the only file given cannot be used.
+        DataError: a source that does not exist, or nothing in them that can be used.
+        VideoError, ImageError: the only file given cannot be used.
     """
     roots: dict[str, Path] = {}
     parts: list[tuple[Kind, Part]] = []
     for source in sources:
         if not source.exists():
-            raise FootageError(
+            raise DataError(
                 f"{printable(str(source))} does not exist",
                 cure="give a video, a folder of videos or a folder of frames",
                 exit_code=ExitCode.WRONG_USE,
@@ -189,7 +192,7 @@ def _clips(
                 clips += _read_frames(part, fps, problems)
             else:
                 clips.append(_read_still(part))
-        except (containers.VideoError, pictures.PictureError) as error:
+        except (VideoError, ImageError) as error:
             if len(parts) == 1:
                 raise
             problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
@@ -275,7 +278,7 @@ def _joined(group: list[Footage]) -> Footage:
     first = group[0]
     odd = [c for c in group if (c.width, c.height) != (first.width, first.height)]
     if odd:
-        raise FootageError(
+        raise DataError(
             "chapters of one shot differ in size and cannot be joined",
             where=shorten([str(clip.parts[0].path) for clip in group]),
             cure="leave out --join-chapters",
@@ -376,15 +379,13 @@ def _bad_name(part: Part) -> Problem:
     )
 
 
-def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> FootageError:
+def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> DataError:
     wanted = "photographs" if stills else "videos or folders of frames"
     shown = [f"{problem.what} ({problem.file})" for problem in problems]
     if len(problems) == 1:
         (only,) = problems
-        return FootageError(
-            only.what, where=only.file, cure=only.cure, exit_code=ExitCode.WRONG_USE
-        )
-    return FootageError(
+        return DataError(only.what, where=only.file, cure=only.cure, exit_code=ExitCode.WRONG_USE)
+    return DataError(
         f"no {wanted} that can be used" if problems else f"no {wanted} found",
         where=shorten([printable(str(source)) for source in sources])
         + (f": {shorten(shown)}" if shown else ""),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trajectory_builder.errors import printable, shorten
+from trajectory_builder.errors import ImageError, printable, shorten
 from trajectory_builder.images import pictures
 from trajectory_builder.trajectory import Problem
 
@@ -52,13 +52,13 @@ def find_folders(root: Path) -> list[Path]:
     """All folders at or below `root` that hold pictures, sorted; links are not followed.
 
     Raises:
-        PictureError: a folder cannot be read.
+        ImageError: a folder cannot be read.
     """
     found = []
 
     def refuse(error: OSError) -> None:
         """Raise the error of a folder that `os.walk` would pass over in silence."""
-        raise pictures.PictureError(
+        raise ImageError(
             f"a folder cannot be read: {error.strerror}",
             reason="folder-unreadable",
             where=printable(str(error.filename)),
@@ -86,7 +86,7 @@ def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
     for name in names:
         try:
             shapes[name] = pictures.size_and_bits(folder / name)
-        except pictures.PictureError as error:
+        except ImageError as error:
             problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
     if not shapes:
         return None, problems

@@ -15,15 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from trajectory_builder.errors import printable, shorten
-from trajectory_builder.sources.gopro_layout import (
-    HOME,
-    SEQUENCE_NAME,
-    SPLITS,
-    SourceError,
-    Trees,
-    find_trees,
-)
+from trajectory_builder.errors import UsageError, printable, shorten
+from trajectory_builder.sources.gopro_layout import HOME, SEQUENCE_NAME, SPLITS, Trees, find_trees
 from trajectory_builder.trajectory import GOPRO_FPS, Clip, Problem, Window
 
 TABLE = Path(__file__).with_name("gopro_sequences.csv")
@@ -129,7 +122,7 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
         domain: `srgb` takes official blurs from blur/, `gamma2.2` from blur_gamma/.
 
     Raises:
-        SourceError: the folders are not GoPro's.
+        UsageError: the folders are not GoPro's.
     """
     trees = find_trees(src, frames)
     problems: list[Problem] = []
@@ -151,7 +144,7 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
     if not any(sequence.pairs for sequence in sequences):
         # What is wrong with a sequence that is there tells more than those that are not.
         told = sorted(problems, key=lambda problem: problem.reason == "sequence-missing")
-        raise SourceError(
+        raise UsageError(
             f"no sequence of {src} can be used",
             where=told[0].what if told else str(src),
             cure=told[0].cure if told else "give the folder GOPRO_Large",

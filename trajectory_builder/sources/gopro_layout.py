@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, shorten
+from trajectory_builder.errors import UsageError, shorten
 
 SEQUENCE_NAME = re.compile(r"GOPR\d{4}_(\d\d)_(\d\d)")
 SPLITS = ("train", "test")
@@ -25,13 +25,6 @@ OTHER_SETS = {
     "bsd": re.compile(r"BSD_"),
 }
 FLAT_NAME = re.compile(r"GOPR\d{4}_\d\d_\d\d[-_]\d{6}\.png")
-
-
-class SourceError(TrajbuildError):
-    """A source folder that is not what the command needs."""
-
-    def __init__(self, what: str, *, where: str = "", cure: str = "") -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=ExitCode.WRONG_USE)
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
     inside `src` and beside it.
 
     Raises:
-        SourceError: `src` is not there, empty, an archive, the inside of a tree or another set.
+        UsageError: `src` is not there, empty, an archive, the inside of a tree or another set.
     """
     src_is_frames, pairs = False, None
     inside = src / "GOPRO_Large"
@@ -65,7 +58,7 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
         raise _not_gopro(src)
     if frames is not None:
         if _kind(frames) != "frames":
-            raise SourceError(
+            raise UsageError(
                 f"--frames {frames} holds no GoPro frames",
                 where=f"looked for {frames}/train/GOPRxxxx_nn_zz/NNNNNN.png",
                 cure=f"give the folder GOPRO_Large_all; it is at {HOME}",
@@ -118,10 +111,10 @@ def _kind(folder: Path) -> str | None:
     return None
 
 
-def _not_gopro(src: Path) -> SourceError:
+def _not_gopro(src: Path) -> UsageError:
     """The error that says what `src` is instead of a GoPro tree, and what to do."""
     if not src.exists():
-        return SourceError(
+        return UsageError(
             f"--src {src} does not exist",
             where=_nearest(src),
             cure="give the folder GOPRO_Large",
@@ -132,20 +125,20 @@ def _not_gopro(src: Path) -> SourceError:
         archive = zipfile.is_zipfile(src)
         cure = "unpack it and give the folder GOPRO_Large" if archive else "give its folder"
         kind = "an archive" if archive else "a file"
-        return SourceError(f"--src {src} is {kind}, not a folder", where=str(src), cure=cure)
+        return UsageError(f"--src {src} is {kind}, not a folder", where=str(src), cure=cure)
     try:
         names = sorted(p.name for p in src.iterdir())
     except OSError as error:
-        return SourceError(
+        return UsageError(
             f"--src {src} cannot be read: {error.strerror}",
             where=str(error.filename or src),
             cure="give yourself the right to read it",
         )
     if not names:
-        return SourceError(
+        return UsageError(
             f"--src {src} is empty", where=str(src), cure=f"download GOPRO_Large from {HOME}"
         )
-    return _other_set(src, names) or SourceError(
+    return _other_set(src, names) or UsageError(
         f"--src {src} is no GoPro tree",
         where=f"it holds {shorten(names)}; looked for train/GOPRxxxx_nn_zz/sharp/NNNNNN.png",
         cure="give the folder GOPRO_Large, or use `trajbuild generate` for footage of your own",
@@ -163,22 +156,22 @@ def _nearest(src: Path) -> str:
     return str(src)
 
 
-def _other_set(src: Path, names: list[str]) -> SourceError | None:
+def _other_set(src: Path, names: list[str]) -> UsageError | None:
     if any(SEQUENCE_NAME.fullmatch(name) for name in names):
-        return SourceError(
+        return UsageError(
             f"--src {src} is the inside of train or test",
             where=shorten([name for name in names if SEQUENCE_NAME.fullmatch(name)]),
             cure=f"give the folder above it: --src {src.resolve().parent}",
         )
     if SEQUENCE_NAME.fullmatch(src.resolve().name):
-        return SourceError(
+        return UsageError(
             f"--src {src} is one sequence",
             where=f"it holds {shorten(names)}",
             cure=f"give the folder GOPRO_Large: --src {src.resolve().parent.parent}",
         )
     for name, marks in OTHER_SETS.items():
         if any(marks.match(n) for n in [*names, src.resolve().name]):
-            return SourceError(
+            return UsageError(
                 f"--src {src} looks like {name.upper()}, not GoPro",
                 where=shorten(names),
                 cure=f"use `trajbuild index --layout {name} {src}`; expand needs GoPro's frames",
@@ -186,7 +179,7 @@ def _other_set(src: Path, names: list[str]) -> SourceError | None:
     return _flattened(src)
 
 
-def _flattened(src: Path) -> SourceError | None:
+def _flattened(src: Path) -> UsageError | None:
     """Re-hosted copies put all pairs into input/ and target/ under joined names."""
     for folder in (src, src / "train", src / "test"):
         for inner in ("input", "target", "blur", "sharp"):
@@ -195,7 +188,7 @@ def _flattened(src: Path) -> SourceError | None:
             except OSError:
                 continue
             if FLAT_NAME.fullmatch(first) or inner in ("input", "target"):
-                return SourceError(
+                return UsageError(
                     f"--src {src} is a flattened re-hosted copy of GoPro",
                     where=f"{folder / inner}/{first}",
                     cure=f"get GOPRO_Large with its folders from {HOME}; to train on this copy"

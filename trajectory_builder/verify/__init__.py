@@ -16,9 +16,10 @@ from typing import Any
 from trajectory_builder import manifest
 from trajectory_builder.build import record
 from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.disk.atomic import TEMPORARY
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.store import TEMPORARY, OutputFolder
-from trajectory_builder.errors import ExitCode, printable
+from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import ExitCode, ImageError, ManifestError, printable
 from trajectory_builder.images import pictures, png
 from trajectory_builder.verify import rebuild
 
@@ -104,13 +105,13 @@ def verify(
 
     Raises:
         ManifestError: there is no manifest at all.
-        RebuildError: `deep` without the frames or the record of the build.
+        BuildError: `deep` without the frames or the record of the build.
     """
     manifest.files(folder)
     findings = list(_records(folder))
     try:
         rows = manifest.read(folder, allow_links=allow_links)
-    except manifest.ManifestError as error:
+    except ManifestError as error:
         findings.append(Finding("manifest-unsound", error.what, error.where, error.cure))
         return VerifyReport(folder, level, 0, 0, tuple(findings))
     expected = _expected(rows, folder)
@@ -191,7 +192,7 @@ def _quick(folder: Path, one: _Expected, allow_links: bool) -> Finding | None:
         split, name = one.name.split("/", 1)
         path = manifest.resolve(folder / split, name, allow_links=allow_links)
         size = path.stat().st_size
-    except manifest.ManifestError as error:
+    except ManifestError as error:
         reason = "link-outside" if "link out" in error.what else "file-missing"
         return Finding(reason, error.what, one.name)
     except OSError as error:
@@ -234,7 +235,7 @@ def _decode(folder: Path, one: _Expected) -> Finding | None:
             pixels = pictures.decode(payload, one.name)
         else:
             pixels = png.decode_png(payload, name=one.name, expect=(one.width, one.height))
-    except (png.ImageError, pictures.PictureError) as error:
+    except ImageError as error:
         return Finding(error.reason, f"{one.name}: {error.what}", one.name)
     if one.pixel_sha256 and png.pixel_sha256(pixels) != one.pixel_sha256:
         return Finding("pixels-differ", f"{one.name} decodes to other pixels", one.name)

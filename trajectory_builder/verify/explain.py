@@ -13,11 +13,7 @@ import pyarrow.compute as pc
 from trajectory_builder import manifest
 from trajectory_builder.build import record
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import LISTED_AT_MOST, ExitCode, TrajbuildError, shorten
-
-
-class UnknownPairError(TrajbuildError):
-    """A sample_id that the manifest does not hold."""
+from trajectory_builder.errors import LISTED_AT_MOST, DataError, ExitCode, shorten
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def explain(folder: Path, sample_id: str) -> Explanation:
     """Explain one pair of a data set.
 
     Raises:
-        UnknownPairError: no such pair; the error names the nearest ones.
+        DataError: no such pair; the error names the nearest ones.
         ManifestError: no sound manifest.
     """
     rows = manifest.read(folder, allow_links=True)
@@ -92,10 +88,10 @@ def _frames(folder: Path, sample_id: str) -> tuple[str, ...]:
     return tuple(rows[0]["frame_names"]) if rows else ()
 
 
-def _unknown(rows: manifest.Manifest, sample_id: str) -> UnknownPairError:
+def _unknown(rows: manifest.Manifest, sample_id: str) -> DataError:
     names = rows.table["sample_id"].to_pylist()
     near = _nearest(sample_id, names)
-    return UnknownPairError(
+    return DataError(
         f"no pair {sample_id} in this data set",
         where=f"{len(names):,} rows; near it: {shorten(near)}",
         cure="give one of the names in column sample_id",

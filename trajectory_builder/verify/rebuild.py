@@ -16,16 +16,12 @@ from trajectory_builder.build import backends, record, worker
 from trajectory_builder.build.shard import Shard, render_windows
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import TrajbuildError, shorten
+from trajectory_builder.errors import BuildError, ImageError, shorten
 from trajectory_builder.images import png
 from trajectory_builder.plan import gopro, recipe
 from trajectory_builder.verify import reshoot
 
 MEND_FRAME = "restore that frame from its source, or build again into a new folder"
-
-
-class RebuildError(TrajbuildError):
-    """A data set whose blurs cannot be averaged again from what is at hand."""
 
 
 class Difference(NamedTuple):
@@ -64,7 +60,7 @@ def differences(
         progress: show progress on stderr.
 
     Raises:
-        RebuildError: no record of the build, another source, or no frames.
+        BuildError: no record of the build, another source, or no frames.
     """
     build = record.read_build(folder)
     if build is not None and build["config"]["source"] == "footage":
@@ -76,7 +72,7 @@ def differences(
     if not wanted:
         return []
     if build is None:
-        raise RebuildError(
+        raise BuildError(
             "build.json is missing or damaged, so nothing tells where the frames are",
             where=str(folder / record.BUILD),
             cure="run the command that built it again",
@@ -93,13 +89,13 @@ def differences(
 
 def _frames_root(build: Mapping[str, Any], frames: Path | None) -> Path:
     if build["config"]["source"] != "gopro":
-        raise RebuildError(
+        raise BuildError(
             f"level deep rebuilds GoPro and one's own footage; this is {build['config']['source']}",
             cure="use --level full, or generate it again and compare with `trajbuild diff`",
         )
     root = frames or Path(build["source"].get("frames", ""))
     if (not build["source"].get("frames") and frames is None) or not root.is_dir():
-        raise RebuildError(
+        raise BuildError(
             "the frames are not where the build found them",
             where=str(root),
             cure="say where they are now: --frames GOPRO_Large_all",
@@ -120,7 +116,7 @@ def _tasks(
             shards.setdefault(row["shard"], []).append(row)
     lost = wanted.keys() - {row["sample_id"] for rows in shards.values() for row in rows}
     if lost:
-        raise RebuildError(
+        raise BuildError(
             f"{len(lost):,} averaged pairs are not in the plan, so their frames are unknown",
             where=shorten(sorted(lost)),
             cure="run the command that built it again",
@@ -153,7 +149,7 @@ def _compare(task: _Task) -> tuple[int, list[Difference]]:
     worker.set_up()
     rows = {(row["center_index"], row["n_frames"]): row for row in task.shard.rows}
     frames: dict[str, str] = {}
-    bad: dict[str, png.ImageError] = {}
+    bad: dict[str, ImageError] = {}
     # All windows first: which frames changed is known when all are read.
     wrong = []
     for center, n, mean in render_windows(task.shard, list(rows.values()), frames, bad):

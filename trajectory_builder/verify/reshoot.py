@@ -46,7 +46,7 @@ def differences(
         progress: show progress on stderr.
 
     Raises:
-        FootageError, VideoError, PictureError: the footage is not there any more.
+        DataError, VideoError, ImageError: the footage is not there any more.
     """
     wanted = {row["sample_id"]: row for row in rows.rows()}
     told = sorted(build["source"].items(), key=lambda item: int(item[0].removeprefix("src")))

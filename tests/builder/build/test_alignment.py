@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import small_gopro
 
 from trajectory_builder.build import alignment, record
+from trajectory_builder.disk.atomic import FAULT_VARIABLE
+from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.plan import gopro, recipe
-from trajectory_builder.disk.store import FAULT_VARIABLE, OutputFolder
 
 CLIP = "train/GOPR0002_11_01"
 SEQUENCES = {CLIP: 12, "train/GOPR0003_13_02": 6, "test/GOPR0004_11_01": 6}

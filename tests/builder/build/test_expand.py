@@ -14,11 +14,9 @@ from gopro_tree import SMALL, SMALL_PAIRS, gamma_mean, load, mean, three_parts, 
 
 from trajectory_builder import manifest
 from trajectory_builder.build import finished, run
+from trajectory_builder.errors import DataError, ExitCode, OutputError
 from trajectory_builder.plan import gopro, recipe
 from trajectory_builder.verify import explain
-from trajectory_builder.errors import ExitCode
-from trajectory_builder.verify.explain import UnknownPairError
-from trajectory_builder.disk.store import StoreError
 
 COUNT_OPENS = """
 import collections, json, sys
@@ -296,7 +294,7 @@ def test_source_is_only_read(own_source, tmp_path):
     ],
 )
 def test_other_config_in_the_same_folder_is_named(small_source, own_built, change, key):
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(OutputError) as caught:
         expanded(small_source.pairs, own_built, **change)
     assert key in caught.value.where
 
@@ -310,7 +308,7 @@ def test_other_config_in_the_same_folder_is_refused(small_source, own_built):
 
 
 def test_setting_that_is_an_empty_list_is_told_as_none(small_source, own_built):
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(OutputError) as caught:
         expanded(small_source.pairs, own_built, recipe="official")
     assert "recipe.windows.*: not given -> none" in caught.value.where
 
@@ -434,7 +432,7 @@ def test_explain_of_an_unknown_pair_names_near_ones(small_built):
     ],
 )
 def test_explain_names_pairs_of_the_nearest_clip_first(small_built, asked, first):
-    with pytest.raises(UnknownPairError) as caught:
+    with pytest.raises(DataError) as caught:
         explain.explain(small_built, asked)
     near = caught.value.where.split("near it: ")[1].split(", ")
     assert near[0].startswith(first)

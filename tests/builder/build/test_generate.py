@@ -15,11 +15,11 @@ from gopro_tree import three_parts, trajbuild, tree
 from PIL import Image
 
 from trajectory_builder import verify
-from trajectory_builder.build import footage_shard, record, run
-from trajectory_builder.plan import footage, recipe, windows
+from trajectory_builder.build import record, run
 from trajectory_builder.build.run import BuildOptions
+from trajectory_builder.errors import UsageError
+from trajectory_builder.plan import footage, recipe, windows
 from trajectory_builder.plan.footage_request import FootageRequest
-from trajectory_builder.plan.windows import WindowError
 
 QUIET = BuildOptions(progress=False)
 FRAMES = 60
@@ -495,7 +495,7 @@ def test_slow_motion_warns_of_no_ghosts(clip):
     ],
 )
 def test_requests_that_cannot_be_are_refused(clip, options, what):
-    with pytest.raises(WindowError, match=what):
+    with pytest.raises(UsageError, match=what):
         footage.plan_footage(FootageRequest((clip,), **options))
 
 
@@ -503,7 +503,7 @@ def test_requests_that_cannot_be_are_refused(clip, options, what):
 def test_gamma_averages_of_other_sources_are_refused(tmp_path, kind):
     folder = save_frames(tmp_path / "f", deep(9) if kind == "deep" else pan(9))
     request = FootageRequest((folder,), average="gamma2.2", stills=kind == "still", n_frames=(5,))
-    with pytest.raises(WindowError) as caught:
+    with pytest.raises(UsageError) as caught:
         footage.plan_footage(request)
     assert "--camera response=gamma2.2" in caught.value.cure
 
@@ -515,7 +515,7 @@ def test_gamma_averages_of_a_video_are_told(clip, tmp_path):
 
 def test_fewer_frames_than_n_are_told(tmp_path):
     path = write_video(tmp_path / "short.mp4", pan(8))
-    with pytest.raises(WindowError, match="no window of 13 frames") as caught:
+    with pytest.raises(UsageError, match="no window of 13 frames") as caught:
         footage.plan_footage(FootageRequest((path,)))
     assert "--n-frames 5,7" in caught.value.cure
 

@@ -15,7 +15,8 @@ import psutil
 from gopro_tree import wait_for
 
 from trajectory_builder.build import attempts
-from trajectory_builder.disk.store import FAULT_VARIABLE, OutputFolder, SIGNAL_VARIABLE
+from trajectory_builder.disk.atomic import FAULT_VARIABLE, SIGNAL_VARIABLE
+from trajectory_builder.disk.store import OutputFolder
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import kill_fuzz

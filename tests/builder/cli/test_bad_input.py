@@ -16,10 +16,8 @@ from PIL import Image
 
 from trajectory_builder import manifest, verify
 from trajectory_builder.build import alignment, run
-from trajectory_builder.build.backends import BackendError
 from trajectory_builder.cli import trajbuild as click_command
-from trajectory_builder.disk.store import StoreError
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import BuildError, ExitCode, OutputError
 from trajectory_builder.plan import gopro, recipe
 
 CLIP = "train/GOPR9003_13_00"
@@ -204,7 +202,7 @@ def refuse_to_look(*args, **kwargs):
 def test_output_inside_the_source_is_refused_before_pixels_are_looked_at(small_source, monkeypatch):
     monkeypatch.setattr(alignment, "settle", refuse_to_look)
     words = ["expand", "--src", str(small_source.pairs), "--out", str(small_source.pairs)]
-    with pytest.raises(StoreError, match="inside the source"):
+    with pytest.raises(OutputError, match="inside the source"):
         click_command(words, standalone_mode=False)
 
 
@@ -212,7 +210,7 @@ def test_absent_backend_is_refused_before_pixels_are_looked_at(small_source, tmp
     monkeypatch.setattr(alignment, "settle", refuse_to_look)
     monkeypatch.setitem(sys.modules, "distributed", None)
     words = ["expand", "--src", str(small_source.pairs), "--out", str(tmp_path / "out")]
-    with pytest.raises(BackendError, match="distributed, which is not installed") as caught:
+    with pytest.raises(BuildError, match="distributed, which is not installed") as caught:
         click_command([*words, "--backend", "dask"], standalone_mode=False)
     assert caught.value.cure == 'pip install "fidediff[dask]"'
     assert not (tmp_path / "out").exists()

@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from trajectory_builder import manifest, verify
 from trajectory_builder.curate import derive, diff, merge, rows, select, split, stats
-from trajectory_builder.curate.rows import CurateError
 from trajectory_builder.curate.select import Criteria
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import DataError, ManifestError, OutputError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_link_out_of_the_source_is_not_followed(tmp_path):
     secret = tmp_path / "secret.png"
     victim.rename(secret)
     victim.symlink_to(secret)
-    with pytest.raises(manifest.ManifestError, match="link out of its folder"):
+    with pytest.raises(ManifestError, match="link out of its folder"):
         select.select([source], tmp_path / "out", Criteria())
     assert not (tmp_path / "out").exists()
 
@@ -89,14 +88,14 @@ def test_link_out_of_the_source_is_not_followed(tmp_path):
 def test_failed_select_leaves_nothing_behind(tmp_path):
     source = small_dataset.make(tmp_path / "source")
     next((source / "train/blur").rglob("*.png")).unlink()
-    with pytest.raises(manifest.ManifestError, match="is not there"):
+    with pytest.raises(ManifestError, match="is not there"):
         select.select([source], tmp_path / "out", Criteria())
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_existing_folder_is_never_written_into(dataset, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TrajbuildError, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         select.select([dataset], tmp_path, Criteria())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -219,7 +218,7 @@ def test_hostile_or_wrong_condition_is_refused_and_never_run(dataset, tmp_path, 
     before = Path.cwd()
     os.chdir(tmp_path)
     try:
-        with pytest.raises(CurateError) as caught:
+        with pytest.raises(DataError) as caught:
             select.choose([dataset], Criteria(where=condition))
     finally:
         os.chdir(before)
@@ -288,7 +287,7 @@ def test_selection_from_some_groups_verifies(grouped, tmp_path):
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9))
 def test_any_text_is_a_condition_or_a_named_error(dataset, words):
-    with contextlib.suppress(CurateError):
+    with contextlib.suppress(DataError):
         select.choose([dataset / "test"], Criteria(where=" ".join(words)))
 
 
@@ -348,7 +347,7 @@ def test_split_by_another_seed_deals_out_otherwise(tmp_path):
 
 def test_split_into_more_parts_than_clips_is_refused(dataset, tmp_path):
     shares = {"train": 1, "validation": 1, "test": 1}
-    with pytest.raises(CurateError, match="2 groups cannot fill 3 parts"):
+    with pytest.raises(DataError, match="2 groups cannot fill 3 parts"):
         split.split([dataset], tmp_path / "out", shares)
 
 
@@ -361,7 +360,7 @@ def test_merge_keeps_splits_and_rows(dataset, tmp_path):
 
 def test_clashing_ids_are_named_before_anything_is_written(dataset, tmp_path):
     other = small_dataset.make(tmp_path / "other", seed=1)
-    with pytest.raises(CurateError) as caught:
+    with pytest.raises(DataError) as caught:
         merge.merge([dataset, other], tmp_path / "out")
     assert "GOPR0001_11_00/000001/n07" in caught.value.where
     assert "--clashes prefix" in caught.value.cure
@@ -386,7 +385,7 @@ def test_equal_pairs_are_taken_once_and_join_their_trajectory(dataset, tmp_path)
 
 def test_pairs_of_one_name_with_other_files_are_not_the_same(dataset, tmp_path):
     other = small_dataset.make(tmp_path / "other", seed=1)
-    with pytest.raises(CurateError, match="with other files"):
+    with pytest.raises(DataError, match="with other files"):
         merge.merge([dataset, other], tmp_path / "out", clashes="same")
 
 
@@ -395,7 +394,7 @@ def test_trajectory_trained_on_here_and_tested_on_there_is_refused(tmp_path):
     low = small_dataset.make(tmp_path / "a", clips={"train": (clip,)}, n_frames=(11,))
     high = small_dataset.make(tmp_path / "b", clips={"test": (clip,)}, n_frames=(9, 11))
     select.select([high], tmp_path / "nine", Criteria(where="n_frames == 9"))
-    with pytest.raises(CurateError, match="different splits"):
+    with pytest.raises(DataError, match="different splits"):
         merge.merge([low, tmp_path / "nine"], tmp_path / "out")
 
 
@@ -406,7 +405,7 @@ def test_sets_that_count_timesteps_differently_are_not_merged(dataset, tmp_path)
         table, "timestep", [t // 2 for t in table["timestep"].to_pylist()]
     )
     small_dataset.rewrite(other, "train", halved, timestep_step="10")
-    with pytest.raises(CurateError, match="count timesteps differently"):
+    with pytest.raises(DataError, match="count timesteps differently"):
         merge.merge([dataset, other], tmp_path / "out")
 
 
@@ -514,14 +513,14 @@ def test_further_columns_travel_with_their_rows(tmp_path):
 
 
 def test_derived_ids_that_stand_twice_are_refused(dataset, tmp_path):
-    with pytest.raises(CurateError, match="would stand twice"):
+    with pytest.raises(DataError, match="would stand twice"):
         select.select([dataset, dataset], tmp_path / "out", Criteria())
 
 
 def test_second_writer_of_one_folder_is_refused(dataset, tmp_path):
-    from trajectory_builder.curate.links import PlacingError, fresh_folder
+    from trajectory_builder.curate.links import fresh_folder
 
-    with fresh_folder(tmp_path / "out"), pytest.raises(PlacingError, match="another trajbuild"):
+    with fresh_folder(tmp_path / "out"), pytest.raises(OutputError, match="another trajbuild"):
         select.select([dataset], tmp_path / "out", Criteria())
 
 

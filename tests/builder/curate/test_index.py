@@ -15,8 +15,8 @@ import pytest
 
 from trajectory_builder import manifest, verify
 from trajectory_builder.curate import index as pairs
-from trajectory_builder.curate.layouts import LAYOUTS, LayoutError, splitting
-from trajectory_builder.curate.links import PlacingError
+from trajectory_builder.curate.layouts import LAYOUTS, splitting
+from trajectory_builder.errors import DataError, OutputError
 
 
 def put(root, *names, size=(8, 10)):
@@ -239,7 +239,7 @@ def test_one_problem_is_one(tmp_path):
 
 def test_folder_of_another_layout_is_told_what_is_expected(tmp_path):
     plain(tmp_path / "set")
-    with pytest.raises(LayoutError, match="no pair of layout reds") as caught:
+    with pytest.raises(DataError, match="no pair of layout reds") as caught:
         pairs.index(tmp_path / "set", tmp_path / "out", "reds")
     assert "train" in caught.value.where
     assert "REDS" in caught.value.cure
@@ -247,7 +247,7 @@ def test_folder_of_another_layout_is_told_what_is_expected(tmp_path):
 
 def test_index_is_never_written_into_the_set(tmp_path):
     plain(tmp_path / "set")
-    with pytest.raises(LayoutError, match="lies inside the set"):
+    with pytest.raises(DataError, match="lies inside the set"):
         pairs.index(tmp_path / "set", tmp_path / "set/out", "pairs")
 
 
@@ -255,7 +255,7 @@ def test_existing_output_folder_is_refused(tmp_path):
     plain(tmp_path / "set")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
-    with pytest.raises(PlacingError, match="is there already"):
+    with pytest.raises(OutputError, match="is there already"):
         pairs.index(tmp_path / "set", tmp_path / "out", "pairs")
 
 

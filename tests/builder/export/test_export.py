@@ -20,12 +20,12 @@ import small_dataset
 from gopro_tree import trajbuild
 
 from trajectory_builder import manifest
-from trajectory_builder.disk.store import StoreError
+from trajectory_builder.errors import DataError, OutputError
 from trajectory_builder.export import request as requests
 from trajectory_builder.export.folders import export_folders
 from trajectory_builder.export.hf import export_hf
 from trajectory_builder.export.lmdb import export_lmdb
-from trajectory_builder.export.request import ExportError, Request
+from trajectory_builder.export.request import Request
 from trajectory_builder.export.targets import TARGETS
 from trajectory_builder.export.webdataset import export_webdataset
 
@@ -388,7 +388,7 @@ def test_finished_export_is_not_made_again(dataset, tmp_path, export):
 
 def test_other_options_in_the_same_folder_are_refused_with_5(dataset, tmp_path):
     export_folders(Request(dataset, tmp_path))
-    with pytest.raises(StoreError, match="holds another export") as caught:
+    with pytest.raises(OutputError, match="holds another export") as caught:
         export_folders(Request(dataset, tmp_path, crop=CROP))
     assert caught.value.exit_code == 5
     assert "crop" in caught.value.where
@@ -438,18 +438,18 @@ def test_altered_source_file_stops_the_export(tmp_path):
     source = small_dataset.make(tmp_path / "set", clips={"train": ("A",)}, trajectories=1)
     path = next((source / "train/blur").rglob("*.png"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ExportError, match="not the file that the manifest tells of"):
+    with pytest.raises(DataError, match="not the file that the manifest tells of"):
         export_webdataset(Request(source, tmp_path / "out"))
     assert list((tmp_path / "out").glob("*.tar")) == []
 
 
 def test_overlap_as_large_as_the_crop_is_refused(dataset, tmp_path):
-    with pytest.raises(ExportError, match="cannot overlap"):
+    with pytest.raises(DataError, match="cannot overlap"):
         export_hf(Request(dataset, tmp_path, crop=24, overlap=24))
 
 
 def test_export_into_the_data_set_itself_is_refused(dataset):
-    with pytest.raises(ExportError, match="lies inside the data set"):
+    with pytest.raises(DataError, match="lies inside the data set"):
         export_folders(Request(dataset, dataset / "train"))
 
 

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png as images
 from trajectory_builder.images import png_check
-from trajectory_builder.images.png import ImageError, check_png, encode_png, png_header, read_frame
+from trajectory_builder.images.png import check_png, encode_png, png_header, read_frame
 
 READERS = ("kornia-rs", "opencv")
 WRITERS = ("isal", "opencv")

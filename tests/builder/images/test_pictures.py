@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
-from trajectory_builder.images.pictures import PictureError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3)).astype(np.uint8)
 
@@ -55,7 +55,7 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path):
 
 
 def reason_of(path, **options):
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         pictures.read(path, **options)
     assert caught.value.where
     assert caught.value.cure
@@ -89,7 +89,7 @@ def test_other_files_are_refused(tmp_path, content, reason):
 
 
 def test_another_size_is_refused_with_both_sizes(tmp_path):
-    with pytest.raises(PictureError, match=r"40 x 24.*41 x 24"):
+    with pytest.raises(ImageError, match=r"40 x 24.*41 x 24"):
         pictures.read(save(tmp_path / "a.png"), expect=(41, 24))
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trajectory_builder import manifest
-from trajectory_builder.manifest import ManifestError
+from trajectory_builder.errors import ManifestError
 from trajectory_builder.plan import gopro
 
 HOSTILE = [

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from footage_maker import pan
 
+from trajectory_builder.errors import UsageError
 from trajectory_builder.pixels import camera
-from trajectory_builder.pixels.camera import CameraError, Drawn
+from trajectory_builder.pixels.camera import Drawn
 
 
 def to_light(value):
@@ -160,7 +161,7 @@ def test_draw_hangs_on_name_and_seed():
     ],
 )
 def test_settings_that_cannot_be_are_refused(text):
-    with pytest.raises(CameraError) as caught:
+    with pytest.raises(UsageError) as caught:
         camera.parse(text)
     assert "--camera" in caught.value.cure
 
@@ -168,5 +169,5 @@ def test_settings_that_cannot_be_are_refused(text):
 @pytest.mark.parametrize("table", ["0 0\n", "0 0\n1 0.5\n", "0 0\n0.6 0.5\n0.5 0.7\n1 1\n", "a"])
 def test_curve_files_that_cannot_be_are_refused(tmp_path, table):
     (tmp_path / "c.txt").write_text(table)
-    with pytest.raises(CameraError):
+    with pytest.raises(UsageError):
         camera.response_curve(str(tmp_path / "c.txt"))

@@ -15,8 +15,8 @@ from gopro_tree import PACKAGE, SMALL_PAIRS, published, three_parts, trajbuild, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajectory_builder.errors import UsageError
 from trajectory_builder.plan import gopro, recipe
-from trajectory_builder.sources.gopro_layout import SourceError
 
 COMMITTED = PACKAGE.parent / "manifests" / "gopro_fidediff_7877.parquet"
 
@@ -250,7 +250,7 @@ def test_pairs_alone_are_enough_for_the_official_recipe(own_source, tmp_path):
 
 def test_pairs_alone_do_not_do_for_the_default_recipe(own_source, tmp_path):
     alone = own_source.pairs.rename(tmp_path / "GOPRO_Large")
-    with pytest.raises(SourceError, match="needs the 240 fps frames"):
+    with pytest.raises(UsageError, match="needs the 240 fps frames"):
         make(alone)
 
 

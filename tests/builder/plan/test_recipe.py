@@ -7,9 +7,8 @@ from gopro_tree import published, three_parts, trajbuild
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import ExitCode, UsageError
 from trajectory_builder.plan import recipe
-from trajectory_builder.plan.recipe import RecipeError
 
 BUILT_IN = ("fidediff-7877", "fidediff-supplement", "full-trajectory", "official")
 LINE = "name: mine\nwindows: {7: [], 11: [9]}\n"
@@ -132,7 +131,7 @@ def test_official_window_can_be_left_out():
 
 
 def test_unnamed_native_n_is_an_error_that_names_the_clip():
-    with pytest.raises(RecipeError, match="nothing of clips of 15 frames") as caught:
+    with pytest.raises(UsageError, match="nothing of clips of 15 frames") as caught:
         own(LINE).n_frames(15, "GOPR0001_15_00/000001")
     assert "GOPR0001_15_00" in caught.value.where
     assert "windows" in caught.value.cure
@@ -141,7 +140,7 @@ def test_unnamed_native_n_is_an_error_that_names_the_clip():
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_recipe_is_refused_with_all_three_parts(name):
     text, said = WRONG[name]
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UsageError) as caught:
         own(text)
     error = caught.value
     assert said in error.what
@@ -161,7 +160,7 @@ def test_own_file_serves_as_a_recipe(tmp_path):
 
 
 def test_absent_recipe_is_refused_with_the_built_in_names():
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UsageError) as caught:
         recipe.load("paper")
     assert all(name in caught.value.where for name in BUILT_IN)
 

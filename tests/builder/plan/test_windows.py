@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trajectory_builder.errors import UsageError
 from trajectory_builder.plan import windows
 from trajectory_builder.plan.recipe import Recipe
-from trajectory_builder.plan.windows import WindowChoice, WindowError
+from trajectory_builder.plan.windows import WindowChoice
 
 
 def choice(sizes=(5, 7, 9, 11, 13), **changes):
@@ -14,12 +15,12 @@ def choice(sizes=(5, 7, 9, 11, 13), **changes):
 
 @pytest.mark.parametrize("sizes", [(4,), (5, 6), (1,), (5, 5), ()])
 def test_numbers_of_frames_that_cannot_be_are_refused(sizes):
-    with pytest.raises(WindowError):
+    with pytest.raises(UsageError):
         windows.own_recipe(sizes, "srgb")
 
 
 def test_even_number_is_named_with_the_cure():
-    with pytest.raises(WindowError, match="not 8") as caught:
+    with pytest.raises(UsageError, match="not 8") as caught:
         windows.own_recipe((5, 8), "srgb")
     assert "--n-frames" in caught.value.cure
 
@@ -41,31 +42,31 @@ def test_equal_exposures_have_equal_timesteps():
 
 
 def test_exposure_without_a_rate_is_refused():
-    with pytest.raises(WindowError) as caught:
+    with pytest.raises(UsageError) as caught:
         windows.timestep_of(5, 0, "exposure")
     assert "--fps" in caught.value.cure
 
 
 def test_largest_number_that_works_is_named():
-    with pytest.raises(WindowError, match="t = 1000") as caught:
+    with pytest.raises(UsageError, match="t = 1000") as caught:
         windows.check_timesteps(choice((51,)), 240, "clip")
     assert "--n-frames 49" in caught.value.cure
 
 
 def test_largest_number_by_exposure_hangs_on_the_rate():
-    with pytest.raises(WindowError) as caught:
+    with pytest.raises(UsageError) as caught:
         windows.check_timesteps(choice((13,), timestep_map="exposure"), 30, "clip")
     assert "--n-frames 7" in caught.value.cure
 
 
 def test_wanted_numbers_that_work_are_named():
-    with pytest.raises(WindowError) as caught:
+    with pytest.raises(UsageError) as caught:
         windows.check_timesteps(choice(timestep_map="exposure"), 30, "clip")
     assert "--n-frames 5,7, or --timestep-map frames" in caught.value.cure
 
 
 def test_footage_too_slow_for_any_exposure_is_told_the_other_map():
-    with pytest.raises(WindowError) as caught:
+    with pytest.raises(UsageError) as caught:
         windows.check_timesteps(choice(timestep_map="exposure"), 4, "clip")
     assert "--n-frames" not in caught.value.cure
     assert "--timestep-map frames" in caught.value.cure
@@ -121,7 +122,7 @@ def test_split_text_is_read():
     "text", ["train", "train=0.5", "train=0.5,train=0.5", "dev=1", "train=-1,test=2", "train=x"]
 )
 def test_split_text_that_cannot_be_is_refused(text):
-    with pytest.raises(WindowError):
+    with pytest.raises(UsageError):
         windows.parse_split(text)
 
 

@@ -17,7 +17,7 @@ import pytest
 import small_dataset
 
 from trajectory_builder import manifest
-from trajectory_builder.errors import TrajbuildError
+from trajectory_builder.errors import UserError
 from trajectory_builder.images import png
 from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
 from trajectory_builder.report.agreement import agreement
@@ -349,7 +349,7 @@ def test_an_earlier_report_is_replaced(folder, tmp_path):
 def test_a_foreign_file_is_never_replaced(folder, tmp_path):
     out = tmp_path / "thesis.html"
     out.write_text("<p>years of work</p>")
-    with pytest.raises(TrajbuildError, match="is not a report") as caught:
+    with pytest.raises(UserError, match="is not a report") as caught:
         write_report(folder, out)
     assert out.read_text() == "<p>years of work</p>"
     assert caught.value.cure
@@ -357,12 +357,12 @@ def test_a_foreign_file_is_never_replaced(folder, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(folder, tmp_path):
-    with pytest.raises(TrajbuildError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         write_report(folder, tmp_path / "nowhere" / "a.html")
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):
-    with pytest.raises(TrajbuildError, match="no manifest"):
+    with pytest.raises(UserError, match="no manifest"):
         write_report(tmp_path)
 
 

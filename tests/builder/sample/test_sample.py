@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from trajectory_builder.errors import ExitCode
+from trajectory_builder.errors import ExitCode, OutputError
 from trajectory_builder.images.png import pixel_sha256
 from trajectory_builder.sample import CLIPS, HEIGHT, WIDTH, render_clip, render_frame, write_sample
 from trajectory_builder.sample.scenes import SCENES, background_matrix, foreground_matrix
-from trajectory_builder.sample.trees import RECORD, SampleError, _files_in_all
+from trajectory_builder.sample.trees import RECORD, _files_in_all
 from trajectory_builder.sample.video import VIDEO, VIDEO_CLIP
 
 NAMES = [clip.name for clip in CLIPS]
@@ -249,7 +249,7 @@ def test_killed_run_is_finished_by_the_next(sample, tmp_path):
 
 def test_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(SampleError, match="not a sample") as caught:
+    with pytest.raises(OutputError, match="not a sample") as caught:
         write_sample(tmp_path)
     assert caught.value.exit_code == ExitCode.OTHER_CONFIG
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -258,18 +258,18 @@ def test_folder_with_other_things_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"sample": "mine", "version": 1}', "\x00"])
 def test_record_of_another_tool_is_refused(tmp_path, text):
     (tmp_path / RECORD).write_text(text)
-    with pytest.raises(SampleError, match="not ours"):
+    with pytest.raises(OutputError, match="not ours"):
         write_sample(tmp_path)
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "sample").write_text("a file")
-    with pytest.raises(SampleError, match="not a folder"):
+    with pytest.raises(OutputError, match="not a folder"):
         write_sample(tmp_path / "sample")
 
 
 def test_disk_that_refuses_is_told_with_its_reason():
-    with pytest.raises(SampleError, match="cannot be written") as caught:
+    with pytest.raises(OutputError, match="cannot be written") as caught:
         write_sample(Path("/proc/no-such-folder/sample"))
     assert caught.value.cure
 

@@ -5,9 +5,8 @@ import pytest
 from footage_maker import pan, write_audio, write_video
 from PIL import Image
 
+from trajectory_builder.errors import DataError, VideoError
 from trajectory_builder.sources import footage
-from trajectory_builder.sources.footage import FootageError
-from trajectory_builder.sources.video.containers import VideoError
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +90,20 @@ def test_bad_file_alone_is_an_error(tmp_path):
 
 
 def test_source_that_does_not_exist_is_an_error(tmp_path):
-    with pytest.raises(FootageError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         footage.find([tmp_path / "none"])
 
 
 def test_only_fault_of_a_folder_is_the_error(tmp_path):
     for index, pixels in enumerate([*pan(3), pan(1)[0][:40]]):
         Image.fromarray(pixels).save(tmp_path / f"f{index}.png")
-    with pytest.raises(FootageError, match="not of one size") as caught:
+    with pytest.raises(DataError, match="not of one size") as caught:
         footage.find([tmp_path])
     assert "folder of their own" in caught.value.cure
 
 
 def test_empty_folder_is_an_error(tmp_path):
-    with pytest.raises(FootageError, match="no videos or folders of frames found"):
+    with pytest.raises(DataError, match="no videos or folders of frames found"):
         footage.find([tmp_path])
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trajectory_builder.images.pictures import PictureError
+from trajectory_builder.errors import ImageError
 from trajectory_builder.sources import frames
 
 
@@ -78,7 +78,7 @@ def test_unreadable_folder_is_an_error(tmp_path):
     folder = folder_of(tmp_path / "a", ["1.png"])
     folder.chmod(0)
     try:
-        with pytest.raises(PictureError, match="cannot be read"):
+        with pytest.raises(ImageError, match="cannot be read"):
             frames.find_folders(tmp_path)
     finally:
         folder.chmod(0o700)

@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import pytest
 
+from trajectory_builder.errors import BuildError
+
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import small_gopro
 
 from trajectory_builder.build import run
 from trajectory_builder.plan import gopro, recipe
 from trajectory_builder.verify import verify
-from trajectory_builder.verify.rebuild import RebuildError
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_change_is_found_without_markers_too(copy):
 def test_missing_frames_ask_for_the_option_that_names_them(copy, made):
     build_record = json.loads((copy / "out/build.json").read_text())
     assert build_record["source"]["frames"] == str(made / "GOPRO_Large_all")
-    with pytest.raises(RebuildError, match="not where the build found them") as caught:
+    with pytest.raises(BuildError, match="not where the build found them") as caught:
         verify(copy / "out", "deep", frames=copy / "nowhere")
     assert "--frames" in caught.value.cure
 

@@ -10,8 +10,9 @@ import torch
 
 from fidediff_model.data.batches import UNKNOWN, SkipLog, collate, to_device
 from fidediff_model.data.sampler import Draw
-from fidediff_model.data.trajectories import DataError, DrawRules, TrajectoryDataset, make_loader
+from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset, make_loader
 from trajectory_builder import manifest
+from trajectory_builder.errors import DataError
 
 HEIGHT, WIDTH, CROP = 40, 48, 16
 POINTS = {"A/000001": [7], "A/000011": [5, 7, 9, 11], "B/000001": [7, 9, 11, 13]}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from fidediff_model.data import image_files
-from fidediff_model.data.image_files import ImageError, read_image
+from fidediff_model.data.image_files import read_image
+from trajectory_builder.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 

@@ -11,10 +11,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_model import cli, folder_of, loaded, save_png, scene, write_set
 
 from fidediff_model.evaluate.run import read_rows
-from fidediff_model.evaluate.sets import SetError, choose_pairs, pairs_of_folders, pairs_of_manifest
+from fidediff_model.evaluate.sets import choose_pairs, pairs_of_folders, pairs_of_manifest
 from fidediff_model.evaluate.tables import PAPER_SCORES, read_summary, summarise, to_markdown
 from fidediff_model.scores import metrics
-from fidediff_model.scores.align import AlignError, align
+from fidediff_model.scores.align import align
+from trajectory_builder.errors import ImageError, UsageError
 
 RANDOM = "random-for-tests"
 
@@ -75,7 +76,7 @@ def test_an_aligned_pair_scores_as_scikit_image_does():
 
 def test_an_image_without_structure_cannot_be_aligned():
     flat = np.full((64, 64, 3), 128, np.uint8)
-    with pytest.raises(AlignError):
+    with pytest.raises(ImageError):
         align(flat, flat)
 
 
@@ -209,12 +210,12 @@ def test_two_folders_are_paired_by_name(tmp_path):
 def test_a_blur_without_its_sharp_image_is_refused(tmp_path):
     save_png(tmp_path / "blur" / "a.png", scene(40, 40))
     save_png(tmp_path / "sharp" / "b.png", scene(40, 40))
-    with pytest.raises(SetError, match="no sharp image"):
+    with pytest.raises(UsageError, match="no sharp image"):
         pairs_of_folders(tmp_path / "blur", tmp_path / "sharp")
 
 
 def test_a_split_that_is_not_there_is_refused(data):
-    with pytest.raises(SetError, match="split"):
+    with pytest.raises(UsageError, match="split"):
         choose_pairs([data], split="train", points="native", limit=None)
 
 

@@ -7,11 +7,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from small_model import cli, folder_of, loaded, write_set
 
-from fidediff_model.errors import FideDiffError
 from fidediff_model.evaluate.scan import best_timesteps, curves, restore_trajectory
 from fidediff_model.evaluate.scan_command import read_timesteps
 from fidediff_model.evaluate.sets import pairs_of_manifest
 from fidediff_model.restore.engine import ReadyModel, Settings
+from trajectory_builder.errors import UserError
 
 ARGUMENTS = ["--timesteps", "0,200", "--metrics", "psnr,lpips", "--vgg16", "random-for-tests"]
 ARGUMENTS += ["--device", "cpu", "--trajectories", "1"]
@@ -114,5 +114,5 @@ def test_a_range_of_timesteps_holds_its_end():
 
 @pytest.mark.parametrize("text", ["", "a", "0:400", "0:400:0", "5:1:1", "-1,3", "1000", "nan"])
 def test_timesteps_that_mean_nothing_are_refused(text):
-    with pytest.raises(FideDiffError, match="no timesteps"):
+    with pytest.raises(UserError, match="no timesteps"):
         read_timesteps(text)

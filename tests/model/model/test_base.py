@@ -8,9 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fidediff_model import config
-from fidediff_model.config import ConfigError
-from fidediff_model.model.base import LORA_FILE, BaseError, LoraUNet
+from fidediff_model.errors import WeightsError
+from fidediff_model.model.base import LORA_FILE, LoraUNet
 from fidediff_model.weights import sd21
+from trajectory_builder.errors import UsageError
 
 TINY = config.preset("tiny")
 TARGETS = tuple(TINY.lora.targets.split(","))
@@ -78,14 +79,14 @@ def test_rank_decides_the_size_of_the_update():
 
 
 def test_target_that_no_layer_has_is_refused_by_name():
-    with pytest.raises(ConfigError, match="no layer of the UNet is named to_x"):
+    with pytest.raises(UsageError, match="no layer of the UNet is named to_x"):
         make(targets=("to_q", "to_x"))
 
 
 def test_unet_that_carries_lora_is_refused():
     weights = sd21.random_base(TINY.base)
     LoraUNet(weights.unet, weights.prompt, rank=2, alpha=2, targets=("to_q",))
-    with pytest.raises(BaseError, match="already carries LoRA"):
+    with pytest.raises(WeightsError, match="already carries LoRA"):
         LoraUNet(weights.unet, weights.prompt, rank=2, alpha=2, targets=("to_q",))
 
 
@@ -171,7 +172,7 @@ def test_fusing_leaves_the_686_tensors_of_the_clean_unet():
 def test_fused_base_refuses_to_be_saved(tmp_path):
     base = trained()
     base.fuse()
-    with pytest.raises(BaseError) as caught:
+    with pytest.raises(WeightsError) as caught:
         base.save(tmp_path)
     assert "save before fusing" in caught.value.cure
     assert not list(tmp_path.iterdir())
@@ -179,7 +180,7 @@ def test_fused_base_refuses_to_be_saved(tmp_path):
 
 def test_update_of_another_rank_is_refused(tmp_path):
     make(rank=2).save(tmp_path)
-    with pytest.raises(BaseError, match="of other settings"):
+    with pytest.raises(WeightsError, match="of other settings"):
         make(rank=4).load(tmp_path)
 
 
@@ -188,14 +189,14 @@ def test_lora_file_that_lacks_a_tensor_is_refused(tmp_path):
     tensors = load_file(tmp_path / LORA_FILE)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, tmp_path / LORA_FILE)
-    with pytest.raises(BaseError, match="1 tensors differ"):
+    with pytest.raises(WeightsError, match="1 tensors differ"):
         make().load(tmp_path)
 
 
 def test_missing_lora_file_is_named(tmp_path):
     make().save(tmp_path)
     (tmp_path / LORA_FILE).unlink()
-    with pytest.raises(BaseError, match=LORA_FILE):
+    with pytest.raises(WeightsError, match=LORA_FILE):
         make().load(tmp_path)
 
 
@@ -203,7 +204,7 @@ def test_pickle_in_place_of_the_update_is_not_opened(tmp_path):
     make().save(tmp_path)
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.bin")
     shutil.move(tmp_path / "x.bin", tmp_path / LORA_FILE)
-    with pytest.raises(BaseError, match="damaged"):
+    with pytest.raises(WeightsError, match="damaged"):
         make().load(tmp_path)
 
 

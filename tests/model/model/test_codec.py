@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from fidediff_model import config
-from fidediff_model.config import ConfigError
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.weights import sd21
+from trajectory_builder.errors import UsageError
 
 TINY = config.preset("tiny").base
 
@@ -132,11 +132,11 @@ def test_bfloat16_codec_gives_float32_latents():
 
 
 def test_other_stride_is_refused_with_the_strides_there_are(vae):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UsageError) as caught:
         Codec(vae, 16)
     assert caught.value.cure == "give 4 or 8"
 
 
 def test_strip_of_no_rows_is_refused(vae):
-    with pytest.raises(ConfigError, match="strip_rows"):
+    with pytest.raises(UsageError, match="strip_rows"):
         Codec(vae, 8).encode(image(64, 64), strip_rows=0)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fidediff_model import config
-from fidediff_model.model.base import BaseError, LoraUNet
+from fidediff_model.errors import WeightsError
+from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.control import (
     KernelAddition,
     KernelControl,
@@ -133,7 +134,7 @@ def test_control_starts_as_the_encoder_of_the_clean_unet():
 def test_unet_with_lora_is_refused_as_a_start():
     weights = sd21.random_base(TINY)
     LoraUNet(weights.unet, weights.prompt, rank=2, alpha=2, targets=("to_q",))
-    with pytest.raises(BaseError, match="already carries LoRA"):
+    with pytest.raises(WeightsError, match="already carries LoRA"):
         make("filter", weights.unet)
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fidediff_model import config
-from fidediff_model.model.base import BaseError, LoraUNet
+from fidediff_model.errors import WeightsError
+from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.discriminator import (
     Discriminator,
     discriminator_loss,
@@ -55,7 +56,7 @@ def test_features_are_those_of_the_clean_encoder():
 
 def test_unet_with_lora_is_refused_as_an_encoder():
     _, base = make()
-    with pytest.raises(BaseError, match="already carries LoRA"):
+    with pytest.raises(WeightsError, match="already carries LoRA"):
         Discriminator(base.unet, base.prompt.detach())
 
 

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from fidediff_model import config
-from fidediff_model.errors import FideDiffError
+from fidediff_model.errors import ModelError
 from fidediff_model.model.base import LORA_FILE
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import PARTS, FideDiff, build, build_discriminator
-from fidediff_model.model.folder import ModelFolderError
-from fidediff_model.model.restored import ModelError
 from fidediff_model.weights import sd21
+from trajectory_builder.errors import UserError
 
 TINY = config.preset("tiny")
 SMALL = replace(TINY, kernel=replace(TINY.kernel, kernel_size=5))
@@ -261,7 +260,7 @@ def test_discriminator_is_made_before_the_model_takes_the_weights():
     weights = sd21.random_base(SMALL.base)
     assert build_discriminator(SMALL, weights)(torch.randn(1, 4, 8, 8), torch.zeros(1))
     build(SMALL, weights)
-    with pytest.raises(FideDiffError, match="already carries LoRA"):
+    with pytest.raises(UserError, match="already carries LoRA"):
         build_discriminator(SMALL, weights)
 
 
@@ -291,7 +290,7 @@ def test_bfloat16_model_stays_near_the_float32_image():
 
 
 def test_prepared_model_refuses_to_be_saved(tmp_path):
-    with pytest.raises(FideDiffError, match="fused"):
+    with pytest.raises(UserError, match="fused"):
         make().prepare_for_inference().save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
@@ -371,7 +370,7 @@ def test_saving_again_replaces_the_whole_folder(tmp_path):
 
 def test_folder_of_something_else_is_never_overwritten(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModelFolderError, match="nothing was written"):
+    with pytest.raises(ModelError, match="nothing was written"):
         make(parts=()).save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -390,14 +389,14 @@ def test_save_that_fails_half_way_leaves_the_former_model_alone(model, tmp_path)
     model.save(tmp_path / "m")
     other = make()
     other.base.fuse()  # such a base refuses to be saved after the folder was begun
-    with pytest.raises(FideDiffError):
+    with pytest.raises(UserError):
         other.save(tmp_path / "m")
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
     assert same_bits(FideDiff.load(tmp_path / "m"), model)
 
 
-def refusal(folder, **kwargs) -> FideDiffError:
-    with pytest.raises(FideDiffError) as caught:
+def refusal(folder, **kwargs) -> UserError:
+    with pytest.raises(UserError) as caught:
         FideDiff.load(folder, **kwargs)
     assert all((caught.value.what, caught.value.where, caught.value.cure))
     return caught.value

@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from small_model import cli, folder_of, loaded, scene, tensor
 
+from fidediff_model.errors import DeviceError, ModelError
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.model.restored import ModelError
 from fidediff_model.restore.any_image import restore_image
 from fidediff_model.restore.engine import (
-    DeviceError,
     ReadyModel,
     Settings,
     choose_device,

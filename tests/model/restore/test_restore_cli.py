@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageCms
 from small_model import cli, folder_of, loaded, scene
 
-from fidediff_model.disk import printable
 from fidediff_model.restore.jobs import VIDEO_ENDINGS, collect, read_records
+from trajectory_builder.errors import printable
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HOSTILE = "$(rm -rf ~) ü\n-x.png"

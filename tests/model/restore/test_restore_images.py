@@ -7,8 +7,8 @@ import tifffile
 from PIL import Image, ImageCms
 from small_model import scene
 
-from fidediff_model.data.image_files import ImageError
 from fidediff_model.restore.files import Picture, encode_picture, read_picture
+from trajectory_builder.errors import ImageError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

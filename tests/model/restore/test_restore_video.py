@@ -7,7 +7,8 @@ from small_model import cli, folder_of, loaded, scene
 from fidediff_model.restore.engine import ReadyModel, Settings
 from fidediff_model.restore.jobs import Job
 from fidediff_model.restore.run import RunOptions, restore_files
-from fidediff_model.restore.video import VideoError, restore_video
+from fidediff_model.restore.video import restore_video
+from trajectory_builder.errors import VideoError
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from fidediff_model.errors import TrainingError
 from fidediff_model.training import checkpoint
-from fidediff_model.training.checkpoint import CheckpointError, Resumable
+from fidediff_model.training.checkpoint import Resumable
 from fidediff_model.training.ema import Ema
 from fidediff_model.training.log import RunLog, Sums
 
@@ -98,7 +99,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
     try:
-        with pytest.raises(CheckpointError) as told:
+        with pytest.raises(TrainingError) as told:
             _save(tmp_path, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -110,7 +111,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
 def test_a_checkpoint_of_another_structure_is_refused(tmp_path):
     path = _save(tmp_path, 1)
     other = Resumable({"trained": {"weight": torch.zeros(5)}}, {})
-    with pytest.raises(CheckpointError, match="another structure"):
+    with pytest.raises(TrainingError, match="another structure"):
         checkpoint.load(path, other, rank=0)
 
 

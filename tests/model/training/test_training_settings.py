@@ -12,10 +12,9 @@ from click.testing import CliRunner
 from training_runs import make_data, request
 
 from fidediff_model.cli import fidediff
-from fidediff_model.errors import ExitCode, FideDiffError
 from fidediff_model.training import base, control, kernel, optim, run_folder, settings, start
-from fidediff_model.training.run_folder import RunFolderError
-from fidediff_model.training.settings import SettingsError, TrainSettings
+from fidediff_model.training.settings import TrainSettings
+from trajectory_builder.errors import ExitCode, UsageError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def _refusal(train, asked):
 
 
 def test_fp16_training_is_refused_with_the_reason():
-    with pytest.raises(SettingsError) as told:
+    with pytest.raises(UsageError) as told:
         TrainSettings(precision="fp16")
     assert "loss scale" in told.value.where
 
@@ -43,13 +42,13 @@ def test_bf16_without_a_gpu_is_refused(tmp_path, data):
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(SettingsError, match="unknown settings: learning_rat"):
+    with pytest.raises(UsageError, match="unknown settings: learning_rat"):
         settings.merged(TrainSettings(), {"learning_rat": 1.0}, where="x.yaml")
 
 
 @pytest.mark.parametrize("value", ["fast", True, 0.5])
 def test_a_value_of_another_kind_is_refused(value):
-    with pytest.raises(SettingsError, match="steps cannot be"):
+    with pytest.raises(UsageError, match="steps cannot be"):
         settings.merged(TrainSettings(), {"steps": value}, where="x.yaml")
 
 
@@ -145,7 +144,7 @@ def test_a_stage_out_of_order_names_the_one_before(tmp_path, data, stage, before
 def test_holding_out_a_split_that_is_not_there_is_refused(data):
     found = start.manifest.read(data)
     given = TrainSettings(crop=32, batch=1, validation_split="test")
-    with pytest.raises(SettingsError, match="cannot be held out"):
+    with pytest.raises(UsageError, match="cannot be held out"):
         start.datasets(found, given)
 
 
@@ -161,7 +160,7 @@ def _config(folder, **changes):
 def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path):
     run_folder.write(tmp_path, _config(tmp_path))
     other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
-    with pytest.raises(RunFolderError) as told:
+    with pytest.raises(UsageError) as told:
         run_folder.refuse_other(tmp_path, other, resume=False)
     assert told.value.exit_code == ExitCode.OTHER_CONFIG
     assert "settings.learning_rate: 5e-05 -> 0.001" in told.value.where
@@ -170,7 +169,7 @@ def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path)
 def test_resuming_with_an_unsafe_change_is_refused(tmp_path):
     run_folder.write(tmp_path, _config(tmp_path))
     other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
-    with pytest.raises(RunFolderError):
+    with pytest.raises(UsageError):
         run_folder.refuse_other(tmp_path, other, resume=True)
 
 
@@ -183,19 +182,19 @@ def test_resuming_may_change_how_long_and_how_often(tmp_path):
 def test_a_schedule_that_leads_to_an_end_keeps_its_steps(tmp_path):
     run_folder.write(tmp_path, _config(tmp_path, settings=TrainSettings(schedule="cosine")))
     other = _config(tmp_path, settings=TrainSettings(schedule="cosine", steps=5))
-    with pytest.raises(RunFolderError, match="another config"):
+    with pytest.raises(UsageError, match="another config"):
         run_folder.refuse_other(tmp_path, other, resume=True)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
-    with pytest.raises(RunFolderError, match="something else"):
+    with pytest.raises(UsageError, match="something else"):
         run_folder.refuse_other(tmp_path, _config(tmp_path), resume=False)
 
 
 def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
     held = run_folder.lock(tmp_path)
-    with pytest.raises(RunFolderError, match="another process trains"):
+    with pytest.raises(UsageError, match="another process trains"):
         run_folder.lock(tmp_path)
     held.release()
 
@@ -224,7 +223,7 @@ def test_the_learning_rate_rises_then_follows_its_schedule(schedule, expected):
 
 
 def test_8_bit_adamw_without_its_library_is_refused():
-    with pytest.raises(SettingsError, match="bitsandbytes"):
+    with pytest.raises(UsageError, match="bitsandbytes"):
         optim.make(TrainSettings(optimizer="adamw8bit"), [], rate=1e-4)
 
 
@@ -236,7 +235,7 @@ def test_help_marks_what_is_published(stage):
 
 
 def test_a_users_error_leaves_no_config_behind(tmp_path, data):
-    with pytest.raises(FideDiffError):
+    with pytest.raises(UserError):
         base.train(request(tmp_path / "run", data, batch=99))
     assert not (tmp_path / "run").exists()
 

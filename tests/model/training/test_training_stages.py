@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from training_runs import CROP, make_data, request
 
 from fidediff_model.data.batches import collate
-from fidediff_model.errors import ExitCode, FideDiffError
+from fidediff_model.errors import TrainingError
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.training import base, control, kernel, start
-from fidediff_model.training.loop import NonFiniteError
 from fidediff_model.training.settings import TrainSettings
+from trajectory_builder.errors import ExitCode, UserError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,7 +129,7 @@ def test_the_same_command_again_has_nothing_left_to_do(runs, data):
 
 
 def test_another_stage_in_the_run_folder_is_refused(runs, data):
-    with pytest.raises(FideDiffError) as told:
+    with pytest.raises(UserError) as told:
         kernel.train(request(runs / "base", data, stage="kernel", start=runs / "base"))
     assert told.value.exit_code == ExitCode.OTHER_CONFIG
 
@@ -149,7 +149,7 @@ def test_when_the_time_is_up_the_run_saves_and_stops(tmp_path, data):
 
 
 def test_a_loss_that_is_no_number_names_the_pairs(tmp_path, data):
-    with pytest.raises(NonFiniteError) as told:
+    with pytest.raises(TrainingError) as told:
         base.train(request(tmp_path / "run", data, steps=9, learning_rate=1e30, clip=1e30))
     assert "/000001/n" in told.value.where
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fidediff_model import config
+from fidediff_model.errors import ModelError
 from fidediff_model.weights import sd21
-from fidediff_model.weights.base_folder import BaseModelError
 
 TINY = config.preset("tiny").base
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -27,8 +27,8 @@ def edit(file: Path, **values: object) -> None:
     file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
-def refusal(folder: Path | str, **changes: object) -> BaseModelError:
-    with pytest.raises(BaseModelError) as caught:
+def refusal(folder: Path | str, **changes: object) -> ModelError:
+    with pytest.raises(ModelError) as caught:
         sd21.load_base(folder, replace(TINY, **changes), prompt_start="normal")
     assert all((caught.value.what, caught.value.where, caught.value.cure))
     return caught.value
@@ -226,7 +226,7 @@ def test_old_names_of_the_vae_attention_still_load(base):
 
 
 def test_empty_prompt_without_a_text_encoder_names_the_way_round(base):
-    with pytest.raises(BaseModelError) as caught:
+    with pytest.raises(ModelError) as caught:
         sd21.load_base(base, TINY, prompt_start="empty")
     assert "text_encoder" in caught.value.what
     assert "prompt.start" in caught.value.cure
@@ -262,7 +262,7 @@ def test_hub_name_without_a_network_gives_one_clear_error(tmp_path):
     code = (
         "from fidediff_model import config; from fidediff_model.weights import sd21 as pretrained\n"
         "try: pretrained.load_base('nobody/absent', config.preset('tiny').base)\n"
-        "except pretrained.BaseModelError as error: print(error)"
+        "except ModelError as error: print(error)"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(

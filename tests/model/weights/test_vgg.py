@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fidediff_model.errors import WeightsError
 from fidediff_model.weights import vgg as vgg_module
-from fidediff_model.weights.vgg import BackboneError, convert, load_vgg16, open_vgg16, random_vgg16
+from fidediff_model.weights.vgg import convert, load_vgg16, open_vgg16, random_vgg16
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_converted_file_gives_the_same_features(pth, tmp_path):
 def test_conversion_does_not_replace_an_existing_file(pth, tmp_path):
     target = tmp_path / "mine.safetensors"
     target.write_bytes(b"mine")
-    with pytest.raises(BackboneError, match="exists already"):
+    with pytest.raises(WeightsError, match="exists already"):
         convert(pth, target)
     assert target.read_bytes() == b"mine"
 
@@ -55,7 +56,7 @@ def test_conversion_leaves_nothing_but_its_file(pth, tmp_path):
 
 
 def test_missing_setting_names_the_loss_and_both_cures():
-    with pytest.raises(BackboneError) as error:
+    with pytest.raises(WeightsError) as error:
         open_vgg16(None, needed_by="EA-LPIPS")
     what, where, cure = _parts(error)
     assert "EA-LPIPS" in what
@@ -66,7 +67,7 @@ def test_missing_setting_names_the_loss_and_both_cures():
 
 
 def test_absent_file_is_named(tmp_path):
-    with pytest.raises(BackboneError) as error:
+    with pytest.raises(WeightsError) as error:
         open_vgg16(tmp_path / "no.pth", needed_by="LPIPS")
     assert str(tmp_path / "no.pth") in error.value.where
 
@@ -76,7 +77,7 @@ def test_file_of_another_network_is_refused(pth, tmp_path):
     tensors["features.16.weight"] = torch.zeros(256, 256, 3, 3)  # VGG19 has a convolution there
     path = tmp_path / "vgg19.pth"
     torch.save(tensors, path)
-    with pytest.raises(BackboneError, match=r"features\.16\.weight"):
+    with pytest.raises(WeightsError, match=r"features\.16\.weight"):
         load_vgg16(path)
 
 
@@ -84,7 +85,7 @@ def test_file_with_a_tensor_missing_is_refused(tmp_path):
     tensors = random_vgg16(seed=1).state_dict()
     del tensors["features.28.bias"]
     save_file(tensors, tmp_path / "cut.safetensors")
-    with pytest.raises(BackboneError, match=r"features\.28\.bias"):
+    with pytest.raises(WeightsError, match=r"features\.28\.bias"):
         load_vgg16(tmp_path / "cut.safetensors")
 
 
@@ -92,7 +93,7 @@ def test_file_with_a_value_that_is_no_number_is_refused(tmp_path):
     tensors = random_vgg16(seed=1).state_dict()
     tensors["features.5.bias"][3] = float("nan")
     save_file(tensors, tmp_path / "nan.safetensors")
-    with pytest.raises(BackboneError, match="not numbers"):
+    with pytest.raises(WeightsError, match="not numbers"):
         load_vgg16(tmp_path / "nan.safetensors")
 
 
@@ -104,7 +105,7 @@ class _Hostile:
 def test_file_that_runs_code_is_refused_without_running_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"features.0.weight": _Hostile()}, "hostile.pth")
-    with pytest.raises(BackboneError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         load_vgg16(tmp_path / "hostile.pth")
     assert not (tmp_path / "harmed").exists()
 
@@ -112,7 +113,7 @@ def test_file_that_runs_code_is_refused_without_running_it(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
 def test_damaged_file_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x02 not a network")
-    with pytest.raises(BackboneError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         load_vgg16(tmp_path / name)
 
 
@@ -148,7 +149,7 @@ def test_failed_download_names_the_address_and_a_cure(tmp_path, monkeypatch):
     # A port on which nothing listens: the real way of failing without a network.
     address = "http://127.0.0.1:9/vgg16-397923af.pth"
     monkeypatch.setattr(vgg_module, "DOWNLOAD_URL", address)
-    with pytest.raises(BackboneError) as error:
+    with pytest.raises(WeightsError) as error:
         open_vgg16("download", needed_by="LPIPS")
     assert error.value.where == address
     assert "--vgg16 FILE" in error.value.cure

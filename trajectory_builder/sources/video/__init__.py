@@ -17,15 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import printable
+from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.sources.video import times as clock
 from trajectory_builder.sources.video.colour import Colour, RgbConverter, colour_of, luma_of
-from trajectory_builder.sources.video.containers import (
-    VideoError,
-    open_container,
-    pyav,
-    video_stream,
-)
+from trajectory_builder.sources.video.containers import open_container, pyav, video_stream
 from trajectory_builder.sources.video.hdr import Handling
 
 Pixels = npt.NDArray[np.uint8]

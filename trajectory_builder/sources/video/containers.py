@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trajectory_builder.errors import ExitCode, TrajbuildError, printable
+from trajectory_builder.errors import VideoError, printable
 
 SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".3gp", ".360",
@@ -21,30 +21,6 @@ SUFFIXES = frozenset({
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _SNIFFED_BYTES = 400
 _EXTRA = 'pip install "fidediff[video]"'
-
-
-class VideoError(TrajbuildError):
-    """A video that cannot be used, and why.
-
-    Attributes:
-        reason: a fixed word for problems.parquet, such as `video-damaged`.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        reason: str = "video-damaged",
-        where: str = "",
-        cure: str = "",
-        exit_code: ExitCode = ExitCode.FAILED,
-    ) -> None:
-        super().__init__(what, where=where, cure=cure, exit_code=exit_code)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # The base class restores the three parts; `reason` travels as state.
-        return (*super().__reduce__(), {"reason": self.reason})
 
 
 def pyav() -> ModuleType:

@@ -1,0 +1,199 @@
+"""What both commands share: the lazy group, and how errors and signals become exit codes.
+
+A `Program` names a command line; its commands live in modules of its own package and are imported
+only when called, so that `--help` costs no more than click.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from trajectory_builder.cli import ending
+from trajectory_builder.errors import ExitCode, UserError, printable
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported on first use.
+
+    Attributes:
+        package: where the modules of the commands are; each has a `command`.
+        table: command name -> one line of help, so that listing the commands imports none.
+    """
+
+    package: str
+    table: Mapping[str, str]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All command names, in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return its `command`."""
+        if cmd_name not in self.table:
+            return None
+        command: click.Command = import_module(f"{self.package}.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that went away (`trajbuild stats | head`) is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here and not in `run`: click would turn it into exit code 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return int(ExitCode.DONE)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; the error for a mistyped name suggests the nearest."""
+        name = args[0]
+        if name not in self.table and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self.table)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their lines from the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.table.items()))
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command line.
+
+    Attributes:
+        name: what the user types.
+        group: its commands.
+        not_resumable: commands that start anew when interrupted.
+        extra: the pip extra that holds what its commands import; "" where all is installed.
+    """
+
+    name: str
+    group: LazyGroup
+    not_resumable: frozenset[str] = frozenset()
+    extra: str = ""
+
+
+def run(program: Program, args: list[str] | None = None) -> None:
+    """Run a command line and exit with one of `ExitCode`.
+
+    Args:
+        program: which.
+        args: its arguments; those of this process when None.
+    """
+    argv = sys.argv[1:] if args is None else args
+    leave: Callable[[int], NoReturn] = sys.exit
+    if args is None:  # this process runs nothing else
+        leave = ending.prepare()
+    signal.signal(signal.SIGTERM, _terminate)
+    code = _exit_code(program, argv)
+    # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave(int(code))
+
+
+def _exit_code(program: Program, argv: list[str]) -> int:
+    debug = "--debug" in argv
+    try:
+        result = program.group.main(args=argv, prog_name=program.name, standalone_mode=False)
+        return result if isinstance(result, int) else ExitCode.DONE
+    except click.exceptions.Exit as error:
+        return error.exit_code if error.exit_code in set(ExitCode) else ExitCode.FAILED
+    except click.ClickException as error:
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(_printable_lines(shown.getvalue().rstrip("\n")), err=True)
+        return ExitCode.WRONG_USE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"interrupted{_how_to_resume(program, argv)}", err=True)
+        return ExitCode.INTERRUPTED
+    except SystemExit as error:
+        if error.code != ExitCode.TERMINATED:
+            raise
+        click.echo(f"terminated{_how_to_resume(program, argv)}", err=True)
+        return ExitCode.TERMINATED
+    except Exception as error:
+        return _report(error, program, debug=debug)
+
+
+def _printable_lines(text: str) -> str:
+    """Text of several lines that is safe to print."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _how_to_resume(program: Program, argv: list[str]) -> str:
+    called = next((word for word in argv if word in program.group.table), "")
+    return "" if called in program.not_resumable else "; run the same command again to resume"
+
+
+def _report(met: Exception, program: Program, *, debug: bool) -> int:
+    """Print an exception as an error with its cure, and return its exit code."""
+    error = _as_user_error(met, program)
+    if debug or error is None:
+        sys.excepthook(*sys.exc_info())
+    click.echo(f"error: {error or _fault_of_ours(met, program)}", err=True)
+    return error.exit_code if error else ExitCode.FAILED
+
+
+def _as_user_error(met: Exception, program: Program) -> UserError | None:
+    """The exception as a failure that the user can act on; None where it is a bug of ours."""
+    if isinstance(met, UserError):
+        return met
+    if isinstance(met, PermissionError):
+        return UserError(
+            f"no permission: {met.strerror or met}",
+            where=os.fsdecode(met.filename or ""),
+            cure="give yourself the right to it (chmod, chown) and run the same command again",
+        )
+    if isinstance(met, OSError) and met.errno in (ENOSPC, EDQUOT):
+        return UserError(
+            f"cannot write: {met.strerror}",
+            where=os.fsdecode(met.filename) if met.filename else "what the output is sent to",
+            cure="make space there and run the same command again",
+        )
+    ours = ("trajectory_builder", "fidediff_model")
+    missing = (met.name or "") if isinstance(met, ModuleNotFoundError) else ""
+    if program.extra and missing and missing.partition(".")[0] not in ours:
+        return UserError(
+            f"{missing} is not installed",
+            where="it comes with the model half, which this environment lacks",
+            cure=f'pip install "fidediff[{program.extra}]"',
+            exit_code=ExitCode.WRONG_USE,
+        )
+    return None
+
+
+def _fault_of_ours(met: Exception, program: Program) -> UserError:
+    where = traceback.extract_tb(met.__traceback__)[-1]
+    return UserError(
+        f"{program.name} met a fault of its own: {type(met).__name__}: {met}",
+        where=f"{where.filename}, line {where.lineno}",
+        cure="report it with the lines above and the command; what is finished on disk stays",
+    )
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    # Raising, instead of dying at once, lets joblib end its workers (loky leaves them behind
+    # otherwise, and they go on writing) and removes temporary files. A second signal is ignored:
+    # it must not cut that short.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(int(ExitCode.TERMINATED))
