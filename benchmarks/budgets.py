@@ -87,7 +87,7 @@ def million(path: Path, source: Path) -> None:
     parts = []
     for index in range(copies):
         part = rows
-        for name in ("sample_id", "trajectory_id", "clip"):
+        for name in ("sample_id", "trajectory_id", "clip_id"):
             at = part.column_names.index(name)
             renamed = pc.binary_join_element_wise(f"C{index:03d}", part[name], "_")
             part = part.set_column(at, name, renamed)

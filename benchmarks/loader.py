@@ -59,7 +59,7 @@ def _row(number: int, n: int) -> dict[str, Any]:
         "sample_id": f"clip/{number:06d}/n{n:02d}",
         "trajectory_id": f"clip/{number:06d}",
         "split": "train",
-        "clip": "clip",
+        "clip_id": "clip_id",
         "n_frames": n,
         "timestep": (n - 1) * 20,
         "native_n_frames": max(POINTS),

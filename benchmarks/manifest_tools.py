@@ -50,7 +50,7 @@ SUMS = [
 CONDITIONS: dict[str, tuple[str, pc.Expression]] = {
     "few rows": ("motion_px >= 20", pc.field("motion_px") >= 20),
     "one n in four": ("n_frames >= 11", pc.field("n_frames") >= 11),
-    "one clip": ('clip == "GOPR0003_11_00"', pc.field("clip") == "GOPR0003_11_00"),
+    "one clip": ('clip_id == "GOPR0003_11_00"', pc.field("clip_id") == "GOPR0003_11_00"),
     "all rows": ("n_frames >= 5", pc.field("n_frames") >= 5),
 }
 
@@ -70,7 +70,7 @@ def make(folder: Path, rows: int) -> Path:
         "sample_id": [f"{ids[i]}/n{m:02d}" for i, m in zip(owner, n, strict=True)],
         "trajectory_id": pa.array(ids).take(of),
         "split": ["train"] * total,
-        "clip": pa.array(clips).take(of),
+        "clip_id": pa.array(clips).take(of),
         "n_frames": n,
         "timestep": (n - 1) * 20,
         "native_n_frames": np.full(total, 11),
@@ -105,7 +105,7 @@ def make(folder: Path, rows: int) -> Path:
     path.parent.mkdir(parents=True)
     digest = manifest.write(table, path, {"recipe": "generated"})
     entry = {f"train/{manifest.FILE_NAME}": {"sha256": digest, "rows": total}}
-    record.write_build(folder, {"format_version": 1, "manifests": entry, "files": {}})
+    record.write_build(folder, {"format_version": 2, "manifests": entry, "files": {}})
     return path
 
 
@@ -159,7 +159,7 @@ def compare_select(path: Path, home: Path, repeats: int) -> list[str]:
 def compare_stats(path: Path, repeats: int) -> list[str]:
     """Table lines: counts by split and n, and by clip and n."""
     lines = []
-    for by in (["split", "n_frames"], ["clip", "n_frames"]):
+    for by in (["split", "n_frames"], ["clip_id", "n_frames"]):
         columns = [*by, "trajectory_id", "blur_bytes", "sharp_bytes", "motion_px"]
 
         def peer(by: list[str] = by, columns: list[str] = columns) -> None:

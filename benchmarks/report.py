@@ -124,7 +124,7 @@ def _rows(
         found.append(
             {
                 "sample_id": f"{name}/{pair}/n{n:02d}", "trajectory_id": f"{name}/{pair}",
-                "split": split, "clip": name, "n_frames": n, "timestep": (n - 1) * 20,
+                "split": split, "clip_id": name, "n_frames": n, "timestep": (n - 1) * 20,
                 "native_n_frames": 11, "backward_n_frames": [1, *(k for k in levels if k < n)],
                 "blur_file_name": blur.relative_to(home).as_posix(),
                 "sharp_file_name": sharp.relative_to(home).as_posix(),

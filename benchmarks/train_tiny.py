@@ -139,7 +139,7 @@ def main() -> None:
         "steps": train_tiny_notes.steps_done(home, RUNS),
         "crops": train_tiny_notes.crops(home, RUNS),
         "kernel_channels": train_tiny_notes.kernel_channels(home),
-        "clips": len(set(manifest.read(data / "train").table["clip"].to_pylist())),
+        "clips": len(set(manifest.read(data / "train").table["clip_id"].to_pylist())),
         "t_error_of_lengths": tiny_data.t_error_of_lengths(),
         "seconds": train_tiny_notes.seconds(home),
         "vae": (home / "vae.log").read_text().splitlines(),

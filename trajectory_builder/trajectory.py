@@ -105,13 +105,13 @@ class Problem:
         reason: a short fixed word such as `frame-missing`; scripts may filter on it.
         what: the sentence for a person.
         cure: what to do about it.
-        split, clip, sample_id, file: what it concerns, "" where that does not apply.
+        split, clip_id, sample_id, file: what it concerns, "" where that does not apply.
     """
 
     reason: str
     what: str
     cure: str = ""
     split: str = ""
-    clip: str = ""
+    clip_id: str = ""
     sample_id: str = ""
     file: str = ""

@@ -63,7 +63,7 @@ def make(
 def seal(folder: Path, manifests: dict[str, dict[str, Any]]) -> None:
     """Write build.json for manifests and the card that stand."""
     digest = hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
-    content = {"format_version": 1, "manifests": manifests, "files": {"README.md": digest}}
+    content = {"format_version": 2, "manifests": manifests, "files": {"README.md": digest}}
     record.write_build(folder, content)
 
 
@@ -118,7 +118,7 @@ def _trajectory(
                 "sample_id": f"{clip}/{pair}/n{n:02d}",
                 "trajectory_id": f"{clip}/{pair}",
                 "split": split,
-                "clip": clip,
+                "clip_id": clip,
                 "n_frames": n,
                 "timestep": (n - 1) * 20,
                 "native_n_frames": longest,

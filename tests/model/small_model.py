@@ -96,7 +96,7 @@ def _row(trajectory: str, n: int, counts: tuple, blur: str, sharp: str, size: tu
         "sample_id": f"{trajectory}/n{n:02d}",
         "trajectory_id": trajectory,
         "split": "test",
-        "clip": trajectory.split("/")[0],
+        "clip_id": trajectory.split("/")[0],
         "n_frames": n,
         "timestep": (n - 1) * 20,
         "native_n_frames": max(counts),

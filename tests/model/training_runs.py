@@ -63,7 +63,7 @@ def _trajectory(home, split, number, n_frames, size):
             "sample_id": f"{name}/000001/n{n:02d}",
             "trajectory_id": f"{name}/000001",
             "split": split,
-            "clip": name,
+            "clip_id": name,
             "n_frames": n,
             "timestep": (n - 1) * 20,
             "native_n_frames": max(n_frames),

@@ -184,16 +184,16 @@ class _Clip:
 
 
 def _clips(plan: Plan) -> list[_Clip]:
-    columns = ["sample_id", "trajectory_id", "split", "clip", "n_frames", "first_index",
+    columns = ["sample_id", "trajectory_id", "split", "clip_id", "n_frames", "first_index",
                "center_index", "blur_source", "sharp_source", "average_domain"]  # fmt: skip
     clips: dict[str, _Clip] = {}
     for row in plan.table.select(columns).to_pylist():
         if row["blur_source"]:
-            frames = enumerate(plan.clip_frames.get(row["clip"], ()))
-            if row["clip"] not in clips:
+            frames = enumerate(plan.clip_frames.get(row["clip_id"], ()))
+            if row["clip_id"] not in clips:
                 names = {rank: name for rank, name in frames if name is not None}
-                clips[row["clip"]] = _Clip(row["split"], row["clip"], [], names)
-            clips[row["clip"]].rows.append(row)
+                clips[row["clip_id"]] = _Clip(row["split"], row["clip_id"], [], names)
+            clips[row["clip_id"]].rows.append(row)
     return [clip for clip in clips.values() if clip.rows and clip.names]
 
 

@@ -192,7 +192,7 @@ def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
             f" did a fresh one, which {how}",
             cure="often memory ran out: run the same command again with fewer --jobs",
             split=row["split"],
-            clip=row["clip"],
+            clip_id=row["clip_id"],
             sample_id=row["sample_id"],
             file=row["frame_names"][0] if row["frame_names"] else row["blur_source"],
         )

@@ -145,7 +145,7 @@ def _problem(row: dict[str, Any], reason: str) -> Problem:
         f"{row['sample_id']} is left out: {what}",
         cure,
         row["split"],
-        row["clip"],
+        row["clip_id"],
         row["sample_id"],
     )
 

@@ -139,7 +139,7 @@ def _refuse_problems(plan: Plan, options: BuildOptions) -> None:
 def _strict(problem: Problem, count: int) -> BuildError:
     return BuildError(
         f"{problem.what} ({count:,} problems in all)" if count > 1 else problem.what,
-        where=problem.file or f"{problem.split}/{problem.clip}",
+        where=problem.file or f"{problem.split}/{problem.clip_id}",
         cure=f"{problem.cure}, or leave out --strict to build the rest",
     )
 
@@ -180,7 +180,7 @@ class _Sizes:
 
     def of_clip(self, rows: list[dict[str, Any]]) -> tuple[int, int] | None:
         """(width, height) by majority over the sharp images of the clip's first shard."""
-        key = (rows[0]["split"], rows[0]["clip"])
+        key = (rows[0]["split"], rows[0]["clip_id"])
         if key not in self._found:
             sizes: Counter[tuple[int, int]] = Counter()
             for source in {row["sharp_source"] for row in rows}:

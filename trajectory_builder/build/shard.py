@@ -234,7 +234,7 @@ def problem_of(error: UserError, row: dict[str, Any], file: str) -> Problem:
         what=f"{row['sample_id']} is left out: {error.what}",
         cure=error.cure,
         split=row["split"],
-        clip=row["clip"],
+        clip_id=row["clip_id"],
         sample_id=row["sample_id"],
         file=file,
     )

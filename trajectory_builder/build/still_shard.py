@@ -63,7 +63,7 @@ def shoot(work: Work, rows: list[dict[str, Any]], result: Result) -> StillShot |
 
 def _lost(row: dict[str, Any], reason: str, what: str, cure: str) -> Problem:
     what = f"{row['sample_id']} is left out: {what}"
-    return Problem(reason, what, cure, row["split"], row["clip"], row["sample_id"])
+    return Problem(reason, what, cure, row["split"], row["clip_id"], row["sample_id"])
 
 
 def _reduced(pixels: Pixels, max_side: int) -> Pixels:

@@ -65,7 +65,7 @@ def command(  # noqa: PLR0913  # one parameter an option
     \b
     Example:
       trajbuild select GOPRO_Large_trajectories --out hard \\
-        --where 'n_frames >= 9 and starts_with(clip, "GOPR03")' --sample 500
+        --where 'n_frames >= 9 and starts_with(clip_id, "GOPR03")' --sample 500
     """
     from trajectory_builder.curate import select
 

@@ -23,7 +23,7 @@ def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool
 
     \b
     Example:
-      trajbuild stats GOPRO_Large_trajectories --by clip,n_frames
+      trajbuild stats GOPRO_Large_trajectories --by clip_id,n_frames
     """
     from trajectory_builder.curate import stats
 

@@ -221,7 +221,7 @@ class _Writer:
         columns["backward_n_frames"] = backward
         prefix = self._prefix(index)
         if prefix:
-            for name in ("sample_id", "trajectory_id", "clip"):
+            for name in ("sample_id", "trajectory_id", "clip_id"):
                 columns[name] = joined(f"{prefix}-", columns[name])
             for name in path_columns(table.schema):
                 columns[name] = joined(f"{prefix}/", columns[name])

@@ -187,7 +187,7 @@ def _row(pair: FoundPair) -> dict[str, Any]:
         "sample_id": _sample_id(pair),
         "trajectory_id": f"{pair.clip}/{pair.name}",
         "split": pair.split,
-        "clip": pair.clip,
+        "clip_id": pair.clip,
         "backward_n_frames": [1],
         "blur_file_name": f"blur/{pair.clip}/{pair.name}{suffix}.png",
         "sharp_file_name": f"sharp/{pair.clip}/{pair.name}.png",
@@ -212,7 +212,7 @@ def _sound_names(rows: list[dict[str, Any]], problems: list[Problem]) -> list[di
             problems.append(
                 Problem(
                     "name-odd" if odd else "name-twice", f"{row['blur']} {why}",
-                    "rename the file and index again", row["split"], row["clip"],
+                    "rename the file and index again", row["split"], row["clip_id"],
                     row["sample_id"], str(row["blur"]),
                 )
             )  # fmt: skip

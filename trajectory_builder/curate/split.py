@@ -20,7 +20,7 @@ from trajectory_builder.curate.rows import Rows, chance, codes, joint_codes, sca
 from trajectory_builder.curate.select import split_indices
 from trajectory_builder.errors import DataError, ExitCode, shorten
 
-GROUPINGS = {"clip": "clip", "trajectory": "trajectory_id"}
+GROUPINGS = {"clip": "clip_id", "trajectory": "trajectory_id"}
 
 
 def split(

@@ -41,7 +41,7 @@ def _hinet(row: dict[str, Any], key: str, request: Request) -> tuple[str, str]:
 
 
 def _deepdeblur(row: dict[str, Any], key: str, request: Request) -> tuple[str, str]:
-    home = f"GOPRO_Large/{row['split']}/{plain(row['clip'])}"
+    home = f"GOPRO_Large/{row['split']}/{plain(row['clip_id'])}"
     blur = request.blur_key or BLUR_FOLDERS.get(row["average_domain"] or "srgb", "blur")
     return f"{home}/{blur}/{key}.png", f"{home}/sharp/{key}.png"
 
@@ -50,7 +50,7 @@ def _kernels_name(row: dict[str, Any], request: Request) -> str:
     """Where a pair's kernel file lies: in a folder that none of these trainers reads."""
     home = row["split"]
     if request.layout == "deepdeblur":
-        home = f"GOPRO_Large/{row['split']}/{plain(row['clip'])}"
+        home = f"GOPRO_Large/{row['split']}/{plain(row['clip_id'])}"
     return f"{home}/kernels/{row['key']}.npz"
 
 

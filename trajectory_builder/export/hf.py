@@ -49,7 +49,7 @@ PAIR_SCHEMA = pa.schema(
 TRAJECTORY_SCHEMA = pa.schema(
     [
         pa.field("trajectory_id", pa.string()),
-        pa.field("clip", pa.string()),
+        pa.field("clip_id", pa.string()),
         pa.field("sharp", IMAGE),
         pa.field("blurs", pa.list_(IMAGE)),
         pa.field("n_frames", pa.list_(pa.int16())),
@@ -193,7 +193,7 @@ def _trajectories(unit: Unit) -> Iterator[dict[str, Any]]:
             yield {
                 "kernels": kernels,
                 "trajectory_id": rows[0]["trajectory_id"],
-                "clip": rows[0]["clip"],
+                "clip_id": rows[0]["clip_id"],
                 "sharp": {"bytes": first.sharp, "path": f"{first.key}.sharp.png"},
                 "blurs": [
                     {"bytes": patch.blur, "path": f"{patch.key}.blur.png"} for patch in same_place

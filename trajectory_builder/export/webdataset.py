@@ -23,7 +23,7 @@ from trajectory_builder.export.work import Unit
 
 TARGET = "webdataset"
 JSON_COLUMNS = (
-    "sample_id", "trajectory_id", "split", "clip", "n_frames", "timestep", "native_n_frames",
+    "sample_id", "trajectory_id", "split", "clip_id", "n_frames", "timestep", "native_n_frames",
     "backward_n_frames", "origin", "average_domain", "first_index", "center_index", "fps",
     "exposure_ms", "motion_px",
 )  # fmt: skip

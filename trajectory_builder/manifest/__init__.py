@@ -43,7 +43,7 @@ __all__ = [
 
 ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
-DICTIONARY_COLUMNS = ["split", "clip", "origin", "average_domain"]
+DICTIONARY_COLUMNS = ["split", "clip_id", "origin", "average_domain"]
 MAX_FILE_BYTES = 4 << 30
 _PREFIX = b"trajbuild."
 WRITER_OPTIONS: dict[str, Any] = {
@@ -348,8 +348,11 @@ def _check_version(schema: pa.Schema, path: Path) -> None:
             cure="give a folder that `trajbuild` wrote, or index your data with `trajbuild index`",
         )
     if version != str(FORMAT_VERSION):
+        older = version.isdecimal() and int(version) < FORMAT_VERSION
         raise ManifestError(
             f"the manifest has schema version {version}, this program reads {FORMAT_VERSION}",
             where=str(path),
-            cure="install the version of fidediff that wrote it, or build it again",
+            cure="build the set again into a new folder (version 1 called `clip_id` `clip`)"
+            if older
+            else "install the version of fidediff that wrote it, or build it again",
         )

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from trajectory_builder.trajectory import SPLITS as SPLITS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "metadata.parquet"
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
 DOMAINS = ("srgb", "gamma2.2", "camera")
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         _field("sample_id", pa.string(), "name of the pair, unique: `CLIP/PAIR/nNN`"),
         _field("trajectory_id", pa.string(), "name of its trajectory: `CLIP/PAIR`"),
         _field("split", pa.string(), "`train`, `validation` or `test`"),
-        _field("clip", pa.string(), "source clip; for GoPro the sequence"),
+        _field("clip_id", pa.string(), "source clip; for GoPro the sequence"),
         _field("n_frames", pa.int16(), "n: frames averaged, odd; null where unknown", null=True),
         _field("timestep", pa.int16(), "t = (n - 1) x 20; null where unknown", null=True),
         _field(
@@ -73,6 +73,12 @@ SCHEMA = pa.schema(
             "median displacement from the window's first to its last frame, pixels",
             null=True,
         ),
+        _field(
+            "step_px",
+            pa.float32(),
+            "largest displacement between two neighbouring frames of the window, pixels",
+            null=True,
+        ),
         _field("blur_sha256", pa.string(), "SHA-256 of the blur's file"),
         _field("sharp_sha256", pa.string(), "SHA-256 of the sharp's file"),
         _field(
@@ -86,7 +92,7 @@ SCHEMA = pa.schema(
         _field("sharp_bytes", pa.int64(), "size of the sharp's file"),
     ]
 )
-"""Columns of schema version 1, in order. Further ones may follow; readers take what they know."""
+"""Columns of schema version 2, in order. Further ones may follow; readers take what they know."""
 
 FURTHER = pa.schema(
     [

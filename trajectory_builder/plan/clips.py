@@ -135,7 +135,7 @@ class ClipPlan:
             "sample_id": sample_name(f"{clip.name}/{pair}", n),
             "trajectory_id": f"{clip.name}/{pair}",
             "split": self.split,
-            "clip": clip.name,
+            "clip_id": clip.name,
             "n_frames": n,
             "timestep": windows.timestep_of(
                 n, self.fps, self.choice.timestep_map, step=recipe.timestep_step

@@ -27,7 +27,7 @@ TRAJECTORIES_A_SHARD = 8
 """Ours: some seconds of work, so that an interrupt loses little and a marker costs nothing."""
 
 _FROM_MANIFEST = [
-    "sample_id", "trajectory_id", "split", "clip", "n_frames", "timestep", "native_n_frames",
+    "sample_id", "trajectory_id", "split", "clip_id", "n_frames", "timestep", "native_n_frames",
     "backward_n_frames", "blur_file_name", "sharp_file_name", "origin", "average_domain",
     "first_index", "center_index", "center_frame", "fps", "exposure_ms",
 ]  # fmt: skip
@@ -226,7 +226,7 @@ def _trusted(made: _Made, corrections: Corrections) -> _Made:
     problems = [
         Problem("frames-disagree", f"{row['sample_id']} is left out: {why}",
                 "compare the sequence with a fresh copy, or trust its name with --check off",
-                row["split"], row["clip"], row["sample_id"], row["frame_names"][0])
+                row["split"], row["clip_id"], row["sample_id"], row["frame_names"][0])
         for row in lost
     ]  # fmt: skip
     return _Made(kept, [*made.problems, *problems], made.skipped)
@@ -316,7 +316,7 @@ def pair_rows(  # noqa: PLR0913  # the columns of a row
             "sample_id": sample_name(f"{clip.name}/{pair}", n),
             "trajectory_id": f"{clip.name}/{pair}",
             "split": clip.split,
-            "clip": clip.name,
+            "clip_id": clip.name,
             "n_frames": n,
             "timestep": timestep(n, step=step),
             "native_n_frames": native,

@@ -55,13 +55,13 @@ def trajectories(table: pa.Table) -> list[Chosen]:
     clip's name decides.
     """
     numbered = _numbered(table)
-    keys = ["split", "clip", "trajectory_id"]
+    keys = ["split", "clip_id", "trajectory_id"]
     grouped = numbered.group_by(keys).aggregate(
         [("row", "list"), ("width", "max"), ("height", "max")]
     )
     best: dict[tuple[str, str], tuple[tuple[int, bytes], Chosen, int]] = {}
     for row in grouped.to_pylist():
-        chosen = Chosen(row["split"], row["clip"], row["trajectory_id"], tuple(row["row_list"]))
+        chosen = Chosen(row["split"], row["clip_id"], row["trajectory_id"], tuple(row["row_list"]))
         rank = (-len(chosen.rows), identity_hash(chosen.trajectory_id))
         clip = (chosen.split, chosen.clip)
         if clip not in best or rank < best[clip][0]:
@@ -129,10 +129,10 @@ def _sample_limit(table: pa.Table) -> int:
 def _in_time(table: pa.Table) -> npt.NDArray[np.int64]:
     """One row a trajectory, in the order of clip and time."""
     numbered = _numbered(table)
-    one_each = numbered.group_by(["split", "clip", "trajectory_id"]).aggregate(
+    one_each = numbered.group_by(["split", "clip_id", "trajectory_id"]).aggregate(
         [("row", "min"), ("center_index", "min")]
     )
-    keys = ["split", "clip", "center_index_min", "trajectory_id"]
+    keys = ["split", "clip_id", "center_index_min", "trajectory_id"]
     ordered = one_each.sort_by([(key, "ascending") for key in keys])
     rows: npt.NDArray[np.int64] = ordered["row_min"].to_numpy()
     return rows
@@ -140,7 +140,7 @@ def _in_time(table: pa.Table) -> npt.NDArray[np.int64]:
 
 def _clip_codes(table: pa.Table) -> npt.NDArray[np.int64]:
     """One number a split and clip, for every row."""
-    joined = pc.binary_join_element_wise(table["split"], table["clip"], "/")
+    joined = pc.binary_join_element_wise(table["split"], table["clip_id"], "/")
     codes = joined.combine_chunks().dictionary_encode().indices
     numbers: npt.NDArray[np.int64] = codes.to_numpy().astype(np.int64)
     return numbers

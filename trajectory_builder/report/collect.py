@@ -152,10 +152,10 @@ def collect(rows: manifest.Manifest, folder: Path) -> Numbers:
 
 def _splits(table: pa.Table) -> tuple[SplitCount, ...]:
     trajectories = table.group_by(["split", "trajectory_id"]).aggregate(
-        [("sharp_bytes", "max"), ("clip", "min")]
+        [("sharp_bytes", "max"), ("clip_id", "min")]
     )
     sharp = trajectories.group_by("split").aggregate(
-        [("sharp_bytes_max", "sum"), ("trajectory_id", "count"), ("clip_min", "count_distinct")]
+        [("sharp_bytes_max", "sum"), ("trajectory_id", "count"), ("clip_id_min", "count_distinct")]
     )
     blur = table.group_by("split").aggregate([("blur_bytes", "sum"), ("sample_id", "count")])
     pairs = {r["split"]: (r["sample_id_count"], r["blur_bytes_sum"]) for r in blur.to_pylist()}
@@ -164,7 +164,7 @@ def _splits(table: pa.Table) -> tuple[SplitCount, ...]:
             r["split"],
             pairs[r["split"]][0],
             r["trajectory_id_count"],
-            r["clip_min_count_distinct"],
+            r["clip_id_min_count_distinct"],
             pairs[r["split"]][1] + r["sharp_bytes_max_sum"],
         )
         for r in sharp.to_pylist()
@@ -191,7 +191,7 @@ def _levels(table: pa.Table) -> tuple[LevelCount, ...]:
 
 
 def _clips(table: pa.Table) -> tuple[ClipCount, ...]:
-    grouped = table.group_by(["split", "clip"]).aggregate(
+    grouped = table.group_by(["split", "clip_id"]).aggregate(
         [
             ("sample_id", "count"),
             ("trajectory_id", "count_distinct"),
@@ -202,11 +202,11 @@ def _clips(table: pa.Table) -> tuple[ClipCount, ...]:
         ]
     )
     rank = {split: place for place, split in enumerate(manifest.SPLITS)}
-    rows = sorted(grouped.to_pylist(), key=lambda r: (rank.get(r["split"], 9), r["clip"]))
+    rows = sorted(grouped.to_pylist(), key=lambda r: (rank.get(r["split"], 9), r["clip_id"]))
     return tuple(
         ClipCount(
             r["split"],
-            r["clip"],
+            r["clip_id"],
             r["sample_id_count"],
             r["trajectory_id_count_distinct"],
             tuple(sorted(n for n in r["n_frames_distinct"] if n is not None)),
@@ -280,7 +280,7 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
         table = pq.ParquetFile(
             pa.BufferReader(path.read_bytes()), page_checksum_verification=True
         ).read(use_threads=False)  # a small file
-        rows = table.select(["reason", "what", "cure", "split", "clip", "sample_id", "file"])
+        rows = table.select(["reason", "what", "cure", "split", "clip_id", "sample_id", "file"])
         listed = rows.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return None, f"problems.parquet cannot be read: {str(error).splitlines()[0]}"

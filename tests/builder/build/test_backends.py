@@ -145,7 +145,7 @@ def test_shard_that_killed_is_made_when_its_cause_is_gone(source, quiet, poisone
 
 def reasons(out):
     rows = pq.read_table(out / "problems.parquet").to_pylist()
-    return {(row["reason"], f"{row['split']}/{row['clip']}") for row in rows}
+    return {(row["reason"], f"{row['split']}/{row['clip_id']}") for row in rows}
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def rows_of(out, **wanted):
 
 def frames_of(source, row):
     """The frames of a row's window, by its first rank in the sorted folder: Pillow's pixels."""
-    folder = source.frames / row["split"] / row["clip"]
+    folder = source.frames / row["split"] / row["clip_id"]
     files = sorted(folder.glob("*.png"), key=lambda path: int(path.stem))
     first = row["first_index"]
     return [load(path) for path in files[first : first + row["n_frames"]]]
@@ -93,7 +93,7 @@ def test_rebuilt_official_blur_equals_the_official_one(small_source, tmp_path):
     for row in rows_of(out):
         if row["n_frames"] == row["native_n_frames"]:
             # The offset sequence's numbers are not in its frames, so pairs are told by rank.
-            folder = small_source.pairs / row["split"] / row["clip"] / "blur"
+            folder = small_source.pairs / row["split"] / row["clip_id"] / "blur"
             rank = row["center_index"] // row["n_frames"]
             official = sorted(folder.iterdir())[rank]
             assert np.array_equal(load(out / row["split"] / row["blur_file_name"]), load(official))
@@ -115,7 +115,7 @@ def test_frames_alone_make_all_but_the_truncated_pairs(small_source, tmp_path):
 def test_official_file_is_taken_over_byte_for_byte(small_built, small_source, kind):
     for row in rows_of(small_built, origin="official"):
         number = row["trajectory_id"].rsplit("/", 1)[1]
-        source = small_source.pairs / row["split"] / row["clip"] / kind / f"{number}.png"
+        source = small_source.pairs / row["split"] / row["clip_id"] / kind / f"{number}.png"
         copy = small_built / row["split"] / row[f"{kind}_file_name"]
         assert copy.read_bytes() == source.read_bytes()
 
@@ -148,7 +148,7 @@ def test_gamma_average_takes_official_blurs_of_blur_gamma(small_source, tmp_path
     out = expanded(small_source.pairs, tmp_path / "out", average="gamma2.2")
     row = rows_of(out, origin="official")[0]
     number = row["trajectory_id"].rsplit("/", 1)[1]
-    source = small_source.pairs / row["split"] / row["clip"] / f"blur_gamma/{number}.png"
+    source = small_source.pairs / row["split"] / row["clip_id"] / f"blur_gamma/{number}.png"
     copy = out / row["split"] / row["blur_file_name"]
     assert copy.read_bytes() == source.read_bytes()
 
@@ -250,14 +250,14 @@ def test_source_elsewhere_gives_the_same_bytes(own_source, small_built, tmp_path
 def test_hard_link_shares_the_file_with_the_source(small_source, tmp_path):
     out = expanded(small_source.pairs, tmp_path / "out", link="hardlink")
     row = rows_of(out, origin="official")[0]
-    source = small_source.pairs / "train" / row["clip"] / "blur/000047.png"
+    source = small_source.pairs / "train" / row["clip_id"] / "blur/000047.png"
     assert (out / "train" / row["blur_file_name"]).samefile(source)
 
 
 def test_symbolic_link_points_to_the_source(small_source, tmp_path):
     out = expanded(small_source.pairs, tmp_path / "out", link="symlink")
     row = rows_of(out, origin="official")[0]
-    source = small_source.pairs / "train" / row["clip"] / "blur/000047.png"
+    source = small_source.pairs / "train" / row["clip_id"] / "blur/000047.png"
     assert os.readlink(out / "train" / row["blur_file_name"]) == str(source.resolve())
 
 

@@ -28,7 +28,7 @@ FRAMES = 60
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """Sixty lossless frames of a pan, 240 fps, a keyframe each ten."""
-    return write_video(tmp_path_factory.mktemp("clip") / "pan.mp4", pan(FRAMES))
+    return write_video(tmp_path_factory.mktemp("clip_id") / "pan.mp4", pan(FRAMES))
 
 
 def make(out, *sources, **options):
@@ -450,7 +450,7 @@ def test_no_clip_lies_in_two_splits(tmp_path, clip):
         shutil.copy(clip, tmp_path / f"c{index}.mp4")
     make(tmp_path / "out", *sorted(tmp_path.glob("*.mp4")), n_frames=(5,), max_per_clip=2,
          split="train=0.5,test=0.5")  # fmt: skip
-    train, test = ({r["clip"] for r in rows_of(tmp_path / "out", s)} for s in ("train", "test"))
+    train, test = ({r["clip_id"] for r in rows_of(tmp_path / "out", s)} for s in ("train", "test"))
     assert len(train) == len(test) == 2
     assert not train & test
 

@@ -155,7 +155,7 @@ def test_no_trajectory_keeps_more_than_its_limit(dataset):
 
 
 def test_balance_cuts_each_n_to_the_rarest_of_its_split(dataset):
-    criteria = Criteria(where='n_frames != 7 or clip == "GOPR0001_11_00"', balance="n_frames")
+    criteria = Criteria(where='n_frames != 7 or clip_id == "GOPR0001_11_00"', balance="n_frames")
     choice = select.choose([dataset], criteria)
     table = choice.rows.table.filter(pa.array(choice.keep))
     counts = Counter(zip(table["split"].to_pylist(), table["n_frames"].to_pylist(), strict=True))
@@ -178,13 +178,13 @@ def test_pairs_of_unknown_motion_do_not_pass_a_motion_limit(tmp_path):
         ("n_frames in [7, 11] and split == 'train'", 8),
         ("not (n_frames == 7) or False == True", 12),
         ("7 < n_frames <= 11", 12),
-        ("starts_with(clip, 'GOPR0001')", 6),
-        ("matches(clip, 'GOPR000[12]') and len(backward_n_frames) == 3", 4),
+        ("starts_with(clip_id, 'GOPR0001')", 6),
+        ("matches(clip_id, 'GOPR000[12]') and len(backward_n_frames) == 3", 4),
         ("blur_pixel_sha256 is None", 6),
         ("blur_pixel_sha256 is not None", 12),
         ("timestep / 20 + 1 == n_frames", 18),
         ("motion_px > -1.5", 18),
-        ("clip not in ['GOPR0003_11_00']", 12),
+        ("clip_id not in ['GOPR0003_11_00']", 12),
     ],
 )
 def test_condition_chooses_what_plain_python_would(dataset, condition, count):
@@ -199,16 +199,16 @@ def test_condition_chooses_what_plain_python_would(dataset, condition, count):
         "n_frames.__class__ == 1",
         "(lambda: 1)() == 1",
         "[x for x in (1,)] == 1",
-        "starts_with(clip, __file__)",
+        "starts_with(clip_id, __file__)",
         "f'{n_frames}' == '7'",
         "(n_frames := 3) == 3",
-        "clip",
+        "clip_id",
         "n_frames",
         "n_frames ==",
         "'a' * 99999999 == clip",
         "n_framez == 7",
         "n_frames > 'a'",
-        "matches(clip, '[')",
+        "matches(clip_id, '[')",
         "(" * 5000 + "n_frames" + ")" * 5000 + " == 1",
         "not " * 3000 + "n_frames == 1",
         "",
@@ -234,7 +234,7 @@ def test_condition_that_leaves_nothing_is_named_with_its_count(dataset, tmp_path
 
 WORDS = [
     "n_frames",
-    "clip",
+    "clip_id",
     "==",
     "<",
     "7",
@@ -267,7 +267,7 @@ def grouped(tmp_path, monkeypatch):
 
 
 def test_groups_that_hold_no_wanted_row_are_not_read_but_counted(grouped):
-    choice = select.choose([grouped], Criteria(where='clip == "GOPR0002_11_00"'))
+    choice = select.choose([grouped], Criteria(where='clip_id == "GOPR0002_11_00"'))
     assert choice.rows.groups == ((2, 3), ())
     assert choice.dropped == {"where": 12}
     assert choice.sample_ids() == [name for name in ids(grouped) if name.startswith("GOPR0002")]
@@ -275,12 +275,12 @@ def test_groups_that_hold_no_wanted_row_are_not_read_but_counted(grouped):
 
 def test_all_groups_are_read_where_no_record_vouches_for_the_footer(grouped):
     (grouped / "build.json").unlink()
-    choice = select.choose([grouped], Criteria(where='clip == "GOPR0002_11_00"'))
+    choice = select.choose([grouped], Criteria(where='clip_id == "GOPR0002_11_00"'))
     assert choice.rows.groups == ((0, 1, 2, 3), (0, 1))
 
 
 def test_selection_from_some_groups_verifies(grouped, tmp_path):
-    select.select([grouped], tmp_path / "out", Criteria(where='clip == "GOPR0002_11_00"'))
+    select.select([grouped], tmp_path / "out", Criteria(where='clip_id == "GOPR0002_11_00"'))
     assert len(sound(tmp_path / "out")) == 6
 
 
@@ -372,7 +372,7 @@ def test_prefix_makes_clashing_sets_one_that_verifies(dataset, tmp_path):
     merge.merge([dataset, other], tmp_path / "out", clashes="prefix")
     found = sound(tmp_path / "out")
     assert len(found) == 36
-    assert "other-GOPR0001_11_00" in found.table["clip"].to_pylist()
+    assert "other-GOPR0001_11_00" in found.table["clip_id"].to_pylist()
 
 
 def test_equal_pairs_are_taken_once_and_join_their_trajectory(dataset, tmp_path):
@@ -449,10 +449,10 @@ def test_diff_ends_with_1_and_prints_one_json_object(dataset, tmp_path):
 
 
 def test_stats_agree_with_a_count_in_plain_python(dataset):
-    counted = stats.stats([dataset], ["clip", "n_frames"])
+    counted = stats.stats([dataset], ["clip_id", "n_frames"])
     listed = list(manifest.read(dataset).rows())
-    pairs = Counter((row["clip"], row["n_frames"]) for row in listed)
-    assert {(g["clip"], g["n_frames"]): g["pairs"] for g in counted.groups} == dict(pairs)
+    pairs = Counter((row["clip_id"], row["n_frames"]) for row in listed)
+    assert {(g["clip_id"], g["n_frames"]): g["pairs"] for g in counted.groups} == dict(pairs)
     files = {(r["split"], r["blur_file_name"]): r["blur_bytes"] for r in listed}
     files |= {(r["split"], r["sharp_file_name"]): r["sharp_bytes"] for r in listed}
     assert counted.total["bytes"] == sum(files.values())
@@ -525,5 +525,5 @@ def test_second_writer_of_one_folder_is_refused(dataset, tmp_path):
 
 
 def test_path_columns_are_those_that_name_files():
-    schema = pa.schema([("blur_file_name", pa.string()), ("clip", pa.string())])
+    schema = pa.schema([("blur_file_name", pa.string()), ("clip_id", pa.string())])
     assert derive.path_columns(schema) == ["blur_file_name"]

@@ -132,7 +132,7 @@ def test_originals_stay_where_and_as_they_were(tmp_path, files):
 def test_hide_file_names_tell_the_clip(tmp_path):
     hide(tmp_path / "set")
     pairs.index(tmp_path / "set", tmp_path / "out", "hide")
-    clips = set(manifest.read(tmp_path / "out").table["clip"].to_pylist())
+    clips = set(manifest.read(tmp_path / "out").table["clip_id"].to_pylist())
     assert clips == {"train_GOPR0950", "train_GOPR1096", "test_GOPR1089"}
 
 
@@ -144,7 +144,7 @@ def test_rehosted_hide_is_read_as_its_test_split(tmp_path):
 def test_exposure_of_bsd_is_that_of_the_blur(tmp_path):
     bsd(tmp_path / "set")
     pairs.index(tmp_path / "set", tmp_path / "out", "bsd")
-    found = {(r["clip"][:10], r["exposure_ms"]) for r in manifest.read(tmp_path / "out").rows()}
+    found = {(r["clip_id"][:10], r["exposure_ms"]) for r in manifest.read(tmp_path / "out").rows()}
     assert found == {("BSD_1ms8ms", 8.0), ("BSD_3ms24m", 24.0)}
 
 

@@ -40,7 +40,7 @@ def write(path, table, metadata=None, **changes):
         field = table.schema.field(name)
         column = pa.array(values, type=field.type)
         table = table.set_column(table.column_names.index(name), name, column)
-    entries = {"trajbuild.format_version": "1", **(metadata or {})}
+    entries = {"trajbuild.format_version": "2", **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata(entries), path)
     return path
@@ -80,7 +80,7 @@ def test_written_rows_come_back_equal(table, tmp_path):
 def test_metadata_come_back_without_their_prefix(table, tmp_path):
     manifest.write(table, tmp_path / "metadata.parquet", {"recipe": "own", "source": "gopro"})
     assert manifest.read(tmp_path).metadata == {
-        "format_version": "1", "recipe": "own", "source": "gopro"
+        "format_version": "2", "recipe": "own", "source": "gopro"
     }  # fmt: skip
 
 
@@ -293,7 +293,7 @@ def test_extra_columns_of_two_types_are_refused(table, tmp_path):
     assert all([caught.value.where, caught.value.cure])
 
 
-@pytest.mark.parametrize("version", ["0", "2", "1.0", "one", ""])
+@pytest.mark.parametrize("version", ["0", "1", "3", "2.0", "one", ""])
 def test_other_schema_version_is_refused(table, tmp_path, version):
     path = write(tmp_path / "metadata.parquet", table, {"trajbuild.format_version": version})
     assert f"schema version {version}" in refused(path).what
@@ -338,8 +338,8 @@ def test_absent_value_is_refused(table, tmp_path, column):
 
 def test_text_that_is_not_utf8_is_refused(table, tmp_path):
     broken = pa.array([b"\xff\xfe"] * table.num_rows).cast(pa.string(), safe=False)
-    at = table.column_names.index("clip")
-    other = table.set_column(at, "clip", broken)
+    at = table.column_names.index("clip_id")
+    other = table.set_column(at, "clip_id", broken)
     assert "damaged" in refused(write(tmp_path / "metadata.parquet", other)).what
 
 

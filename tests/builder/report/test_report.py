@@ -66,7 +66,7 @@ def test_origins_per_split_are_those_of_a_plain_count(rows, numbers):
 
 
 def test_clips_are_counted_once_each(rows, numbers):
-    counted = Counter((r["split"], r["clip"]) for r in rows.rows())
+    counted = Counter((r["split"], r["clip_id"]) for r in rows.rows())
     assert {(c.split, c.clip): c.pairs for c in numbers.clip_counts} == dict(counted)
 
 
@@ -130,7 +130,7 @@ def test_a_small_set_shares_no_sharp_file(numbers):
 
 
 def test_problems_are_grouped_by_reason_and_cure(tmp_path):
-    columns = ["reason", "what", "cure", "split", "clip", "sample_id", "file"]
+    columns = ["reason", "what", "cure", "split", "clip_id", "sample_id", "file"]
     listed = [("frame-crc", f"frame {i} is damaged", "copy again") for i in range(7)]
     listed.append(("frame-missing", "one is gone", "copy again"))
     table = [dict(zip(columns, [*row, "", "", "", ""], strict=True)) for row in listed]
@@ -153,7 +153,7 @@ def test_a_damaged_problems_file_is_told_and_not_raised(folder, tmp_path):
 def test_one_trajectory_of_every_clip_is_chosen(rows):
     chosen = choose.trajectories(rows.table)
     assert [(c.split, c.clip) for c in chosen] == sorted(
-        {(r["split"], r["clip"]) for r in rows.rows()}, key=lambda c: (c[0] == "test", c[1])
+        {(r["split"], r["clip_id"]) for r in rows.rows()}, key=lambda c: (c[0] == "test", c[1])
     )
 
 
@@ -194,7 +194,7 @@ def test_an_odd_file_size_comes_into_the_sample(rows):
         size = 100 if i == 321 else 900_000 + 997 * (i % 13)
         many.append(
             row
-            | {"trajectory_id": name, "sample_id": f"{name}/n07", "center_index": i, "clip": "c"}
+            | {"trajectory_id": name, "sample_id": f"{name}/n07", "center_index": i, "clip_id": "c"}
             | {"sharp_bytes": size, "width": 1280, "height": 720}
         )
     table = pa.Table.from_pylist(many, manifest.SCHEMA)
@@ -330,7 +330,7 @@ def test_the_page_names_nothing_outside_itself(folder, tmp_path):
 def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
     row = pq.read_table(folder / "train" / manifest.FILE_NAME).slice(0, 1).to_pylist()[0]
     many = [
-        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip": f"c{i}"}
+        row | {"sample_id": f"c{i}/p/n07", "trajectory_id": f"c{i}/p", "clip_id": f"c{i}"}
         for i in range(3000)
     ]
     (tmp_path / "train").mkdir()
@@ -395,7 +395,7 @@ ALIGNMENT = {
     "corrected": {"clip-b": -2},
     "clips": [
         {
-            "split": "train", "clip": name, "sharp_checked": 10, "sharp_found": found,
+            "split": "train", "clip_id": name, "sharp_checked": 10, "sharp_found": found,
             "offsets": [0], "blurs_equal": 7, "blurs_absent": 1, "blurs_differing": 2,
             "distrusted": distrusted,
         }
@@ -435,8 +435,8 @@ def test_a_json_value_is_cut_where_it_is_too_deep():
 
 
 def test_a_list_of_flat_objects_becomes_a_table():
-    tree = page.tree([{"clip": "a", "shift": 1}, {"clip": "b", "matched": True}])
-    assert tree.header == ("clip", "shift", "matched")
+    tree = page.tree([{"clip_id": "a", "shift": 1}, {"clip_id": "b", "matched": True}])
+    assert tree.header == ("clip_id", "shift", "matched")
     assert tree.rows == (("a", "1", ""), ("b", "", "yes"))
 
 

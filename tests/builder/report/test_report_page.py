@@ -64,7 +64,7 @@ def hostile(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / f"<script>{RUNS}<!--"
     small_dataset.make(folder, clips={"train": HOSTILE_CLIPS}, trajectories=1)
     text = f"</script></style><script>{RUNS}</script>"
-    columns = ["reason", "what", "cure", "split", "clip", "sample_id", "file"]
+    columns = ["reason", "what", "cure", "split", "clip_id", "sample_id", "file"]
     pq.write_table(pa.table({c: [text, text + c] for c in columns}), folder / "problems.parquet")
     record = json.loads((folder / "build.json").read_text())
     record |= {"alignment": [{text: text, "shift": 3}], "config": {text: [text]}}
@@ -176,7 +176,7 @@ def test_tables_are_sorted_by_a_click_on_the_head(browser, tmp_path):
     clips = {"train": ("clip-b", "clip-c", "clip-a")}
     report = write_report(small_dataset.make(tmp_path / "set", clips=clips))
     with Visit(browser, report) as opened:
-        head = opened.page.get_by_role("button", name="clip", exact=True)
+        head = opened.page.get_by_role("button", name="clip_id", exact=True)
         head.click()
         head.click()
         names = opened.page.locator("table.sortable tbody th").all_inner_texts()

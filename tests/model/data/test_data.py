@@ -34,7 +34,7 @@ def _row(trajectory, n, points):
         "sample_id": f"{trajectory}/n{n:02d}",
         "trajectory_id": trajectory,
         "split": "train",
-        "clip": trajectory.split("/")[0],
+        "clip_id": trajectory.split("/")[0],
         "n_frames": n,
         "timestep": (n - 1) * 20,
         "native_n_frames": max(points),

@@ -116,10 +116,10 @@ def test_a_manifest_of_another_schema_version_is_refused(tmp_path):
     later = make_data(tmp_path / "data")
     path = later / "train/metadata.parquet"
     table = pq.read_table(path)
-    version = {b"trajbuild.format_version": b"2"}
+    version = {b"trajbuild.format_version": b"3"}
     pq.write_table(table.replace_schema_metadata(table.schema.metadata | version), path)
     error = _refusal(base.train, request(tmp_path / "run", later))
-    assert "schema version 2" in error.what
+    assert "schema version 3" in error.what
 
 
 @pytest.mark.parametrize(("at_most", "begun"), [(500, False), (9000, True)])
