@@ -20,7 +20,7 @@ from trajectory_builder.errors import DataError, ExitCode
 MAX_LENGTH = 10_000
 """Characters of a condition; far beyond what a person writes, far below what hurts a parser."""
 
-_CURE = "write for instance 'n_frames in [9, 11] and motion_px >= 4 and starts_with(clip_id, \"GOPR03\")'"
+_CURE = "write for instance 'n_frames in [9, 11] and starts_with(clip_id, \"GOPR03\")'"
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: lambda a, b: a == b,
     ast.NotEq: lambda a, b: a != b,
