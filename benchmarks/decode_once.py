@@ -42,9 +42,9 @@ from skimage import data
 
 from trajectory_builder.build import footage_shard, writer
 from trajectory_builder.images import png
+from trajectory_builder.images.video import reading as video
 from trajectory_builder.plan import footage
 from trajectory_builder.plan.footage_request import FootageRequest
-from trajectory_builder.sources import video
 
 WIDTH, HEIGHT, FPS = 1280, 720, 240
 SIZES = (5, 7, 9, 11, 13)

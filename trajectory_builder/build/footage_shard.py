@@ -16,9 +16,9 @@ from trajectory_builder.build.writer import Pixels, Result, Work, at_depth, draw
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
+from trajectory_builder.images.video import reading as video
+from trajectory_builder.images.video.colour import Colour
 from trajectory_builder.pixels import averaging, camera, interpolation, motion
-from trajectory_builder.sources import video
-from trajectory_builder.sources.video.colour import Colour
 from trajectory_builder.trajectory import Problem
 
 Stream = Iterator[tuple[int, Pixels | None]]

@@ -306,7 +306,7 @@ def h264(pixels: npt.NDArray[np.uint8], rate_factor: int) -> npt.NDArray[np.uint
     Raises:
         UsageError: the installed FFmpeg has no libx264.
     """
-    from trajectory_builder.sources.video import containers
+    from trajectory_builder.images.video import containers
 
     av = containers.pyav()
     if "libx264" not in av.codecs_available:

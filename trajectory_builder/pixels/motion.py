@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.sources.video.colour import widened
+from trajectory_builder.images.video.colour import widened
 
 Gray = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from trajectory_builder.images.video import containers
+from trajectory_builder.images.video import reading as video
 from trajectory_builder.plan import windows
 from trajectory_builder.plan.footage_request import FootageRequest
 from trajectory_builder.plan.gopro import TRAJECTORIES_A_SHARD, sample_name
 from trajectory_builder.plan.windows import WindowChoice
-from trajectory_builder.sources import video
 from trajectory_builder.sources.footage import Footage
-from trajectory_builder.sources.video import containers
 from trajectory_builder.trajectory import Problem, Window, centred_window
 
 FRAMES_A_SHARD = 240

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trajectory_builder.images.video.hdr import Handling
 from trajectory_builder.pixels import motion
 from trajectory_builder.plan import windows
 from trajectory_builder.plan.recipe import Recipe
 from trajectory_builder.plan.windows import TimestepMap
-from trajectory_builder.sources.video.hdr import Handling
 
 
 @dataclass(frozen=True)

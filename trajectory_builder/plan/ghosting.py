@@ -9,8 +9,9 @@ from typing import Any
 
 from trajectory_builder.errors import ImageError, VideoError
 from trajectory_builder.images import pictures
+from trajectory_builder.images.video import reading as video
 from trajectory_builder.pixels import motion
-from trajectory_builder.sources import frames, video
+from trajectory_builder.sources import frames
 from trajectory_builder.sources.footage import Footage
 
 LOOKED_AT = (0.1, 0.5, 0.9)

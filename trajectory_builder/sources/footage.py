@@ -24,9 +24,10 @@ from trajectory_builder.errors import (
     shorten,
 )
 from trajectory_builder.images import pictures
-from trajectory_builder.sources import frames, video
-from trajectory_builder.sources.video import chapters, containers, times
-from trajectory_builder.sources.video.hdr import Handling
+from trajectory_builder.images.video import containers, times
+from trajectory_builder.images.video import reading as video
+from trajectory_builder.images.video.hdr import Handling
+from trajectory_builder.sources import chapters, frames
 from trajectory_builder.trajectory import Problem
 
 Kind = Literal["video", "frames", "still"]

@@ -15,7 +15,7 @@ from gopro_tree import three_parts, trajbuild, tree
 from PIL import Image
 
 from trajectory_builder import verify
-from trajectory_builder.build import record, run
+from trajectory_builder.build import footage_shard, record, run
 from trajectory_builder.build.run import BuildOptions
 from trajectory_builder.errors import UsageError
 from trajectory_builder.plan import footage, recipe, windows
@@ -115,7 +115,7 @@ def test_frames_of_open_windows_alone_are_held():
             seen.append(weakref.ref(pixels))
             yield rank, pixels
 
-    held = [sum(one() is not None for one in seen) for _ in footage._whole_windows(stream(), rows)]
+    held = [sum(one() is not None for one in seen) for _ in footage_shard._whole_windows(stream(), rows)]
     assert len(held) == 4
     assert max(held) <= 13 + 4  # two windows overlap, their centres four frames apart
 
@@ -191,7 +191,7 @@ def test_neighbouring_shards_share_a_window_at_most(tmp_path):
 
 
 def test_shard_decodes_each_frame_once(clip, tmp_path, monkeypatch):
-    from trajectory_builder.sources.video import colour
+    from trajectory_builder.images.video import colour
 
     converted = []
     real = colour.RgbConverter.__call__

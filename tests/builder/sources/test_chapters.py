@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trajectory_builder.sources.video import chapters
+from trajectory_builder.sources import chapters
 
 
 def names(*files):

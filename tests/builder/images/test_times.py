@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from trajectory_builder.sources.video import times as clock
+from trajectory_builder.images.video import times as clock
 
 
 def test_steady_times_have_no_stop():

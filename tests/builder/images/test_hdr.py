@@ -3,8 +3,8 @@ import pytest
 from footage_maker import pan, write_video
 
 from trajectory_builder.errors import VideoError
-from trajectory_builder.sources import video
-from trajectory_builder.sources.video import hdr
+from trajectory_builder.images.video import hdr
+from trajectory_builder.images.video import reading as video
 
 X265 = {"x265-params": "log-level=none:pools=1", "crf": "4"}
 

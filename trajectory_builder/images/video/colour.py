@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.sources.video import hdr
+from trajectory_builder.images.video import hdr
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from footage_maker import pan, texture, write_video
 
-from trajectory_builder.sources import video
-from trajectory_builder.sources.video.colour import (
+from trajectory_builder.images.video import reading as video
+from trajectory_builder.images.video.colour import (
     LUMA_WEIGHTS,
     Colour,
     RgbConverter,

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import VideoError, printable
-from trajectory_builder.sources.video import times as clock
-from trajectory_builder.sources.video.colour import Colour, RgbConverter, colour_of, luma_of
-from trajectory_builder.sources.video.containers import open_container, pyav, video_stream
-from trajectory_builder.sources.video.hdr import Handling
+from trajectory_builder.images.video import times as clock
+from trajectory_builder.images.video.colour import Colour, RgbConverter, colour_of, luma_of
+from trajectory_builder.images.video.containers import open_container, pyav, video_stream
+from trajectory_builder.images.video.hdr import Handling
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ import pytest
 from footage_maker import packets, pan, write_audio, write_video
 
 from trajectory_builder.errors import VideoError
-from trajectory_builder.sources import video
-from trajectory_builder.sources.video import containers
+from trajectory_builder.images.video import containers
+from trajectory_builder.images.video import reading as video
 
 X264 = {"g": "10", "crf": "0", "threads": "1"}
 
