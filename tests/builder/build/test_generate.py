@@ -115,7 +115,8 @@ def test_frames_of_open_windows_alone_are_held():
             seen.append(weakref.ref(pixels))
             yield rank, pixels
 
-    held = [sum(one() is not None for one in seen) for _ in footage_shard._whole_windows(stream(), rows)]
+    windows_seen = footage_shard._whole_windows(stream(), rows)
+    held = [sum(one() is not None for one in seen) for _ in windows_seen]
     assert len(held) == 4
     assert max(held) <= 13 + 4  # two windows overlap, their centres four frames apart
 
