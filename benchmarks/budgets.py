@@ -80,7 +80,7 @@ def stat_all(out: Path, names: list[str]) -> int:
 
 def million(path: Path, source: Path) -> None:
     """A manifest of a million rows: the GoPro plan again and again under other clip names."""
-    rows = plan.plan_gopro(source, recipe.load("fidediff-7877")).table
+    rows = plan.plan_gopro(source, recipe.load_recipe("fidediff-7877")).table
     keep = [name for name in rows.column_names if name in manifest.SCHEMA.names]
     rows = rows.select(keep)
     copies = -(-ROWS // rows.num_rows)
@@ -150,9 +150,9 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
     """All rows of the table."""
     source = published_tree(root)
     out = root / "out"
-    chosen = plan.plan_gopro(source, recipe.load("fidediff-7877"))
+    chosen = plan.plan_gopro(source, recipe.load_recipe("fidediff-7877"))
     jobs = len(os.sched_getaffinity(0))
-    run.build(chosen, out, run.BuildOptions(jobs=jobs))
+    run.build_plan(chosen, out, run.BuildOptions(jobs=jobs))
     names = sorted(
         {f"{row['split']}/{row[f'{kind}_file_name']}" for row in manifest.read(out).rows()
          for kind in ("blur", "sharp")}
@@ -166,9 +166,9 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
         "help": command("-m", "trajectory_builder", "--help"),
         "list": lambda: list_all(root / "GOPRO_Large") + list_all(root / "GOPRO_Large_all"),
         "plan": command("-m", "trajectory_builder", "plan", "--src", str(source)),
-        "plan call": lambda: plan.plan_gopro(source, recipe.load("fidediff-7877")),
+        "plan call": lambda: plan.plan_gopro(source, recipe.load_recipe("fidediff-7877")),
         "stat": lambda: stat_all(out, names),
-        "no-op call": lambda: run.build(chosen, out, run.BuildOptions(progress=False)),
+        "no-op call": lambda: run.build_plan(chosen, out, run.BuildOptions(progress=False)),
         "no-op look": lambda: look(source, out),
         "no-op": command(*expand, "--no-progress"),
         "arrow select": lambda: arrow_select(large),

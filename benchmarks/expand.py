@@ -52,7 +52,7 @@ def windows(source: Path) -> Iterator[list[list[str]]]:
     """For each trajectory the frame files of its new windows, shortest first."""
     from trajectory_builder.plan import gopro, recipe
 
-    table = gopro.plan_gopro(source, recipe.load("fidediff-7877")).table
+    table = gopro.plan_gopro(source, recipe.load_recipe("fidediff-7877")).table
     root = source.with_name("GOPRO_Large_all")
     found: dict[str, list[list[str]]] = {}
     for row in table.to_pylist():
@@ -234,8 +234,8 @@ def flush_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
             for name, function in kept.items():
                 setattr(os, name, function if flushing else _do_nothing)
             try:
-                chosen = gopro.plan_gopro(source, recipe.load("fidediff-7877"))
-                report = run.build(chosen, scratch / "f", run.BuildOptions(progress=False))
+                chosen = gopro.plan_gopro(source, recipe.load_recipe("fidediff-7877"))
+                report = run.build_plan(chosen, scratch / "f", run.BuildOptions(progress=False))
             finally:
                 for name, function in kept.items():
                     setattr(os, name, function)

@@ -213,9 +213,9 @@ class Fuzz:
         if differing := differences(self.quiet, tree(out)):
             told = [described(name, self.root / "quiet", out) for name in differing]
             return f"other than the quiet build, {len(told)} files: {told[:8]}"
-        from trajectory_builder.verify import verify
+        from trajectory_builder.verify import verify_folder
 
-        if findings := verify(out, "deep").findings:
+        if findings := verify_folder(out, "deep").findings:
             return f"verify: {findings[0].what}"
         return ""
 

@@ -116,7 +116,7 @@ def _type(kind: pa.DataType) -> str:
 def _published(path: Path) -> str:
     """Of the committed plan: what it is, its counts, its further columns."""
     table = pq.read_table(path, page_checksum_verification=True)
-    chosen = recipe.load(recipe.DEFAULT)
+    chosen = recipe.load_recipe(recipe.DEFAULT)
     counts = table.group_by(["split", "n_frames"]).aggregate([([], "count_all")]).to_pylist()
     order = {split: rank for rank, split in enumerate(manifest.SPLITS)}
     counts.sort(key=lambda row: (order[row["split"]], row["n_frames"]))

@@ -24,19 +24,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trajectory_builder.build.run import BuildOptions
-    from trajectory_builder.build.run import build as build_plan
+    from trajectory_builder.build.run import BuildOptions, build_plan
     from trajectory_builder.manifest import read as read_manifest
     from trajectory_builder.pixels.averaging import nested_means
     from trajectory_builder.plan.footage import plan_footage
     from trajectory_builder.plan.footage_request import FootageRequest
     from trajectory_builder.plan.gopro import plan_gopro
-    from trajectory_builder.plan.recipe import load as load_recipe
+    from trajectory_builder.plan.recipe import load_recipe
     from trajectory_builder.report import write_report
     from trajectory_builder.sample import write_sample
     from trajectory_builder.trajectory import timestep
-    from trajectory_builder.verify import verify as verify_folder
-    from trajectory_builder.verify.explain import explain as explain_pair
+    from trajectory_builder.verify import verify_folder
+    from trajectory_builder.verify.explain import explain_pair
 
 __all__ = [
     "BuildOptions",
@@ -57,15 +56,15 @@ __all__ = [
 _HOMES = {
     "BuildOptions": ("build.run", "BuildOptions"),
     "FootageRequest": ("plan.footage_request", "FootageRequest"),
-    "build_plan": ("build.run", "build"),
-    "explain_pair": ("verify.explain", "explain"),
-    "load_recipe": ("plan.recipe", "load"),
+    "build_plan": ("build.run", "build_plan"),
+    "explain_pair": ("verify.explain", "explain_pair"),
+    "load_recipe": ("plan.recipe", "load_recipe"),
     "nested_means": ("pixels.averaging", "nested_means"),
     "plan_footage": ("plan.footage", "plan_footage"),
     "plan_gopro": ("plan.gopro", "plan_gopro"),
     "read_manifest": ("manifest", "read"),
     "timestep": ("trajectory", "timestep"),
-    "verify_folder": ("verify", "verify"),
+    "verify_folder": ("verify", "verify_folder"),
     "write_report": ("report", "write_report"),
     "write_sample": ("sample", "write_sample"),
 }

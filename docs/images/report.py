@@ -27,9 +27,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 def make_report(folder: Path) -> Path:
     """Sample, expand, report: what `trajbuild demo` does."""
     sample.write_sample(folder)
-    planned = gopro.plan_gopro(folder / "GOPRO_Large", recipe.load(recipe.DEFAULT))
+    planned = gopro.plan_gopro(folder / "GOPRO_Large", recipe.load_recipe(recipe.DEFAULT))
     target = finished.default_out(folder / "GOPRO_Large")
-    run.build(planned, target, run.BuildOptions(jobs=1, progress=False))
+    run.build_plan(planned, target, run.BuildOptions(jobs=1, progress=False))
     return report.write_report(target)
 
 

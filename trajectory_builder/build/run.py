@@ -59,7 +59,7 @@ class BuildOptions:
     progress: bool = True
 
 
-def build(
+def build_plan(
     plan: Plan,
     out: Path,
     options: BuildOptions | None = None,
@@ -97,7 +97,7 @@ def build(
 
 
 def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
-    """What `build` does while it holds the folder."""
+    """What `build_plan` does while it holds the folder."""
     digest = claim(folder, plan, options.link)
     folder.remove_temporaries()  # also of a finished build: that of its note, `finished.json`
     if record.is_finished(folder, digest, plan.alignment):

@@ -80,6 +80,6 @@ def _expand(src: Path, target: Path, check: str, given: dict[str, Any]) -> Build
         return settled
 
     try:
-        return run.build(options.plan_of(src, given), target, chosen, settle=settle)
+        return run.build_plan(options.plan_of(src, given), target, chosen, settle=settle)
     finally:
         backends.end_workers()  # those of the check, where the build was refused

@@ -24,7 +24,7 @@ def command(folder: Path, sample_id: str, as_json: bool) -> None:
     """
     from trajectory_builder.verify import explain
 
-    found = explain.explain(folder, sample_id)
+    found = explain.explain_pair(folder, sample_id)
     if as_json:
         click.echo(json.dumps(found.as_data()))
         return

@@ -105,7 +105,7 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
         options.print_plan(plan, out, as_json=as_json)
         return None
     options.tell_notes(plan.notes, plan.problems)
-    report = run.build(plan, out, options.build_options(given))
+    report = run.build_plan(plan, out, options.build_options(given))
     if as_json:
         click.echo(json.dumps(report.as_data()))
     else:
@@ -122,7 +122,7 @@ def _request(given: dict[str, Any]) -> FootageRequest:
 
     if given["recipe"] and given["n_frames"]:
         raise click.UsageError("--recipe and --n-frames exclude one another")
-    chosen = recipe.load(given["recipe"]) if given["recipe"] else None
+    chosen = recipe.load_recipe(given["recipe"]) if given["recipe"] else None
     if chosen and given["average"]:
         chosen = replace(chosen, average=given["average"])
     values = {f.name: given[f.name] for f in fields(FootageRequest) if f.name in given}

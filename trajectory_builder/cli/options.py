@@ -75,7 +75,7 @@ def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = 
 
     from trajectory_builder.plan import gopro, recipe
 
-    chosen = recipe.load(given["recipe"])
+    chosen = recipe.load_recipe(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
     return gopro.plan_gopro(

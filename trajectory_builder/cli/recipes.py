@@ -22,12 +22,12 @@ def command(show: str | None, as_json: bool) -> None:
     from trajectory_builder.plan import recipe
 
     if show is not None:
-        chosen = recipe.load(show)
+        chosen = recipe.load_recipe(show)
         path = recipe.built_in().get(show)
         click.echo(json.dumps(chosen.as_data()) if as_json or path is None
                    else path.read_text(), nl=as_json or path is None)  # fmt: skip
         return
-    found = {name: recipe.load(name) for name in recipe.built_in()}
+    found = {name: recipe.load_recipe(name) for name in recipe.built_in()}
     if as_json:
         click.echo(json.dumps({name: one.as_data() for name, one in found.items()}))
         return

@@ -38,7 +38,7 @@ def command(
     from trajectory_builder import verify
     from trajectory_builder.build.backends import default_jobs
 
-    report = verify.verify(
+    report = verify.verify_folder(
         folder, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,
         progress=True,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def examine(
 
     target = out or finished.default_out(src)
     try:
-        made = gopro.plan_gopro(src, recipe.load("fidediff-7877"), frames=frames)
+        made = gopro.plan_gopro(src, recipe.load_recipe("fidediff-7877"), frames=frames)
     except UserError as error:
         where = f" ({error.where})" if error.where else ""
         return [

@@ -1,6 +1,7 @@
 """Which windows of a trajectory become pairs: data that a user can write, not code.
 
-A recipe is a small YAML file. The built-in ones lie in `recipes/`; `load` takes a name or a file.
+A recipe is a small YAML file. The built-in ones are in `recipes/`; `load_recipe` takes a name or a
+file.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def file_of(name_or_file: str) -> Path:
     return built_in().get(name_or_file, Path(name_or_file))
 
 
-def load(name_or_file: str) -> Recipe:
+def load_recipe(name_or_file: str) -> Recipe:
     """The built-in recipe of that name, or the one in that file.
 
     Raises:

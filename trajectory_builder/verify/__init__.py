@@ -83,7 +83,7 @@ class _Expected:
     pixel_sha256: str | None
 
 
-def verify(
+def verify_folder(
     folder: Path,
     level: str = "quick",
     *,

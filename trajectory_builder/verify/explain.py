@@ -58,7 +58,7 @@ class Explanation:
         return f"mean of {window}, {made}"
 
 
-def explain(folder: Path, sample_id: str) -> Explanation:
+def explain_pair(folder: Path, sample_id: str) -> Explanation:
     """Explain one pair of a data set.
 
     Raises:

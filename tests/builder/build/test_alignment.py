@@ -39,7 +39,7 @@ def trees(faithful, tmp_path):
 
 def settled(trees, level="quick", out="out"):
     def make(corrections=None):
-        chosen = recipe.load("fidediff-7877")
+        chosen = recipe.load_recipe("fidediff-7877")
         return gopro.plan_gopro(trees / "GOPRO_Large", chosen, corrections=corrections)
 
     return alignment.settle(make(), trees / out, level=level, jobs=1, plan_again=make)

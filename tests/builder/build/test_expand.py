@@ -40,10 +40,10 @@ def expand(src, out, *args):
 
 def expanded(src, out, *, link="copy", expect=ExitCode.DONE, average=None, **options):
     """The same through the public functions, which saves the start of a process."""
-    chosen = recipe.load(str(options.pop("recipe", recipe.DEFAULT)))
+    chosen = recipe.load_recipe(str(options.pop("recipe", recipe.DEFAULT)))
     chosen = replace(chosen, average=average or chosen.average)
     planned = gopro.plan_gopro(src, chosen, **options)
-    report = run.build(planned, out, run.BuildOptions(link=link, progress=False))
+    report = run.build_plan(planned, out, run.BuildOptions(link=link, progress=False))
     assert report.exit_code == expect
     return out
 
@@ -433,7 +433,7 @@ def test_explain_of_an_unknown_pair_names_near_ones(small_built):
 )
 def test_explain_names_pairs_of_the_nearest_clip_first(small_built, asked, first):
     with pytest.raises(DataError) as caught:
-        explain.explain(small_built, asked)
+        explain.explain_pair(small_built, asked)
     near = caught.value.where.split("near it: ")[1].split(", ")
     assert near[0].startswith(first)
     assert len({name.split("/")[0] for name in near}) == 1

@@ -33,7 +33,7 @@ def clip(tmp_path_factory):
 
 def make(out, *sources, **options):
     plan = footage.plan_footage(FootageRequest(tuple(sources), **options))
-    return run.build(plan, out, QUIET)
+    return run.build_plan(plan, out, QUIET)
 
 
 def rows_of(out, split="train"):
@@ -85,14 +85,14 @@ def test_motion_is_the_way_over_the_window(made):
 
 
 def test_deep_verify_finds_nothing_wrong(made):
-    assert verify.verify(made, "deep").findings == ()
+    assert verify.verify_folder(made, "deep").findings == ()
 
 
 def test_deep_verify_finds_a_changed_video(clip, tmp_path):
     own = shutil.copy(clip, tmp_path / "pan.mp4")
     make(tmp_path / "out", own, n_frames=(5,), max_per_clip=2)
     write_video(own, pan(FRAMES, seed=9))
-    found = verify.verify(tmp_path / "out", "deep").findings
+    found = verify.verify_folder(tmp_path / "out", "deep").findings
     assert {finding.reason for finding in found} == {"pixels-differ"}
 
 
@@ -101,7 +101,7 @@ def test_deep_verify_follows_moved_footage(clip, tmp_path):
     make(tmp_path / "out", own, n_frames=(5,), max_per_clip=2)
     (tmp_path / "new").mkdir()
     moved = shutil.move(own, tmp_path / "new/pan.mp4")
-    found = verify.verify(tmp_path / "out", "deep", frames=tmp_path / "new/pan.mp4").findings
+    found = verify.verify_folder(tmp_path / "out", "deep", frames=tmp_path / "new/pan.mp4").findings
     assert (moved.name, found) == ("pan.mp4", ())
 
 
@@ -203,7 +203,7 @@ def test_shard_decodes_each_frame_once(clip, tmp_path, monkeypatch):
 
     plan = footage.plan_footage(FootageRequest((clip,), every=2))
     monkeypatch.setattr(colour.RgbConverter, "__call__", counted)
-    run.build(plan, tmp_path / "out", QUIET)
+    run.build_plan(plan, tmp_path / "out", QUIET)
     assert len(converted) == len(set(converted)) <= FRAMES
 
 
@@ -324,7 +324,7 @@ def test_sixteen_bit_frames_are_averaged_in_sixteen(tmp_path, bits):
     true = np.minimum(true, 65535)
     found = picture(tmp_path / "out", row)
     assert (found == (true if bits == 16 else np.floor((true + 128) / 257))).all()
-    assert verify.verify(tmp_path / "out", "deep").findings == ()
+    assert verify.verify_folder(tmp_path / "out", "deep").findings == ()
 
 
 def test_missing_frame_of_a_folder_costs_its_windows(tmp_path):
@@ -368,7 +368,7 @@ def test_camera_settings_are_told_per_row(clip, tmp_path):
     assert {row["average_domain"] for row in rows} == {"camera"}
     told = {row["trajectory_id"]: json.loads(row["camera"]) for row in rows}
     assert len({json.dumps(one) for one in told.values()}) == len(told)
-    assert verify.verify(tmp_path / "out", "deep").findings == ()
+    assert verify.verify_folder(tmp_path / "out", "deep").findings == ()
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +390,7 @@ def test_stills_make_synthetic_trajectories(stills_made):
     rows = rows_of(stills_made)
     assert len(rows) == 2 * 2 * 3
     assert {row["origin"] for row in rows} == {"synthetic"}
-    assert verify.verify(stills_made, "deep").findings == ()
+    assert verify.verify_folder(stills_made, "deep").findings == ()
 
 
 def test_stored_kernels_reblur_the_sharp(stills_made):
@@ -407,7 +407,7 @@ def test_missing_kernel_file_is_found_and_restored(photos, stills_made, tmp_path
     own = shutil.copytree(stills_made, tmp_path / "own")
     lost = own / "train" / rows_of(own)[0]["kernel_path"]
     lost.unlink()
-    assert [f.reason for f in verify.verify(own, "quick").findings] == ["file-missing"]
+    assert [f.reason for f in verify.verify_folder(own, "quick").findings] == ["file-missing"]
     make(own, photos, stills=True, n_frames=(3, 7, 13), paths_per_still=2)
     assert tree(own) == tree(stills_made)
 
@@ -415,7 +415,7 @@ def test_missing_kernel_file_is_found_and_restored(photos, stills_made, tmp_path
 def test_selection_takes_the_kernels_along(stills_made, tmp_path):
     done = trajbuild("select", stills_made, "--where", "n_frames >= 7", "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr
-    assert verify.verify(tmp_path / "s", "full").findings == ()
+    assert verify.verify_folder(tmp_path / "s", "full").findings == ()
     assert len(list((tmp_path / "s/train/kernels").rglob("*.npz"))) == 4
 
 
@@ -425,7 +425,7 @@ def test_split_takes_the_kernels_along(stills_made, tmp_path):
         "--out", tmp_path / "s",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert verify.verify(tmp_path / "s", "full").findings == ()
+    assert verify.verify_folder(tmp_path / "s", "full").findings == ()
     assert len(list((tmp_path / "s/validation/kernels").rglob("*.npz"))) == 2
 
 
@@ -433,7 +433,7 @@ def test_merge_takes_the_kernels_along(stills_made, tmp_path):
     again = shutil.copytree(stills_made, tmp_path / "again")
     done = trajbuild("merge", stills_made, again, "--clashes", "prefix", "--out", tmp_path / "m")
     assert done.returncode == 0, done.stderr
-    assert verify.verify(tmp_path / "m", "full").findings == ()
+    assert verify.verify_folder(tmp_path / "m", "full").findings == ()
     assert len(list((tmp_path / "m/train").rglob("*.npz"))) == 8
 
 
@@ -617,6 +617,6 @@ def test_jobs_change_no_byte(clip, made, tmp_path):
 
 
 def test_default_numbers_are_those_of_the_default_recipe():
-    told = recipe.load("fidediff-7877")
+    told = recipe.load_recipe("fidediff-7877")
     numbers = {*told.n_frames(11, "any"), *told.n_frames(13, "any")}
     assert tuple(sorted(numbers)) == windows.DEFAULT_N_FRAMES

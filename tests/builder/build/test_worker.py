@@ -107,10 +107,10 @@ from trajectory_builder.build import alignment, run
 from trajectory_builder.plan import gopro, recipe
 
 source, out = map(Path, sys.argv[1:3])
-chosen = gopro.plan_gopro(source, recipe.load("fidediff-7877"))
+chosen = gopro.plan_gopro(source, recipe.load_recipe("fidediff-7877"))
 chosen = alignment.settle(chosen, out, level="full", jobs=2, plan_again=lambda corrections: chosen)
 print(len(kill_fuzz.loky_workers(os.getpid())))
-run.build(chosen, out, run.BuildOptions(jobs=2, backend=sys.argv[3], progress=False))
+run.build_plan(chosen, out, run.BuildOptions(jobs=2, backend=sys.argv[3], progress=False))
 print(len(kill_fuzz.loky_workers(os.getpid())))
 """
 

@@ -279,9 +279,9 @@ def test_folder_that_cannot_be_read_is_one_clear_error_of_each_command(tmp_path,
 
 
 def made(source, out, **options):
-    planned = gopro.plan_gopro(source.pairs, recipe.load(recipe.DEFAULT))
+    planned = gopro.plan_gopro(source.pairs, recipe.load_recipe(recipe.DEFAULT))
     options = run.BuildOptions(progress=False, **options)
-    report = run.build(planned, out, options)
+    report = run.build_plan(planned, out, options)
     return report, planned
 
 
@@ -383,13 +383,13 @@ def test_fault_in_the_tree_costs_just_the_pairs_that_it_hits(own_source, small_b
     assert {problem["reason"] for problem in problems} == reasons
     assert ids(small_built) - ids(out) == lost
     assert all(problem["what"] and problem["cure"] for problem in problems)
-    assert verify.verify(out, "full").findings == ()
+    assert verify.verify_folder(out, "full").findings == ()
 
 
 def test_extra_frames_at_the_end_are_a_note(own_source):
     frame = own_source.frames / "train/GOPR9001_07_00/000323.png"
     shutil.copy(frame, frame.with_name("000393.png"))
-    planned = gopro.plan_gopro(own_source.pairs, recipe.load(recipe.DEFAULT))
+    planned = gopro.plan_gopro(own_source.pairs, recipe.load_recipe(recipe.DEFAULT))
     assert planned.problems == ()
     assert "1 frames more" in planned.notes[0]
 
@@ -415,8 +415,10 @@ def test_whole_renumbered_frames_are_used_by_rank(own_source, small_built, tmp_p
 
 def test_missing_published_sequence_is_named(real_names, tmp_path):
     shutil.copytree(real_names.frames / "test/GOPR0881_11_01", tmp_path / "all/test/GOPR0881_11_01")
-    planned = gopro.plan_gopro(tmp_path / "all", recipe.load(recipe.DEFAULT), expand_test=True)
-    lost = {p.clip for p in planned.problems if p.reason == "sequence-missing"}
+    planned = gopro.plan_gopro(
+        tmp_path / "all", recipe.load_recipe(recipe.DEFAULT), expand_test=True
+    )
+    lost = {p.clip_id for p in planned.problems if p.reason == "sequence-missing"}
     assert len(lost) == 10
     assert "GOPR0384_11_05" in lost
 
@@ -489,7 +491,7 @@ def test_bad_image_costs_just_the_pairs_that_need_it(own_source, small_built, re
         | {(reason, name, sharp) for name in of_pair(13, 7, 9, 11, 13)}
         | {(reason, name, blur) for name in of_pair(11, 13)}
     )
-    assert verify.verify(out, "full").findings == ()
+    assert verify.verify_folder(out, "full").findings == ()
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "pipe"])

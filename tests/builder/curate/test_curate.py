@@ -35,7 +35,7 @@ def run(*arguments, **kwargs):
 
 
 def sound(folder, **kwargs):
-    report = verify.verify(folder, "full", **kwargs)
+    report = verify.verify_folder(folder, "full", **kwargs)
     assert [finding.what for finding in report.findings] == []
     return manifest.read(folder, **kwargs)
 
@@ -63,7 +63,7 @@ def test_each_way_of_taking_files_over_verifies(dataset, tmp_path, mode):
 
 def test_referenced_set_is_refused_without_allow_links(dataset, tmp_path):
     select.select([dataset], tmp_path / "out", Criteria(sample=2), files="reference")
-    report = verify.verify(tmp_path / "out")
+    report = verify.verify_folder(tmp_path / "out")
     assert {finding.reason for finding in report.findings} == {"link-outside"}
 
 

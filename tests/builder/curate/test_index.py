@@ -93,7 +93,7 @@ def test_indexed_set_verifies_to_the_last_pixel(tmp_path, layout):
     report = pairs.index(tmp_path / "set", tmp_path / "out", layout)
     assert report.pairs == expected
     assert report.problems == ()
-    assert verify.verify(tmp_path / "out", "full").findings == ()
+    assert verify.verify_folder(tmp_path / "out", "full").findings == ()
 
 
 @pytest.mark.parametrize("layout", SETS)
@@ -125,7 +125,7 @@ def test_originals_stay_where_and_as_they_were(tmp_path, files):
     before = {p: p.read_bytes() for p in (tmp_path / "set").rglob("*.png")}
     pairs.index(tmp_path / "set", tmp_path / "out", "hide", files=files)
     assert {p: p.read_bytes() for p in (tmp_path / "set").rglob("*.png")} == before
-    report = verify.verify(tmp_path / "out", "full", allow_links=files == "reference")
+    report = verify.verify_folder(tmp_path / "out", "full", allow_links=files == "reference")
     assert report.findings == ()
 
 
@@ -226,7 +226,7 @@ def test_problems_end_the_command_with_4_and_stand_in_a_table(tmp_path):
     assert pq.read_table(tmp_path / "out/problems.parquet")["reason"].to_pylist() == [
         "sharp-missing"
     ]
-    assert verify.verify(tmp_path / "out").findings == ()
+    assert verify.verify_folder(tmp_path / "out").findings == ()
 
 
 def test_one_problem_is_one(tmp_path):

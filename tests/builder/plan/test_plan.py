@@ -22,7 +22,7 @@ COMMITTED = PACKAGE.parent / "manifests" / "gopro_fidediff_7877.parquet"
 
 
 def make(source, name=recipe.DEFAULT, **options):
-    return gopro.plan_gopro(source, recipe.load(name), **options)
+    return gopro.plan_gopro(source, recipe.load_recipe(name), **options)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_official_recipe_gives_the_2103_published_pairs(real_names):
 @pytest.mark.parametrize("key", ["both", "frames_only"])
 def test_recipe_file_states_the_counts_that_it_gives(real_names, name, key):
     source = real_names.pairs if key == "both" else real_names.frames
-    assert make(source, name).counts()["train"]["pairs"] == recipe.load(name).counts[key]
+    assert make(source, name).counts()["train"]["pairs"] == recipe.load_recipe(name).counts[key]
 
 
 def test_supplement_gives_about_5900_pairs(real_names):

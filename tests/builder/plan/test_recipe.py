@@ -48,47 +48,47 @@ def test_four_recipes_are_built_in():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_recipe_carries_its_file_name(name):
-    assert recipe.load(name).name == name
+    assert recipe.load_recipe(name).name == name
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_recipe_averages_in_the_domain_of_benchmarks(name):
-    assert recipe.load(name).average == "srgb"
+    assert recipe.load_recipe(name).average == "srgb"
 
 
 @pytest.mark.parametrize(
     ("native", "expected"), [(7, (7,)), (11, (5, 7, 9, 11)), (13, (7, 9, 11, 13))]
 )
 def test_default_recipe_adds_the_three_next_shorter_windows(native, expected):
-    assert recipe.load(recipe.DEFAULT).n_frames(native, "any/000001") == expected
+    assert recipe.load_recipe(recipe.DEFAULT).n_frames(native, "any/000001") == expected
 
 
 @pytest.mark.parametrize(("native", "expected"), [(7, (3, 5, 7)), (9, (3, 5, 7, 9)), (3, (3,))])
 def test_full_trajectory_takes_every_odd_window_from_three(native, expected):
-    assert recipe.load("full-trajectory").n_frames(native, "any/000001") == expected
+    assert recipe.load_recipe("full-trajectory").n_frames(native, "any/000001") == expected
 
 
 @pytest.mark.parametrize("native", [7, 11, 13, 21])
 def test_official_recipe_takes_the_native_window_alone(native):
-    assert recipe.load("official").n_frames(native, "any/000001") == (native,)
+    assert recipe.load_recipe("official").n_frames(native, "any/000001") == (native,)
 
 
 def test_only_the_official_recipe_needs_no_frames():
-    assert [name for name in BUILT_IN if recipe.load(name).only_official()] == ["official"]
+    assert [name for name in BUILT_IN if recipe.load_recipe(name).only_official()] == ["official"]
 
 
 def test_supplement_adds_13_frames_to_each_native_11():
-    chosen = recipe.load("fidediff-supplement")
+    chosen = recipe.load_recipe("fidediff-supplement")
     assert all({11, 13} < set(chosen.n_frames(11, f"clip/{i:06d}")) for i in range(50))
 
 
 def test_supplement_adds_11_and_15_frames_to_each_native_13():
-    assert recipe.load("fidediff-supplement").n_frames(13, "clip/000001") == (11, 13, 15)
+    assert recipe.load_recipe("fidediff-supplement").n_frames(13, "clip/000001") == (11, 13, 15)
 
 
 def test_supplement_draws_9_or_15_with_the_quoted_probabilities():
     # Over the published 1,818 trajectories of 11 frames; 3 standard deviations are 0.032.
-    chosen = recipe.load("fidediff-supplement")
+    chosen = recipe.load_recipe("fidediff-supplement")
     drawn = Counter(
         (set(chosen.n_frames(11, f"{row['sequence']}/{number:06d}")) - {11, 13}).pop()
         for row in published()
@@ -100,7 +100,9 @@ def test_supplement_draws_9_or_15_with_the_quoted_probabilities():
 
 
 def test_supplement_reaches_a_timestep_of_280():
-    assert max(recipe.load("fidediff-supplement").n_frames(13, "clip/000001")) == 280 // 20 + 1
+    assert (
+        max(recipe.load_recipe("fidediff-supplement").n_frames(13, "clip/000001")) == 280 // 20 + 1
+    )
 
 
 @given(st.text("abc/019_", min_size=1, max_size=20), st.integers(0, 2**31))
@@ -156,12 +158,12 @@ def test_longest_possible_window_has_49_frames():
 def test_own_file_serves_as_a_recipe(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(LINE)
-    assert recipe.load(str(path)).n_frames(11, "a/1") == (9, 11)
+    assert recipe.load_recipe(str(path)).n_frames(11, "a/1") == (9, 11)
 
 
 def test_absent_recipe_is_refused_with_the_built_in_names():
     with pytest.raises(UsageError) as caught:
-        recipe.load("paper")
+        recipe.load_recipe("paper")
     assert all(name in caught.value.where for name in BUILT_IN)
 
 
@@ -175,7 +177,7 @@ def test_recipes_command_lists_all_and_marks_the_default():
 def test_shown_recipe_is_a_file_that_loads_as_the_same(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(trajbuild("recipes", "--show", "fidediff-7877").stdout)
-    assert recipe.load(str(path)) == recipe.load("fidediff-7877")
+    assert recipe.load_recipe(str(path)) == recipe.load_recipe("fidediff-7877")
 
 
 def test_unknown_recipe_on_the_command_line_is_wrong_use(small_source):

@@ -17,15 +17,15 @@ import small_gopro
 
 from trajectory_builder.build import run
 from trajectory_builder.plan import gopro, recipe
-from trajectory_builder.verify import verify
+from trajectory_builder.verify import verify_folder
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("deep")
     pairs, _ = small_gopro.make(folder, {"train/GOPR0002_11_01": 10, "test/GOPR0004_11_01": 2})
-    chosen = gopro.plan_gopro(pairs, recipe.load("fidediff-7877"), expand_test=True)
-    run.build(chosen, folder / "out", run.BuildOptions(progress=False))
+    chosen = gopro.plan_gopro(pairs, recipe.load_recipe("fidediff-7877"), expand_test=True)
+    run.build_plan(chosen, folder / "out", run.BuildOptions(progress=False))
     return folder
 
 
@@ -37,7 +37,7 @@ def copy(made, tmp_path):
 
 
 def deep(folder, **given):
-    return verify(folder / "out", "deep", frames=folder / "GOPRO_Large_all", **given)
+    return verify_folder(folder / "out", "deep", frames=folder / "GOPRO_Large_all", **given)
 
 
 def spoil(folder, rank):
@@ -50,7 +50,7 @@ def spoil(folder, rank):
 
 
 def test_faithful_build_has_no_deep_finding(made):
-    assert verify(made / "out", "deep").findings == ()
+    assert verify_folder(made / "out", "deep").findings == ()
 
 
 def test_two_workers_find_the_same_as_one(copy):
@@ -67,7 +67,9 @@ def test_changed_frame_is_named(copy):
 
 def test_only_windows_with_the_changed_frame_are_found(copy):
     spoil(copy, 40)
-    table = gopro.plan_gopro(copy / "GOPRO_Large", recipe.load("fidediff-7877")).table.to_pylist()
+    table = gopro.plan_gopro(
+        copy / "GOPRO_Large", recipe.load_recipe("fidediff-7877")
+    ).table.to_pylist()
     hit = {
         f"{row['split']}/{row['blur_file_name']}"
         for row in table
@@ -107,7 +109,7 @@ def test_missing_frames_ask_for_the_option_that_names_them(copy, made):
     build_record = json.loads((copy / "out/build.json").read_text())
     assert build_record["source"]["frames"] == str(made / "GOPRO_Large_all")
     with pytest.raises(BuildError, match="not where the build found them") as caught:
-        verify(copy / "out", "deep", frames=copy / "nowhere")
+        verify_folder(copy / "out", "deep", frames=copy / "nowhere")
     assert "--frames" in caught.value.cure
 
 

@@ -19,7 +19,7 @@ SHARP = "train/sharp/GOPR9003_13_00/000012.png"
 
 
 def found(folder, level="full", **options):
-    return {(f.reason, f.file) for f in verify.verify(folder, level, **options).findings}
+    return {(f.reason, f.file) for f in verify.verify_folder(folder, level, **options).findings}
 
 
 def flip(path, at=0.5, bit=0):
@@ -34,8 +34,8 @@ def part_built(tmp_path_factory):
     source = write_small(tmp_path_factory.mktemp("bad"))
     (source.frames / "train/GOPR9003_13_00/022150.png").write_bytes(b"")
     out = tmp_path_factory.mktemp("part") / "out"
-    planned = gopro.plan_gopro(source.pairs, recipe.load(recipe.DEFAULT))
-    report = run.build(planned, out, run.BuildOptions(progress=False))
+    planned = gopro.plan_gopro(source.pairs, recipe.load_recipe(recipe.DEFAULT))
+    report = run.build_plan(planned, out, run.BuildOptions(progress=False))
     assert report.exit_code == ExitCode.DONE_IN_PART
     return out
 
@@ -47,7 +47,7 @@ def own_part(part_built, tmp_path):
 
 @pytest.mark.parametrize("level", ["quick", "full"])
 def test_finished_build_is_as_it_should_be(small_built, level):
-    report = verify.verify(small_built, level)
+    report = verify.verify_folder(small_built, level)
     assert report.findings == ()
     assert report.rows == sum(SMALL_PAIRS.values())
 
@@ -66,7 +66,7 @@ def test_build_with_problems_is_as_it_should_be(part_built):
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
 def test_flipped_bit_is_found_in_every_kind_of_file(own_part, name, at):
     flip(own_part / name, at)
-    findings = verify.verify(own_part, "full").findings
+    findings = verify.verify_folder(own_part, "full").findings
     assert findings
     assert any(name in (f.file + f.what) for f in findings)
 
@@ -172,8 +172,8 @@ def test_link_out_of_the_folder_is_found(own_built, tmp_path):
 
 
 def test_build_of_links_passes_when_links_are_allowed(small_source, tmp_path):
-    planned = gopro.plan_gopro(small_source.pairs, recipe.load("official"))
-    run.build(planned, tmp_path / "out", run.BuildOptions(link="symlink", progress=False))
+    planned = gopro.plan_gopro(small_source.pairs, recipe.load_recipe("official"))
+    run.build_plan(planned, tmp_path / "out", run.BuildOptions(link="symlink", progress=False))
     assert found(tmp_path / "out", allow_links=True) == set()
 
 
@@ -232,6 +232,6 @@ def test_folder_without_a_data_set_is_one_clear_error(tmp_path, name, code):
 def test_restored_build_is_as_it_should_be(small_source, own_built):
     (own_built / BLUR).unlink()
     (own_built / SHARP).unlink()
-    planned = gopro.plan_gopro(small_source.pairs, recipe.load(recipe.DEFAULT))
-    run.build(planned, own_built, run.BuildOptions(progress=False))
+    planned = gopro.plan_gopro(small_source.pairs, recipe.load_recipe(recipe.DEFAULT))
+    run.build_plan(planned, own_built, run.BuildOptions(progress=False))
     assert found(own_built) == set()
