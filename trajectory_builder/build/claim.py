@@ -5,14 +5,13 @@ A source may grow under a build. It may not change: what was made would no longe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from trajectory_builder.build import record
 from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.disk import ownership
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError, shorten
 from trajectory_builder.plan.gopro import Plan
@@ -54,10 +53,20 @@ def refuse_other_config(
         return stored
     if not settled and "offsets" in config:
         wanted["offsets"] = config["offsets"]
-    if config != wanted:
-        differing = sorted(_differing(config, wanted))
-        recipe = config.get("recipe", {}).get("name", "?")
-        raise _other_config(folder.root, differing, recipe)
+    recipe = (config.get("recipe") or {}).get("name", "?")
+    options = (
+        "the options that it was made with"
+        if recipe == "own"  # the name of a recipe that was made from options
+        else f"--recipe {recipe} and the same options"
+    )
+    ownership.refuse_other_config(
+        folder.root,
+        config,
+        wanted,
+        file=record.BUILD,
+        contents="a build",
+        cure=f"choose another --out, or give {options} to go on with that build",
+    )
     return stored
 
 
@@ -79,43 +88,6 @@ def _claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
             " command's config are kept, others are made again",
         )
     return stored
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each setting that differs, with its old and its new value."""
-    for key in old.keys() | new.keys():
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differing(one, other, f"{prefix}{key}.")
-        elif one != other:
-            yield f"{prefix}{key}: {_setting(one)} -> {_setting(other)}"
-
-
-def _setting(value: Any) -> str:
-    if value in (None, ""):
-        return "not given"
-    return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
-def _other_config(out: Path, differing: list[str], recipe: str) -> OutputError:
-    """The error for a folder that holds a build of another config.
-
-    Args:
-        out: the folder.
-        differing: each option that differs, with its value there and the one asked for.
-        recipe: that of the build in it; `own` is the name of one made from options.
-    """
-    same = (
-        "the options that it was made with"
-        if recipe == "own"
-        else f"--recipe {recipe} and the same options"
-    )
-    return OutputError(
-        f"{out} holds a build of another config",
-        where=f"{out}/build.json, differing keys: {', '.join(differing)}",
-        cure=f"choose another --out, or give {same} to go on with that build",
-        exit_code=ExitCode.OTHER_CONFIG,
-    )
 
 
 def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:

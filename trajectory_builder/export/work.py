@@ -16,6 +16,7 @@ from typing import Any
 
 from trajectory_builder.build import record
 from trajectory_builder.curate import card
+from trajectory_builder.disk import ownership
 from trajectory_builder.disk.atomic import temporary_name, write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
@@ -74,19 +75,11 @@ def claimed(
                 where=f"{request.out}/{CONFIG}",
                 cure="choose another --out, or delete the folder and run the same command again",
             )
-        stored = held.get("config") if held is not None else None
-        if held is not None and stored != config:
-            stored = stored or {}
-            differing = [
-                k for k in sorted(config.keys() | stored) if config.get(k) != stored.get(k)
-            ]
-            raise OutputError(
-                f"{request.out} holds another export",
-                where=f"{request.out}/{CONFIG}, differing keys: {', '.join(differing)}",
-                cure="choose another --out, or give the options that it was begun with",
-                exit_code=ExitCode.OTHER_CONFIG,
+        if held is not None:
+            ownership.refuse_other_config(
+                request.out, held.get("config", {}), config, file=CONFIG, contents="an export"
             )
-        if held is None:
+        else:
             if (request.out / record.BUILD).exists():
                 raise DataError(
                     f"{request.out} is a data set, not an export",

@@ -388,7 +388,7 @@ def test_finished_export_is_not_made_again(dataset, tmp_path, export):
 
 def test_other_options_in_the_same_folder_are_refused_with_5(dataset, tmp_path):
     export_folders(Request(dataset, tmp_path))
-    with pytest.raises(OutputError, match="holds another export") as caught:
+    with pytest.raises(OutputError, match="an export of another config") as caught:
         export_folders(Request(dataset, tmp_path, crop=CROP))
     assert caught.value.exit_code == 5
     assert "crop" in caught.value.where
