@@ -1,7 +1,7 @@
 """House facts, to be read and not enforced: sizes, types, documentation, tests beside source.
 
 The tests' closing report prints them; so does `python tests/house_facts.py`. What a figure should
-be like stands in docs/decisions/0019. Code lines are neither blank, comment nor docstring; methods
+be like is in CONTRIBUTING.md. Code lines are neither blank, comment nor docstring; methods
 and inner functions count as functions; a public name has no leading underscore.
 """
 

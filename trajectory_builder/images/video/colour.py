@@ -2,7 +2,7 @@
 
 FFmpeg's default converter is more than one code value too dark on average, and off by up to thirty
 at edges, which would go into every average. libswscale is exact with the flags set here; into
-planes it is as fast as any other exact way (docs/decisions/0024-exact-colours-in-planes.md).
+planes it is as fast as any other exact way (docs/performance.md).
 """
 
 from __future__ import annotations
