@@ -170,7 +170,9 @@ def setup():
 
 def test_each_lowest_version_of_setup_is_the_one_that_is_tried():
     asked = setup()
-    lines = [asked["options"]["install_requires"], *asked["options.extras_require"].values()]
+    # The extra dev holds what reads the code, not what runs it.
+    extras = [text for name, text in asked["options.extras_require"].items() if name != "dev"]
+    lines = [asked["options"]["install_requires"], *extras]
     asked = re.findall(r"^([\w-]+)(?:\[\w+\])? >= ([\d.]+)", "\n".join(lines), re.M)
     tried = re.findall(r"^([\w.-]+)==([\d.]+)", (ROOT / ".ci/lowest.txt").read_text(), re.M)
     tried = {name.lower(): re.sub(r"(\.0)+$", "", version) for name, version in tried}
