@@ -56,7 +56,7 @@ _LOOK = options.chain(
     click.option("--average", type=click.Choice(["srgb", "gamma2.2"]), help="Domain of the"
                  " averages. [default: srgb, or the recipe's]"),
     click.option("--camera", default="", metavar="KEY=VALUE,...", help="Blur as cameras make it:"
-                 " response=srgb|gamma2.2|FILE, highlight, shot, read, jpeg, h264; a value may"
+                 " response=srgb|gamma2.2|FILE, highlight, shot, read, jpeg; a value may"
                  " be a range, 80..95."),
     click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
                  help="Depth of the written files."),

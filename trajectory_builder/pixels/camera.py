@@ -1,10 +1,10 @@
-"""Blur as cameras make it: light, not code values, is averaged; highlights clip; sensors are noisy.
+"""Camera response: light is averaged instead of code values, highlights clip, noise returns.
 
-A plain mean of frames is cleaner than a photographed blur: it averages values that a camera has
-already bent and clipped, and it averages noise away. With these settings, which are off unless
-asked for, the mean is taken in linear light through a response curve, clipped highlights get back
-some of their light, noise returns to the level of one exposure, and the blur is compressed (the
-order of RSBlur, ECCV 2022, section 4). Each value may be a range; it is then drawn per trajectory.
+A mean of frames is cleaner than a photographed blur: it averages values that a camera has already
+tone-mapped and clipped, and it averages noise away. These settings, all off by default, average in
+linear light through a response curve, restore some light to clipped highlights, bring noise back to
+the level of one exposure, and compress the blur (the order of RSBlur, ECCV 2022, section 4). Each
+value may be a range; one value is then drawn per trajectory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +28,27 @@ Light = npt.NDArray[np.float32]
 BUILT_IN = ("srgb", "gamma2.2")
 
 CLIPPED = 0.98
-"""Ours: stored values from 98 % of the full scale on count as clipped."""
+"""Ours: stored values from 98 % of full scale on count as clipped."""
 
 _LUT_STEPS = 1 << 16
-
-
-def _unusable(what: str, *, where: str = "") -> UsageError:
-    """The error for camera settings that cannot be used."""
-    example = "for example --camera response=srgb,highlight=1..4,shot=0.0004,jpeg=80..95"
-    return UsageError(what, where=where, cure=example)
+_BOUNDS = {
+    "highlight": (1.0, 100.0),
+    "shot": (0.0, 1.0),
+    "read": (0.0, 1.0),
+    "jpeg": (1.0, 100.0),
+}
+_EXAMPLE = "for example --camera response=srgb,highlight=1..4,shot=0.0004,jpeg=80..95"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A value, or a range from which one is drawn for each trajectory."""
+    """A value, or a range from which one value is drawn per trajectory."""
 
     low: float
     high: float
 
     def draw(self, random: np.random.Generator) -> float:
-        """A value between low and high, evenly."""
+        """Draw uniformly between low and high."""
         return self.low if self.low == self.high else float(random.uniform(self.low, self.high))
 
     def text(self) -> str:
@@ -58,15 +58,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """What a camera does to a blur; None leaves a step out.
+    """What a camera does to a blur; None skips a step.
 
     Attributes:
-        response: `srgb`, `gamma2.2` or the path of a curve file; light to stored values.
-        highlight: factor, from 1, by which clipped light is raised before averaging.
-        shot: a, variance of photon noise for each unit of light (full scale is 1).
-        read: b, variance of the sensor's own noise.
+        response: `srgb`, `gamma2.2` or the path of a curve file; maps light to stored values.
+        highlight: factor, at least 1, by which clipped light is raised before averaging.
+        shot: a, variance of photon noise per unit of light (full scale is 1).
+        read: b, variance of the sensor's read noise.
         jpeg: quality, 1 to 100.
-        h264: constant rate factor, 0 to 51.
     """
 
     response: str = "srgb"
@@ -74,38 +73,30 @@ class CameraSettings:
     shot: Span | None = None
     read: Span | None = None
     jpeg: Span | None = None
-    h264: Span | None = None
 
     def as_text(self) -> str:
-        """The settings in one form, whatever the user's order; `parse` reads it back."""
+        """The settings in canonical order; `parse` reads them back."""
         spans = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "response"}
-        told = [f"{name}={span.text()}" for name, span in spans.items() if span is not None]
-        return ",".join([f"response={self.response}", *told])
-
-
-_BOUNDS = {
-    "highlight": (1.0, 100.0),
-    "shot": (0.0, 1.0),
-    "read": (0.0, 1.0),
-    "jpeg": (1.0, 100.0),
-    "h264": (0.0, 51.0),
-}
+        texts = [f"{name}={span.text()}" for name, span in spans.items() if span is not None]
+        return ",".join([f"response={self.response}", *texts])
 
 
 def parse(text: str) -> CameraSettings:
     """Read `key=value,key=low..high`; see `CameraSettings` for the keys.
 
     Raises:
-        UsageError: an unknown key, a value out of bounds, a curve file that cannot be used.
+        UsageError: an unknown key, a value out of bounds, an unusable curve file.
     """
     values: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         key, sign, value = (p.strip() for p in part.partition("="))
         if not sign or key in values or key not in ("response", *_BOUNDS):
-            raise _unusable(f"camera settings cannot be read at {part!r}", where=text)
+            raise UsageError(
+                f"camera settings cannot be read at {part!r}",
+                where=f"--camera {text}; each of response, {', '.join(_BOUNDS)} once at most",
+                cure=_EXAMPLE,
+            )
         values[key] = value if key == "response" else _span(key, value)
-    if "jpeg" in values and "h264" in values:
-        raise _unusable("jpeg and h264 exclude one another", where=text)
     settings = CameraSettings(**values)
     response_curve(settings.response)
     return settings
@@ -117,22 +108,29 @@ def _span(key: str, text: str) -> Span:
         low, _, high = text.partition("..")
         span = Span(float(low), float(high or low))
     except ValueError as error:
-        raise _unusable(f"{key} is a number or low..high, not {text!r}") from error
+        raise UsageError(
+            f"{key} is a number or low..high, not {text!r}",
+            where=f"--camera {key}={text}",
+            cure=_EXAMPLE,
+        ) from error
     if not least <= span.low <= span.high <= most:
-        raise _unusable(f"{key} lies between {least:g} and {most:g}, low before high: {text!r}")
+        raise UsageError(
+            f"{key} must be between {least:g} and {most:g}, low before high",
+            where=f"--camera {key}={text}",
+            cure=_EXAMPLE,
+        )
     return span
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One trajectory's camera: every value fixed. Written to the column `camera` as JSON."""
+    """The camera of one trajectory, all values fixed; stored as JSON in the column `camera`."""
 
     response: str
     highlight: float | None = None
     shot: float | None = None
     read: float | None = None
     jpeg: int | None = None
-    h264: int | None = None
 
     def as_data(self) -> dict[str, Any]:
         """The values that are set."""
@@ -140,16 +138,17 @@ class Drawn:
 
 
 def draw(settings: CameraSettings, trajectory_id: str, seed: int) -> Drawn:
-    """Fix the settings of one trajectory; hangs on its name and the seed alone."""
+    """Draw one trajectory's settings; depends only on its name and the seed."""
     random = generator(seed, trajectory_id, "camera")
     spans = {name: getattr(settings, name) for name in _BOUNDS}
     values = {name: span.draw(random) for name, span in spans.items() if span is not None}
-    whole = {name: round(values[name]) for name in ("jpeg", "h264") if name in values}
-    return Drawn(settings.response, **(values | whole))
+    quality = {"jpeg": round(values["jpeg"])} if "jpeg" in values else {}
+    return Drawn(settings.response, **(values | quality))
 
 
 def generator(seed: int, *identity: str) -> np.random.Generator:
-    """A random generator that hangs on a seed and names alone, the same on every machine."""
+    """A random generator that depends only on a seed and names, the same on every machine."""
+    # The digest seeds PCG64, whose stream numpy keeps stable between versions (NEP 19).
     text = "\0".join((str(seed), *identity)).encode()
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text).digest())))
 
@@ -163,7 +162,7 @@ def expose(
         frames: the longest window in time order, (H, W, 3) uint8 or uint16.
         n_frames: the wanted windows, odd, none longer than `frames`.
         camera: from `draw`.
-        trajectory_id: name that the noise hangs on, together with n and the seed.
+        trajectory_id: seeds the noise, together with n and the seed.
         seed: of the build.
 
     Returns:
@@ -172,6 +171,7 @@ def expose(
     curve = response_curve(camera.response)
     center, total = len(frames) // 2, np.zeros(frames[0].shape, np.float64)
     blurs: dict[int, npt.NDArray[np.uint8]] = {}
+    # Windows nest, so one sum grows outwards from the centre and serves every n.
     for radius in range(max(n_frames) // 2 + 1):
         for index in {center - radius, center + radius}:
             total += light_of(frames[index], curve, camera.highlight or 1.0)
@@ -180,7 +180,8 @@ def expose(
             light = (total / n).astype(np.float32)
             random = generator(seed, trajectory_id, f"noise/{n}")
             light = add_noise(light, n, camera.shot or 0.0, camera.read or 0.0, random)
-            blurs[n] = _compress(stored(light, curve), camera)
+            blur = stored(light, curve)
+            blurs[n] = blur if camera.jpeg is None else jpeg(blur, camera.jpeg)
     return blurs
 
 
@@ -198,7 +199,7 @@ def response_curve(name: str) -> Curve:
     A curve file has two columns, light and stored value, both from 0 to 1 and ascending.
 
     Raises:
-        UsageError: a file that is absent or holds something else.
+        UsageError: the file is absent or is not a curve.
     """
     value = np.linspace(0, 1, 4096)
     if name == "srgb":
@@ -210,21 +211,25 @@ def response_curve(name: str) -> Curve:
         text = Path(name).read_text(encoding="utf-8").replace(",", " ")
         table = np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
-        raise _unusable(
+        raise UsageError(
             "the response is neither srgb nor gamma2.2 nor a curve file",
             where=f"{printable(name)}: {error}",
+            cure=_EXAMPLE,
         ) from error
-    sound = (
+    # Ascending in both columns: `light_of` inverts the curve that `stored` applies.
+    usable = (
         table.ndim == 2
         and table.shape[1] == 2
         and len(table) >= 2
         and bool((np.diff(table, axis=0) > 0).all())
         and np.allclose(table[[0, -1]], [[0, 0], [1, 1]])
     )
-    if not sound:
-        raise _unusable(
+    if not usable:
+        raise UsageError(
             "a curve file has two ascending columns, light and stored value, from 0 0 to 1 1",
             where=printable(name),
+            cure="write a line per point, for example `0.5 0.73`, or name a built-in: "
+            "response=srgb or response=gamma2.2",
         )
     return Curve(table[:, 0], table[:, 1])
 
@@ -236,7 +241,7 @@ def curve_sha256(name: str) -> str:
 
 
 def light_of(pixels: Pixels, curve: Curve, highlight: float = 1.0) -> Light:
-    """Linear light of stored values, full scale 1; clipped values are raised by `highlight`."""
+    """Linear light of stored values, full scale 1; clipped values are multiplied by `highlight`."""
     top = np.iinfo(pixels.dtype).max
     scale = np.arange(top + 1) / top
     table = np.interp(scale, curve.value, curve.light)
@@ -245,7 +250,7 @@ def light_of(pixels: Pixels, curve: Curve, highlight: float = 1.0) -> Light:
 
 
 def stored(light: Light, curve: Curve) -> npt.NDArray[np.uint8]:
-    """Light as 8-bit values: clipped to full scale, bent by the curve, rounded to nearest."""
+    """Light as 8-bit values: clipped to full scale, mapped by the curve, rounded to nearest."""
     # The curve is steep near black, so the table is indexed by the root of light.
     steps = (np.arange(_LUT_STEPS) / (_LUT_STEPS - 1)) ** 2
     table = np.rint(np.interp(steps, curve.light, curve.value) * 255).astype(np.uint8)
@@ -268,10 +273,10 @@ def add_noise(
         read: b.
         random: where the draws come from.
     """
-    missing = 1 - 1 / n_frames
+    missing = 1 - 1 / n_frames  # share of one exposure's variance that averaging removed
     noisy = light
     if shot * missing > 0:
-        gain = shot * missing
+        gain = shot * missing  # gain * Poisson(x / gain) has mean x and variance gain * x
         noisy = (gain * random.poisson(np.maximum(light, 0) / gain)).astype(np.float32)
     if read * missing > 0:
         deviation = np.float32(math.sqrt(read * missing))
@@ -279,50 +284,11 @@ def add_noise(
     return noisy
 
 
-def _compress(pixels: npt.NDArray[np.uint8], camera: Drawn) -> npt.NDArray[np.uint8]:
-    if camera.jpeg is not None:
-        return jpeg(pixels, camera.jpeg)
-    if camera.h264 is not None:
-        return h264(pixels, camera.h264)
-    return pixels
-
-
 def jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
     """The picture after JPEG at `quality` (1 to 100), 4:2:0."""
     import cv2
 
-    done, payload = cv2.imencode(
-        ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    found = cv2.imdecode(payload, cv2.IMREAD_COLOR)
-    if not done or found is None:
-        raise _unusable("OpenCV could not write a JPEG")
-    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def h264(pixels: npt.NDArray[np.uint8], rate_factor: int) -> npt.NDArray[np.uint8]:
-    """The picture as an H.264 key frame at a constant rate factor (0 to 51), 4:2:0.
-
-    Raises:
-        UsageError: the installed FFmpeg has no libx264.
-    """
-    from trajectory_builder.images.video import containers
-
-    av = containers.pyav()
-    if "libx264" not in av.codecs_available:
-        raise _unusable("the installed PyAV cannot write H.264: it was built without libx264")
-    height, width = pixels.shape[:2]
-    # 4:2:0 needs even sides: the last row and column are repeated, and cut off again.
-    even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    encoder = av.CodecContext.create("libx264", "w")
-    encoder.width, encoder.height = even.shape[1], even.shape[0]
-    encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", 30, Fraction(1, 30)
-    encoder.options = {"crf": str(rate_factor), "threads": "1", "preset": "medium"}
-    frame = av.VideoFrame.from_ndarray(even, format="rgb24")
-    frame.pts = 0
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    decoder = av.CodecContext.create("h264", "r")
-    frames = [f for packet in packets for f in decoder.decode(packet)]
-    frames += decoder.decode(None)
-    decoded = frames[0].to_ndarray(format="rgb24")
-    return np.ascontiguousarray(decoded[:height, :width])
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    _, payload = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded: Any = cv2.imdecode(payload, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)

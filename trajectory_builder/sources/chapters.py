@@ -1,7 +1,7 @@
-"""Chapter files: one shot that the camera stored as several files of some gigabytes.
+"""Chapter files: one shot that a GoPro stored as several files of a few gigabytes each.
 
-GoPro names: GOPR1234, GP011234, GP021234 (HERO5 and older); GH011234 or GX011234, GH021234
-(newer): two digits count the chapters, the last four name the shot.
+Names: GOPR1234, GP011234, GP021234 (HERO5 and older); GH011234 or GX011234, GH021234 (newer): two
+digits count the chapters, the last four name the shot.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _CHAPTER = re.compile(r"^(GOPR|GP(?P<old>\d\d)|G[HXL](?P<new>\d\d))(?P<shot>\d{4
 
 
 def shot_and_chapter(path: Path) -> tuple[str, int] | None:
-    """The shot that a file belongs to and its place in it, or None for other names.
+    """The shot of a chapter file and its place in it; None for other names.
 
-    The shot is told with its folder, so that cards of two cameras stay apart.
+    The shot includes the folder, so that the cards of two cameras stay apart.
     """
     match = _CHAPTER.match(path.stem)
     if match is None:
@@ -27,7 +27,7 @@ def shot_and_chapter(path: Path) -> tuple[str, int] | None:
 
 
 def shots(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
-    """Files grouped into shots, chapters in order; other files stand alone. Sorted by name."""
+    """Group files into shots, chapters in order; any other file is a shot of its own."""
     groups: dict[str, list[tuple[int, Path]]] = {}
     for path in paths:
         found = shot_and_chapter(path)

@@ -1,7 +1,7 @@
-"""What a user points at, as clips: videos, folders of frames, photographs.
+"""Clips of the user's own footage: videos, folders of frames, photographs.
 
-Finds them, names them, and tells of each clip how long it is, where windows must not cross, and
-where decoding can start. Only headers are read, and a few frames where motion is looked at.
+Finds the clips, names them, and records for each one how long it is, where no window may cross,
+and where decoding can start. Only headers are read, and one frame per video.
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Part:
-    """One file or folder of a clip: its path, and the same as root name and relative path."""
+    """One file or folder of a clip.
+
+    Attributes:
+        path: absolute.
+        root: label of the source that contains it, a key of `Found.roots`.
+        name: path relative to that source, POSIX; `.` for the source itself.
+        content: what was indexed; None for a photograph.
+    """
 
     path: Path
     root: str
@@ -47,19 +54,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Footage:
-    """A clip of the user's.
+    """A clip of the user's own.
 
     Attributes:
         name: unique; also the name of its folder in the output.
-        shot: clips of one shot have the same; they must not be split.
+        shot: equal for clips of one shot, which must stay in one split.
         kind: `video`, `frames` or `still`.
         parts: its files in order; several for joined chapters.
-        length: frames, those of gaps included.
-        fps: frames a second; 0 where unknown.
+        length: number of frames, missing ones included.
+        fps: frames per second; 0 where unknown.
         width, height: upright, in pixels.
-        bits: 8 or 16 a channel, as stored.
-        stops: rank of a frame -> why no window may hold it and the next one.
-        missing: ranks of frames that are not there.
+        bits: 8 or 16 per channel, as stored.
+        stops: rank of a frame -> why no window may contain it and the next one.
+        missing: ranks of missing frames.
         starts: ranks, ascending from 0, at which decoding can start.
     """
 
@@ -97,7 +104,7 @@ class Footage:
 
 @dataclass(frozen=True)
 class Found:
-    """Clips in order of their names, what could not be used, and remarks for the user."""
+    """Clips in order of their names, what could not be used, and notes for the user."""
 
     clips: tuple[Footage, ...]
     roots: dict[str, Path]
@@ -117,14 +124,14 @@ def find(
 
     Args:
         sources: files and folders.
-        fps: frames a second at which all of it was shot; None takes each file's own.
+        fps: frames per second at which all of it was shot; None for each file's own.
         join_chapters: make one clip of the chapter files of a shot.
         stills: each picture is a photograph on its own, not a frame.
         hdr: whether HDR videos are refused or converted.
 
     Raises:
-        DataError: a source that does not exist, or nothing in them that can be used.
-        VideoError, ImageError: the only file given cannot be used.
+        DataError: a source that does not exist, or nothing usable in any of them.
+        VideoError, ImageError: the only file cannot be used.
     """
     roots: dict[str, Path] = {}
     parts: list[tuple[Kind, Part]] = []
@@ -132,6 +139,7 @@ def find(
         if not source.exists():
             raise DataError(
                 f"{printable(str(source))} does not exist",
+                where=printable(str(source.absolute())),
                 cure="give a video, a folder of videos or a folder of frames",
                 exit_code=ExitCode.WRONG_USE,
             )
@@ -189,10 +197,13 @@ def _clips(
         try:
             if kind == "video":
                 clips.append(_read_video(part, fps, hdr))
-            elif kind == "frames":
-                clips += _read_frames(part, fps, problems)
-            else:
+            elif kind == "still":
                 clips.append(_read_still(part))
+            else:
+                folder, of_folder = frames.index(part.path)
+                problems += of_folder
+                if folder is not None:
+                    clips.append(_frames_clip(part, folder, fps))
         except (VideoError, ImageError) as error:
             if len(parts) == 1:
                 raise
@@ -217,27 +228,20 @@ def _read_video(part: Part, fps: float | None, hdr: Handling) -> Footage:
     )
 
 
-def _read_frames(part: Part, fps: float | None, problems: list[Problem]) -> list[Footage]:
-    folder, wrong = frames.index(part.path)
-    problems += wrong
-    if folder is None:
-        return []
-    missing = frozenset(rank for rank, name in enumerate(folder.names) if name is None)
-    return [
-        Footage(
-            name=part.path.name,
-            shot=part.path.as_posix(),
-            kind="frames",
-            parts=(replace(part, content=folder),),
-            length=len(folder),
-            fps=fps or 0.0,
-            width=folder.width,
-            height=folder.height,
-            bits=folder.bits,
-            stops={},
-            missing=missing,
-        )
-    ]
+def _frames_clip(part: Part, folder: frames.FrameFolder, fps: float | None) -> Footage:
+    return Footage(
+        name=part.path.name,
+        shot=part.path.as_posix(),
+        kind="frames",
+        parts=(replace(part, content=folder),),
+        length=len(folder),
+        fps=fps or 0.0,
+        width=folder.width,
+        height=folder.height,
+        bits=folder.bits,
+        stops={},
+        missing=frozenset(rank for rank, name in enumerate(folder.names) if name is None),
+    )
 
 
 def _read_still(part: Part) -> Footage:
@@ -257,7 +261,7 @@ def _read_still(part: Part) -> Footage:
 
 
 def _chaptered(clips: list[Footage], join: bool) -> tuple[list[Footage], list[str]]:
-    """Chapter files as one clip, or told and kept in one split."""
+    """Join the chapter files of a shot, or note them and give them one shot name."""
     by_path = {clip.parts[0].path: clip for clip in clips if clip.kind == "video"}
     others = [clip for clip in clips if clip.kind != "video"]
     result, notes = [], []
@@ -296,9 +300,9 @@ def _joined(group: list[Footage]) -> Footage:
 
 
 def _named(clips: list[Footage], roots: dict[str, Path]) -> tuple[Footage, ...]:
-    """The clips with unique names made of their paths; equal ones get their suffix, then a count.
+    """Name clips after their paths; equal names get the file's suffix, then a count.
 
-    Case does not tell two names apart, since it does not on every file system.
+    Names that differ only in case count as equal, since some file systems treat them so.
     """
     names = [_safe_name(clip, roots, with_suffix=False) for clip in clips]
     counts = Counter(name.casefold() for name in names)
@@ -315,7 +319,7 @@ def _named(clips: list[Footage], roots: dict[str, Path]) -> tuple[Footage, ...]:
             unique = f"{name}_{count}"
         taken.add(unique.casefold())
         result.append(replace(clip, name=unique))
-    # A shot is told by the name of its first clip: paths would make splits hang on the machine.
+    # A shot is named after its first clip: with paths, splits would depend on the machine.
     first: dict[str, str] = {}
     for clip in result:
         first.setdefault(clip.shot, clip.name)
@@ -334,7 +338,7 @@ def _safe_name(clip: Footage, roots: dict[str, Path], *, with_suffix: bool) -> s
 
 
 def _notes(clips: Sequence[Footage]) -> list[str]:
-    """Remarks, each with the names of all clips that it holds for."""
+    """Each remark once, with the names of all clips it applies to."""
     names: dict[str, list[str]] = {}
     for clip in clips:
         for remark in _remarks(clip.parts[0].content):
@@ -344,22 +348,20 @@ def _notes(clips: Sequence[Footage]) -> list[str]:
 
 def _remarks(found: video.Video | frames.FrameFolder | None) -> list[str]:
     if isinstance(found, frames.FrameFolder) and found.lossy:
-        return ["frames are JPEG or WebP; what their coder lost is in every blur"]
+        return ["frames are JPEG or WebP, whose compression errors go into every blur"]
     if not isinstance(found, video.Video):
         return []
     remarks = []
     if found.alpha:
         remarks.append("the alpha channel is dropped")
     if found.interlaced:
-        remarks.append("frames are interlaced, so each holds two times; deinterlace")
+        remarks.append("frames are interlaced, so each shows two moments; deinterlace first")
     if found.colour.hdr:
         remarks.append(f"{found.colour.hdr} is converted to ordinary video")
-    if not found.colour.told:
-        remarks.append(f"the colour matrix is not told; {found.colour.matrix} is taken")
-    if found.told_fps and abs(found.told_fps / found.fps - 1) > times.TOLERANCE:
-        remarks.append(
-            f"{found.fps:g} frames a second are used, the header says {found.told_fps:g}"
-        )
+    if not found.colour.tagged:
+        remarks.append(f"the file names no colour matrix; {found.colour.matrix} is assumed")
+    if found.header_fps and abs(found.header_fps / found.fps - 1) > times.TOLERANCE:
+        remarks.append(f"{found.fps:g} fps is used, the header says {found.header_fps:g}")
     return remarks
 
 
@@ -374,7 +376,7 @@ def _is_utf8(path: Path) -> bool:
 def _bad_name(part: Part) -> Problem:
     return Problem(
         "name-not-utf8",
-        "a file's name is not valid UTF-8, and no manifest can hold it",
+        "a file name is not valid UTF-8, so no manifest can contain it",
         "rename it",
         file=printable(str(part.path)),
     )

@@ -1,6 +1,6 @@
-"""Folders of frames as clips: any image names in numerical order, nested clips, gaps kept open.
+"""Folders of frames as clips: images in numerical order of their names, gaps kept.
 
-Every folder that holds pictures is one clip. Nothing is decoded here; sizes and depths are read
+Every folder that contains pictures is one clip. Nothing is decoded here; sizes and depths come
 from the files' headers.
 """
 
@@ -21,8 +21,8 @@ from trajectory_builder.trajectory import Problem
 
 _NUMBER = re.compile(r"(\d+)")
 REGULAR_SHARE = 0.9
-"""Ours: numbers are taken for a frame count when nine of ten steps between them are equal."""
-_MOST_GAPS = 1_000_000
+"""Ours: numbers count frames when nine of ten steps between them are equal."""
+_MOST_GAPS = 1_000_000  # of missing frames, so that a time stamp as name cannot exhaust memory
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class FrameFolder:
         path: the folder.
         names: file names by rank; None where the numbering has a gap.
         width, height: of its frames, upright, in pixels.
-        bits: 8 or 16 bits a channel.
-        lossy: whether frames are JPEG or WebP, which carry their coder's marks.
+        bits: 8 or 16 per channel.
+        lossy: whether any frame is JPEG or WebP.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class FrameFolder:
 
 
 def find_folders(root: Path) -> list[Path]:
-    """All folders at or below `root` that hold pictures, sorted; links are not followed.
+    """All folders at or below `root` that contain pictures, sorted; links are not followed.
 
     Raises:
         ImageError: a folder cannot be read.
@@ -57,7 +57,7 @@ def find_folders(root: Path) -> list[Path]:
     found = []
 
     def refuse(error: OSError) -> None:
-        """Raise the error of a folder that `os.walk` would pass over in silence."""
+        """Raise the error of a folder that `os.walk` would skip silently."""
         raise ImageError(
             f"a folder cannot be read: {error.strerror}",
             reason="folder-unreadable",
@@ -77,8 +77,8 @@ def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
     """Read the names and headers of a folder's frames.
 
     Returns:
-        The clip, or None where it cannot be one, and what was found wrong; a folder whose frames
-        have several sizes is refused with the names that differ.
+        The clip, or None where the folder cannot be one, and its problems; a folder with frames
+        of several sizes is refused, naming those that differ.
     """
     names = picture_names(folder)
     shapes: dict[str, tuple[int, int, int]] = {}
@@ -125,16 +125,16 @@ def _mixed(
 
 
 def numeric_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts frame10 after frame9; equal numbers are told apart by their text."""
+    """Sort key that puts frame10 after frame9; equal numbers (7, 07) are ordered by their text."""
     parts = _NUMBER.split(name)
     return tuple((1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts)
 
 
 def with_gaps(names: Sequence[str]) -> list[str | None]:
-    """Sorted names by rank, None for each number that is missing between them.
+    """Sorted names by rank, with None for each number missing between them.
 
-    The last number of a name counts frames if nine of ten steps between neighbours are equal;
-    else the order alone is used.
+    The last number in a name counts frames if nine of ten steps between neighbours are equal;
+    otherwise only the order is used.
     """
     numbers = [_frame_number(name) for name in names]
     if len(names) < 3 or any(number is None for number in numbers):

@@ -182,7 +182,7 @@ def test_matrix_tag_of_a_file_is_read(tmp_path, tag, matrix):
         options={"crf": "10"}, tags={"colorspace": tag, "color_range": 2},
     )  # fmt: skip
     found = video.index(path).colour
-    assert (found.matrix, found.full_range, found.told) == (matrix, True, True)
+    assert (found.matrix, found.full_range, found.tagged) == (matrix, True, True)
 
 
 def test_sixteen_bits_keep_what_ten_bits_hold():

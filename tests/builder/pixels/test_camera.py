@@ -99,7 +99,7 @@ def test_one_frame_gets_no_noise():
     assert (camera.add_noise(flat, 1, 0.1, 0.1, camera.generator(0)) == flat).all()
 
 
-def test_noise_hangs_on_the_name_alone():
+def test_noise_depends_on_the_name_alone():
     frames = [np.full((16, 16, 3), 90, np.uint8)] * 3
     once, again = (expose(frames, [3], shot=0.001)[3] for _ in range(2))
     other = expose(frames, [3], name="clip/1", shot=0.001)[3]
@@ -111,10 +111,9 @@ def test_noise_is_the_same_on_every_machine():
     assert camera.generator(7, "clip/3", "path").integers(0, 1 << 32) == 904101605
 
 
-@pytest.mark.parametrize("compress", [{"jpeg": 50}, {"h264": 30}])
-def test_compression_changes_little_and_something(compress):
+def test_compression_changes_little_and_something():
     frames = pan(3, width=95, height=63)
-    plain, coded = expose(frames, [3])[3], expose(frames, [3], **compress)[3]
+    plain, coded = expose(frames, [3])[3], expose(frames, [3], jpeg=50)[3]
     difference = np.abs(plain.astype(int) - coded)
     assert coded.shape == plain.shape
     assert 0 < difference.mean() < 25
@@ -133,14 +132,14 @@ def test_settings_come_back_from_their_text():
     assert camera.parse(settings.as_text()) == settings
 
 
-def test_drawn_values_lie_in_their_span():
+def test_drawn_values_are_in_their_span():
     settings = camera.parse("highlight=1..4,jpeg=80..95")
     drawn = [camera.draw(settings, f"clip/{i}", 0) for i in range(200)]
     assert all(1 <= one.highlight <= 4 and 80 <= one.jpeg <= 95 for one in drawn)
     assert len({one.jpeg for one in drawn}) > 10
 
 
-def test_draw_hangs_on_name_and_seed():
+def test_draw_depends_on_name_and_seed():
     settings = camera.parse("highlight=1..4")
     assert camera.draw(settings, "a/1", 0) == camera.draw(settings, "a/1", 0)
     assert camera.draw(settings, "a/1", 0) != camera.draw(settings, "a/1", 1)
@@ -155,7 +154,7 @@ def test_draw_hangs_on_name_and_seed():
         "highlight=0.5",
         "highlight=4..1",
         "jpeg=0",
-        "jpeg=80,h264=20",
+        "h264=20",
         "shot=1,shot=2",
         "response=/no/such/curve.txt",
     ],
@@ -164,6 +163,7 @@ def test_settings_that_cannot_be_are_refused(text):
     with pytest.raises(UsageError) as caught:
         camera.parse(text)
     assert "--camera" in caught.value.cure
+    assert caught.value.where
 
 
 @pytest.mark.parametrize("table", ["0 0\n", "0 0\n1 0.5\n", "0 0\n0.6 0.5\n0.5 0.7\n1 1\n", "a"])

@@ -39,13 +39,13 @@ class Colour:
         matrix: a key of `LUMA_WEIGHTS`, or `rgb` where nothing is to be converted.
         full_range: luma from 0 to 255 instead of 16 to 235.
         hdr: the name of its HDR transfer, or "" for ordinary video.
-        told: whether the file says its matrix; else it was chosen by height.
+        tagged: whether the file names its matrix; otherwise it was chosen by height.
     """
 
     matrix: str
     full_range: bool
     hdr: str
-    told: bool
+    tagged: bool
 
 
 def colour_of(matrix: int, color_range: int, transfer: int, pix_fmt: str, height: int) -> Colour:
@@ -55,10 +55,10 @@ def colour_of(matrix: int, color_range: int, transfer: int, pix_fmt: str, height
     do. Formats named yuvj are full range whatever the tag says.
     """
     rgb = pix_fmt.startswith(("rgb", "bgr", "gbr", "pal8", "argb", "abgr", "0rgb", "0bgr"))
-    told = matrix in _OF_TAG
+    tagged = matrix in _OF_TAG
     name = _OF_TAG.get(matrix, "bt709" if height >= HD_HEIGHT else "bt601")
     full = color_range == 2 or pix_fmt.startswith("yuvj")
-    return Colour("rgb" if rgb else name, full or rgb, _HDR.get(transfer, ""), told or rgb)
+    return Colour("rgb" if rgb else name, full or rgb, _HDR.get(transfer, ""), tagged or rgb)
 
 
 @cache

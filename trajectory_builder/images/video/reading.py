@@ -48,7 +48,7 @@ class Video:
         pts: (N,) int64, the frames' times in order; a frame's rank is its place here.
         keyframes: (K,) int64, ascending ranks at which decoding can start.
         fps: frames a second, measured on `pts`, or as the user says.
-        told_fps: frames a second by the container's header; 0 where it says nothing.
+        header_fps: frames a second by the container's header; 0 where it says nothing.
         sha256: of the coded pictures, which tells whether two files show the same.
     """
 
@@ -65,7 +65,7 @@ class Video:
     pts: npt.NDArray[np.int64]
     keyframes: npt.NDArray[np.int64]
     fps: float
-    told_fps: float
+    header_fps: float
     sha256: str
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
         pts=pts,
         keyframes=np.searchsorted(pts, keys),
         fps=fps or clock.measured_fps(pts, base) or float(told),
-        told_fps=float(told),
+        header_fps=float(told),
         sha256=packets.sha256,
     )
     _refuse(found, packets.broken)
