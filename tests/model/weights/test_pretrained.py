@@ -260,7 +260,8 @@ def test_empty_prompt_is_what_the_text_encoder_says_of_its_ids(base):
 
 def test_hub_name_without_a_network_gives_one_clear_error(tmp_path):
     code = (
-        "from fidediff_model import config; from fidediff_model.weights import sd21 as pretrained\n"
+        "from fidediff_model import config; from fidediff_model.errors import ModelError\n"
+        "from fidediff_model.weights import sd21 as pretrained\n"
         "try: pretrained.load_base('nobody/absent', config.preset('tiny').base)\n"
         "except ModelError as error: print(error)"
     )
