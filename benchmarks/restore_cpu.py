@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fidediff_model.evaluate.run import to_tensor
 from fidediff_model.evaluate.speed import Variant, all_variants, make_model, measure
 from fidediff_model.evaluate.speed_table import to_markdown
 from fidediff_model.restore.engine import Settings, make_ready
 from fidediff_model.scores import metrics
+from fidediff_model.scores.metrics import to_tensor
 
 SCENES = 4
 CPU = torch.device("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,6 +96,11 @@ def settings_of(values: dict[str, Any]) -> Settings:
         device=values["device"],
         compile=values["compile"],
     )
+
+
+def fields_from(request: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The options that are fields of a request dataclass, by name."""
+    return {field.name: values[field.name] for field in fields(request) if field.name in values}
 
 
 def progress_bar(total: int, unit: str) -> Any:

@@ -1,15 +1,20 @@
-"""`fidediff scan`: scores over timesteps given by hand, trajectories, t_hat against t."""
+"""`fidediff scan`: scores over prescribed timesteps, trajectories, t_hat against t."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fidediff_model.cli.evaluate import DEFAULT_METRICS, read_metrics
-from fidediff_model.cli.model_options import FOLDER, model_options, progress_bar, settings_of
+from fidediff_model.cli.evaluate import DEFAULT_METRICS, read_metrics, report_failures
+from fidediff_model.cli.model_options import (
+    FOLDER,
+    fields_from,
+    model_options,
+    progress_bar,
+    settings_of,
+)
 
 
 @click.command("scan")
@@ -20,18 +25,18 @@ from fidediff_model.cli.model_options import FOLDER, model_options, progress_bar
 )
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, callback=read_metrics)
 @click.option("--vgg16", help="VGG16 file for LPIPS and DISTS, or `download`.")
-@click.option("--split", default="test", show_default=True, help="Of the manifest, or `all`.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many native pairs only.")
+@click.option("--split", default="test", show_default=True, help="Split of the manifest, or `all`.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N native pairs.")
 @click.option(
     "--trajectories",
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="Pictures of so many trajectories.",
+    help="Pictures of the first N trajectories.",
 )
 @model_options()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(data: Path, out: Path, **values: Any) -> int:
+def command(timesteps: str, as_json: bool, **values: Any) -> int:
     """Score over timesteps.
 
     OUT gets scan.parquet and scan.png (a curve for each native number of
@@ -42,20 +47,17 @@ def command(data: Path, out: Path, **values: Any) -> int:
     Example:
       fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
-    from fidediff_model.evaluate import scan_command
+    from fidediff_model.evaluate.scan import ScanRequest, read_timesteps, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
-    values["data"], values["out"] = (data,), out
-    settings = settings_of(values)
-    total = len(scan_command.pairs_for(values, points="native"))
-    with reporting_disk_errors(out), progress_bar(total, "image") as bar:
-        result = scan_command.run(values, settings, bar.update)
-    for sample_id, what in result.failures[:5]:
-        click.echo(f"failed: {sample_id}: {what}", err=True)
-    if values["as_json"]:
-        click.echo(json.dumps({"best": result.best, "failures": len(result.failures)}))
+    fields = fields_from(ScanRequest, values) | {"timesteps": read_timesteps(timesteps)}
+    request = ScanRequest(settings=settings_of(values), **fields)
+    total = len(request.pairs()) * len(request.timesteps)
+    with reporting_disk_errors(request.out), progress_bar(total, "restoration") as bar:
+        result = run(request, bar.update)
+    failed = len(result.evaluation.failures)
+    if as_json:
+        click.echo(json.dumps({"best": result.best, "failures": failed}))
     else:
         click.echo(result.markdown)
-    if not result.failures:
-        return 0
-    return 4 if result.scored else 1
+    return report_failures(result.evaluation)

@@ -1,13 +1,23 @@
-"""Figures without a display: made, saved atomically, and nothing global touched."""
+"""The pictures of an evaluation and of a scan, drawn without a display and saved atomically."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fidediff_model.evaluate.tables import Summary, paper_rows
+from fidediff_model.scores.definitions import METRICS
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import UserError
+
+if TYPE_CHECKING:
+    from fidediff_model.evaluate.scan import Curves, RestoredTrajectory, TimestepEstimate
+
+PLANE_FILE = "perception_distortion.png"
+PAPER_BEST = 200
+"""Where the paper's PSNR and LPIPS curves are best on its 11-frame test set."""
 
 
 def new_figure(rows: int, columns: int, *, width: float = 5.0, height: float = 4.0) -> Any:
@@ -21,6 +31,7 @@ def new_figure(rows: int, columns: int, *, width: float = 5.0, height: float = 4
     except ImportError as error:
         raise UserError(
             "matplotlib is not installed, which draws the plots",
+            where="plots of evaluate and scan",
             cure="pip install 'fidediff[model]'",
         ) from error
     # Not pyplot: it keeps figures alive and may open a display.
@@ -33,3 +44,78 @@ def save_figure(figure: Any, path: Path) -> None:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=150)
     write_atomic(path, sink.getvalue())
+
+
+def plot_plane(summaries: Sequence[Summary], paper: str | None, path: Path) -> bool:
+    """Plot the perception-distortion plane: PSNR against LPIPS and DISTS; good is up and left.
+
+    Args:
+        summaries: results with PSNR and LPIPS or DISTS.
+        paper: the set whose points of the paper to draw.
+        path: a PNG.
+
+    Returns:
+        Whether there was a point to draw; nothing is written otherwise.
+    """
+    points: list[tuple[str, str, Mapping[str, float | None]]] = [
+        (s.name, "o", s.whole.scores) for s in summaries
+    ]
+    points += [(f"{row.method} (paper)", "x", row.scores) for row in paper_rows(paper)]
+    figure, axes = new_figure(1, 2)
+    drawn = False
+    for axis, metric in zip(axes[0], ("lpips", "dists"), strict=True):
+        for name, marker, scores in points:
+            x, y = scores.get(metric), scores.get("psnr")
+            if x is not None and y is not None:
+                axis.scatter(x, y, marker=marker)
+                axis.annotate(name, (x, y), fontsize=7)
+                drawn = drawn or marker == "o"
+        axis.set_xlabel(f"{METRICS[metric].heading} (lower is better)")
+        axis.set_ylabel("PSNR in dB (higher is better)")
+    if drawn:
+        save_figure(figure, path)
+    return drawn
+
+
+def plot_curves(curves: Mapping[str, Curves], path: Path) -> None:
+    """Plot scores over t: a panel per metric, a curve per native n_frames."""
+    figure, axes = new_figure(1, len(curves))
+    for axis, (metric, by_n) in zip(axes[0], curves.items(), strict=True):
+        for label, points in by_n.items():
+            axis.plot([t for t, _ in points], [s for _, s in points], marker="o", label=label)
+        axis.axvline(PAPER_BEST, linestyle=":", color="gray", label="paper: best, 11 frames")
+        axis.set_xlabel("timestep t")
+        axis.set_ylabel(METRICS[metric].heading)
+        axis.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+def plot_trajectory(trajectory: RestoredTrajectory, path: Path) -> None:
+    """Plot blurs above, their restorations below, the sharp image in the last column."""
+    columns = len(trajectory.points) + 1
+    figure, axes = new_figure(2, columns, width=3.2, height=2.2)
+    for column, point in enumerate(trajectory.points):
+        axes[0][column].imshow(point.blur)
+        axes[0][column].set_title(f"{point.n_frames or '?'} frames", fontsize=8)
+        axes[1][column].imshow(point.restored)
+        axes[1][column].set_title(f"restored at t = {point.t:.0f}", fontsize=8)
+    axes[0][-1].imshow(trajectory.sharp)
+    axes[0][-1].set_title("sharp", fontsize=8)
+    for axis in axes.flat:
+        axis.axis("off")
+    gap = "" if trajectory.gap is None else f", mean gap {trajectory.gap:.2f} of 255"
+    figure.suptitle(f"{trajectory.trajectory_id}{gap}", fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_estimates(estimates: Sequence[TimestepEstimate], path: Path) -> None:
+    """Plot t_hat against t, with the line where both are equal."""
+    figure, axes = new_figure(1, 1)
+    axis = axes[0][0]
+    true = [one.timestep for one in estimates]
+    axis.scatter(true, [one.t_hat for one in estimates], s=10, alpha=0.6)
+    top = max([*true, *(one.t_hat for one in estimates), 1])
+    axis.plot([0, top], [0, top], linestyle=":", color="gray")
+    axis.set_xlabel("true timestep, (n - 1) x 20")
+    axis.set_ylabel("estimated timestep")
+    save_figure(figure, path)

@@ -1,358 +1,225 @@
-"""A set restored and scored image by image, resumable, as a table of one row a pair.
+"""One `evaluate` command: checked before anything is loaded, then scored and summarised.
 
-Scores are taken on 8-bit RGB as it would be written to a file, one image at a time, without
-cropping; a set's score is the mean over its images. `OUT/scores.jsonl` grows while it runs, and the
-same command goes on from it; at the end the rows stand in `scores.parquet` in the set's order.
+At the end of a run the rows of `scoring` are in `OUT/scores.parquet` in the set's order; a set's
+score is the mean over its images.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-import torch
-
-from fidediff_model.data.image_files import read_image
-from fidediff_model.evaluate.sets import Pair
-from fidediff_model.restore.engine import ReadyModel
-from fidediff_model.scores import metrics, no_reference
-from fidediff_model.scores.align import align
-from fidediff_model.scores.metrics import Image
-from fidediff_model.scores.perceptual import DISTS, LPIPS
-from fidediff_model.weights.vgg import open_vgg16
+from fidediff_model.evaluate import plots, tables
+from fidediff_model.evaluate.scoring import (
+    Evaluation,
+    Scoring,
+    check_content,
+    digest_of,
+    read_rows,
+    write_table,
+)
+from fidediff_model.evaluate.sets import Pair, choose_pairs
+from fidediff_model.model.folder import read_config
+from fidediff_model.restore.command import model_digest
+from fidediff_model.restore.engine import Settings, choose_device, open_model
+from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
-from trajectory_builder.errors import DataError, ExitCode, ImageError, UserError
-from trajectory_builder.manifest import is_hostile
+from trajectory_builder.errors import ExitCode, OutputError, UsageError
 
-Metric = Literal[
-    "psnr", "ssim", "ssim-matlab", "lpips", "dists",
-    "blur-effect", "niqe", "musiq", "maniqa", "clipiqa",
-]  # fmt: skip
-METRICS: tuple[Metric, ...] = get_args(Metric)
-ROWS_FILE, TABLE_FILE, RUN_FILE = "scores.jsonl", "scores.parquet", "run.json"
-_THREADS = 2
+TABLE_FILE, RUN_FILE = "scores.parquet", "run.json"
 
 
-class Scorer:
-    """Scores of one restoration against its sharp image.
-
-    Args:
-        names: which of `METRICS`.
-        vgg16: the backbone's file for LPIPS and DISTS, as `vgg.open_vgg16` takes it.
-        aligned: bring the restoration onto the sharp image first (`evaluate_align`).
-        device: where LPIPS and DISTS run.
-
-    Raises:
-        WeightsError: LPIPS or DISTS is asked for and the backbone is not there.
-        WeightsError: a score of pyiqa is asked for and pyiqa or its weights are not there.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[Metric],
-        *,
-        vgg16: str | None = None,
-        aligned: bool = False,
-        device: torch.device | None = None,
-    ) -> None:
-        self.names = list(names)
-        self.aligned = aligned
-        self.device = device or torch.device("cpu")
-        self._nets: dict[str, LPIPS | DISTS] = {}
-        deep = [name for name in names if name in ("lpips", "dists")]
-        if deep:
-            backbone = open_vgg16(vgg16, needed_by=" and ".join(n.upper() for n in deep))
-            kinds: dict[str, type[LPIPS] | type[DISTS]] = {"lpips": LPIPS, "dists": DISTS}
-            self._nets = {name: kinds[name](backbone).to(self.device).eval() for name in deep}
-        self._alone: dict[str, Callable[[Image], float]] = {"blur-effect": no_reference.blur_effect}
-        self._alone |= {
-            name: no_reference.open_learnt(name, self.device)
-            for name in no_reference.LEARNT
-            if name in self.names
-        }
-
-    def __call__(self, restored: Image, sharp: Image) -> dict[str, float]:
-        """Scores by name; images (H, W, 3) uint8.
-
-        Raises:
-            DataError: the images differ in size or are too small for a score.
-        """
-        try:
-            # Without a reference there is nothing to align to, and no covered part to cut out.
-            scores = {n: self._alone[n](restored) for n in self.names if n in self._alone}
-            if self.aligned:
-                aligned = align(restored, sharp)
-                scores |= {"psnr": aligned.psnr(), "ssim": aligned.ssim()}
-                restored, sharp = aligned.as_uint8()
-            for name in self.names:
-                if name not in scores:
-                    scores[name] = self._score(name, restored, sharp)
-        except ValueError as error:
-            raise DataError(
-                f"it cannot be scored: {error}", cure="leave it out, or mend the set"
-            ) from error
-        return {name: scores[name] for name in self.names}
-
-    def _score(self, name: str, restored: Image, sharp: Image) -> float:
-        if name == "psnr":
-            return metrics.psnr(restored, sharp)
-        if name == "ssim":
-            return metrics.ssim(restored, sharp)
-        if name == "ssim-matlab":
-            return metrics.ssim(restored, sharp, variant="matlab")
-        with torch.inference_mode():
-            pair = [to_tensor(image).to(self.device)[None] for image in (restored, sharp)]
-            return float(self._nets[name](*pair))
-
-
-@dataclass
-class Evaluation:
-    """What an evaluation gave.
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What `fidediff evaluate` is asked for.
 
     Attributes:
-        rows: one a pair, in the set's order.
-        failures: sample_id and what is wrong, for pairs without a row.
-        resumed: rows that an earlier run had made.
+        out: folder of the scores.
+        data: one trajbuild folder, or two folders: blurs, sharp images.
+        model: model folder, or None.
+        baseline: `blurry` scores the blurs themselves.
+        base_model: folder or hub id of the base weights, if they moved.
+        settings: how to restore.
+        metrics: names of `definitions.METRICS`.
+        vgg16: file of the backbone.
+        align: align by ECC first.
+        split: of a manifest; `all` takes all.
+        points: `native` or `all`.
+        limit: the first N pairs only.
+        batch: images of one size restored at once.
+        save_images: also write the restorations.
+        name: name of the result.
+        paper: whose rows of the paper to print: a set's name or `none`.
+        compare: folders of further results for table and plot.
     """
 
-    rows: list[dict[str, Any]]
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    resumed: int = 0
+    out: Path
+    data: tuple[Path, ...] = ()
+    model: Path | None = None
+    baseline: str | None = None
+    base_model: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+    vgg16: str | None = None
+    align: bool = False
+    split: str = "test"
+    points: str = "native"
+    limit: int | None = None
+    batch: int = 1
+    save_images: bool = False
+    name: str | None = None
+    paper: str = "none"
+    compare: tuple[Path, ...] = ()
+
+    def pairs(self) -> list[Pair]:
+        """The pairs to score; none when results are only compared.
+
+        Raises:
+            UsageError: both or neither of a model and a baseline, or no data.
+        """
+        chosen = [self.model, self.baseline]
+        if chosen == [None, None] and self.compare and not self.data:
+            return []
+        if chosen.count(None) != 1 or not self.data:
+            raise UsageError(
+                "it is not clear what to score",
+                where="--model, --baseline, --data",
+                cure="give --model DIR or --baseline blurry, and --data; or --compare alone",
+            )
+        split = None if self.split == "all" else self.split
+        return choose_pairs(self.data, split=split, points=self.points, limit=self.limit)
+
+    @property
+    def result_name(self) -> str:
+        """`name`, or the model's folder, RUN for RUN/model."""
+        if self.name or self.model is None:
+            return self.name or "blurry"
+        folder = self.model.resolve()
+        return folder.parent.name if folder.name == "model" else folder.name
 
 
-def to_tensor(image: Image) -> torch.Tensor:
-    """(H, W, 3) uint8 as (3, H, W) float32 in [-1, 1]."""
-    values = image.astype(np.float32) * np.float32(2 / 255) - 1
-    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What a command prints.
+
+    Attributes:
+        summary: of the method scored; None when results were only compared.
+        compared: names of the further results.
+        markdown: the table of all of them.
+        evaluation: rows and failures.
+    """
+
+    summary: tables.Summary | None
+    compared: list[str]
+    markdown: str
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {"compared": self.compared} if self.summary is None else self.summary.to_json()
 
 
-def evaluate(
-    ready: ReadyModel | None,
-    pairs: Sequence[Pair],
-    scorer: Scorer,
-    out: Path,
-    *,
-    batch: int = 1,
-    save_images: bool = False,
-    report: Callable[[int], None] = lambda count: None,
-) -> Evaluation:
-    """Restore and score pairs into `out`, going on from what is there.
+def run(
+    request: EvaluateRequest, report: Callable[[int], Any] = lambda count: None
+) -> EvaluateResult:
+    """Score a model or the blurs, or only compare finished results.
 
     Args:
-        ready: the model; None scores the blurs themselves.
-        pairs: what to score.
-        scorer: how.
-        out: made by `claim`.
-        batch: images of one size at once.
-        save_images: also write `images/SAMPLE_ID.png`.
-        report: told of each pair that is done.
+        request: what to do.
+        report: called with the number of pairs that are newly done.
+
+    Raises:
+        UserError: an option, the model, the backbone or the folder cannot be used.
     """
-    known = read_rows(out)
-    result = Evaluation([], resumed=sum(pair.sample_id in known for pair in pairs))
-    report(result.resumed)
-    left = [pair for pair in pairs if pair.sample_id not in known]
-    with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as scorers:
-        pending: deque[tuple[Pair, Future[dict[str, Any]]]] = deque()
-        for group in _groups(_read_ahead(left, readers, batch + 2), batch, result, report):
-            for pair, restored, sharp, t_hat in _restore(ready, group):
-                place = _image_place(out, pair) if save_images else None
-                job = scorers.submit(_score, scorer, pair, restored, sharp, t_hat, place)
-                pending.append((pair, job))
-            while len(pending) > batch + 2:
-                _keep(pending.popleft(), known, out, result, report)
-        while pending:
-            _keep(pending.popleft(), known, out, result, report)
-    result.rows = [known[pair.sample_id] for pair in pairs if pair.sample_id in known]
-    write_table(result.rows, out / TABLE_FILE)
-    return result
+    pairs = request.pairs()
+    others = [tables.read_summary(place) for place in request.compare]
+    evaluation, ours = Evaluation([], []), list[tables.Summary]()
+    if pairs:
+        scorer, about = prepare(request, pairs)
+        ready = None
+        if request.model is not None:
+            ready = open_model(request.model, request.settings, base_model=request.base_model)
+        images = request.out / "images" if request.save_images else None
+        score = Scoring(request.out, scorer, batch=request.batch, images=images)
+        evaluation = score(ready, pairs, report=report)
+        write_table([row.flat() for row in evaluation.rows], request.out / TABLE_FILE)
+        failed = len(evaluation.failures)
+        ours = [tables.summarise(request.result_name, evaluation.rows, about, failed=failed)]
+    request.out.mkdir(parents=True, exist_ok=True)
+    paper = None if request.paper == "none" else request.paper
+    markdown = tables.to_markdown([*ours, *others], paper)
+    write_atomic(request.out / tables.MARKDOWN_FILE, markdown.encode())
+    for summary in ours:
+        tables.write_summary(summary, request.out)
+    plots.plot_plane([*ours, *others], paper, request.out / plots.PLANE_FILE)
+    names = [summary.name for summary in others]
+    return EvaluateResult(ours[0] if ours else None, names, markdown, evaluation)
 
 
-_Opened = tuple[Pair, Image, Image]
+def prepare(
+    request: EvaluateRequest, pairs: Sequence[Pair], timesteps: Sequence[float] = ()
+) -> tuple[Scorer, dict[str, Any]]:
+    """Check model and backbone before a folder is made or a model loaded, then claim the folder.
 
+    Args:
+        request: of `evaluate`, or the part of a scan's that both share.
+        pairs: what is scored.
+        timesteps: of a scan.
 
-def _read_ahead(
-    pairs: Sequence[Pair], readers: ThreadPoolExecutor, depth: int
-) -> Iterator[tuple[Pair, Future[tuple[Image, Image]]]]:
-    rest = iter(pairs)
-    ahead = deque((pair, readers.submit(_open, pair)) for pair in islice(rest, depth))
-    while ahead:
-        yield ahead.popleft()
-        ahead.extend((pair, readers.submit(_open, pair)) for pair in islice(rest, 1))
-
-
-def _open(pair: Pair) -> tuple[Image, Image]:
-    blur, sharp = read_image(pair.blur), read_image(pair.sharp)
-    if blur.shape != sharp.shape:
-        raise ImageError(
-            f"blur and sharp differ in size: {blur.shape[1]} x {blur.shape[0]} and"
-            f" {sharp.shape[1]} x {sharp.shape[0]}",
-            where=str(pair.blur),
-        )
-    return blur, sharp
-
-
-def _groups(
-    opened: Iterator[tuple[Pair, Future[tuple[Image, Image]]]],
-    batch: int,
-    result: Evaluation,
-    report: Callable[[int], None],
-) -> Iterator[list[_Opened]]:
-    """Runs of neighbours of one size, at most `batch` long; unreadable pairs are listed."""
-    group: list[_Opened] = []
-    for pair, future in opened:
-        try:
-            blur, sharp = future.result()
-        except UserError as error:
-            _fail(pair, error, result, report)
-            continue
-        if group and (len(group) == batch or group[0][1].shape != blur.shape):
-            yield group
-            group = []
-        group.append((pair, blur, sharp))
-    if group:
-        yield group
-
-
-def _fail(pair: Pair, error: UserError, result: Evaluation, report: Callable[[int], None]) -> None:
-    result.failures.append((pair.sample_id, f"{error.what} ({error.where or pair.blur})"))
-    report(1)
-
-
-def _restore(
-    ready: ReadyModel | None, group: list[_Opened]
-) -> Iterator[tuple[Pair, Image, Image, float | None]]:
-    if ready is None:
-        for pair, blur, sharp in group:
-            yield pair, blur, sharp, None
-        return
-    answer = ready.run(torch.stack([to_tensor(blur) for _, blur, _ in group]))
-    for (pair, _, sharp), image, t_hat in zip(group, answer.images, answer.t_hat, strict=True):
-        yield pair, metrics.as_uint8(image), sharp, float(t_hat)
-
-
-def _score(
-    scorer: Scorer,
-    pair: Pair,
-    restored: Image,
-    sharp: Image,
-    t_hat: float | None,
-    place: Path | None,
-) -> dict[str, Any]:
-    if place is not None:
-        _save(restored, place)
-    return {
-        "sample_id": pair.sample_id,
-        "trajectory_id": pair.trajectory_id,
-        "n_frames": pair.n_frames,
-        "native_n_frames": pair.native_n_frames,
-        "timestep": pair.timestep,
-        "t_hat": t_hat,
-        "width": restored.shape[1],
-        "height": restored.shape[0],
-        **scorer(restored, sharp),
+    Returns:
+        The scorer, and what decides the scores, as in `run.json`.
+    """
+    if request.model is not None:
+        read_config(request.model)
+    device = choose_device(request.settings.device)
+    scorer = Scorer(request.metrics, vgg16=request.vgg16, aligned=request.align, device=device)
+    about: dict[str, Any] = {
+        "model": "blurry" if request.model is None else model_digest(request.model),
+        "pairs": digest_of(pairs),
+        "metrics": list(request.metrics),
+        "aligned": request.align,
+        "vgg16": Path(request.vgg16).name if request.vgg16 else None,
+        "settings": None,
     }
+    if request.model is not None:
+        about["settings"] = asdict(request.settings)
+        # Where it runs decides nothing.
+        del about["settings"]["device"], about["settings"]["compile"]
+    if timesteps:
+        about["timesteps"] = list(timesteps)
+    claim(request.out, about)
+    check_content(read_rows(request.out), pairs, request.out)
+    return scorer, about
 
 
-def _image_place(out: Path, pair: Pair) -> Path:
-    name = f"{pair.sample_id}.png"
-    if is_hostile(name):
-        raise DataError(
-            f"the sample_id {pair.sample_id!r} cannot name a file",
-            where="--save-images",
-            cure="leave --save-images out, or rename the pair in the manifest",
-        )
-    return out / "images" / name
-
-
-def _save(image: Image, place: Path) -> None:
-    from fidediff_model.restore.files import Picture, encode_picture
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(place, encode_picture(Picture(image, "PNG")))
-
-
-def _keep(
-    pending: tuple[Pair, Future[dict[str, Any]]],
-    known: dict[str, dict[str, Any]],
-    out: Path,
-    result: Evaluation,
-    report: Callable[[int], None],
-) -> None:
-    pair, future = pending
-    try:
-        row = future.result()
-    except UserError as error:
-        _fail(pair, error, result, report)
-        return
-    known[pair.sample_id] = row
-    with open(out / ROWS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    report(1)
-
-
-def read_rows(out: Path) -> dict[str, dict[str, Any]]:
-    """The rows that earlier runs made, by sample_id; a torn last line is left out."""
-    rows: dict[str, dict[str, Any]] = {}
-    if not (out / ROWS_FILE).is_file():
-        return rows
-    for line in (out / ROWS_FILE).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            rows[row["sample_id"]] = row
-        except (ValueError, KeyError, TypeError):
-            continue
-    return rows
-
-
-def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows as Parquet, one row group, zstd."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
-    write_atomic(path, sink.getvalue().to_pybytes())
-
-
-def claim(out: Path, run: dict[str, Any]) -> None:
+def claim(out: Path, run: Mapping[str, Any]) -> None:
     """Make the folder of an evaluation, or take it up again.
 
     Args:
         out: the folder.
-        run: what decides the scores; must be what the folder holds already, if it holds any.
+        run: what decides the scores; must be what the folder has already, if it has any.
 
     Raises:
-        DataError: the folder holds an evaluation of something else (exit code 5).
+        OutputError: the folder has an evaluation of something else (exit code 5).
     """
     run = json.loads(json.dumps(run))
     file = out / RUN_FILE
-    if file.is_file():
-        try:
-            former = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            former = {}
-        keys = sorted(k for k in former.keys() | run.keys() if former.get(k) != run.get(k))
-        if keys:
-            raise DataError(
-                f"{out.name} holds another evaluation",
-                where=f"{file}: differing keys: {', '.join(keys)}",
-                cure="choose another --out",
-                exit_code=ExitCode.OTHER_CONFIG,
-            )
+    if not file.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, (json.dumps(run, indent=2) + "\n").encode())
         return
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, (json.dumps(run, indent=2) + "\n").encode())
-
-
-def digest_of(pairs: Sequence[Pair]) -> str:
-    """Short digest of which pairs are scored."""
-    digest = hashlib.sha256("\n".join(pair.sample_id for pair in pairs).encode("utf-8", "replace"))
-    return digest.hexdigest()[:16]
+    try:
+        former = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        former = {}
+    keys = sorted(k for k in former.keys() | run.keys() if former.get(k) != run.get(k))
+    if keys:
+        raise OutputError(
+            f"{out.name} holds another evaluation",
+            where=f"{file}: differing keys: {', '.join(keys)}",
+            cure="choose another --out",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )

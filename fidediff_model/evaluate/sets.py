@@ -1,4 +1,4 @@
-"""What is scored: pairs of a manifest, or of two folders."""
+"""The pairs to score: of a manifest, or of two folders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = 
     Args:
         data: the data set's folder, a split's folder or a manifest file.
         split: of this split only; None takes all.
-        native: official blurs only, which is what papers score.
+        native: official blurs only, which are what papers score.
 
     Raises:
         ManifestError: it cannot be read or trusted.
@@ -72,7 +72,7 @@ def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = 
     if not pairs:
         raise UsageError(
             f"no pair of split {split or 'any'} is left to score",
-            where=f"{data}: splits {', '.join(sorted(splits))}",
+            where=f"{data}, which has the splits {', '.join(sorted(splits))}",
             cure="give another --split, or --points all for blurs that are not native",
         )
     return pairs
@@ -88,7 +88,7 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
     lonely = sorted(set(found[blurs]) - set(found[sharps]))
     if lonely:
         raise UsageError(
-            f"{len(lonely):,} blurs have no sharp image of their name",
+            f"{len(lonely):,} blurs have no sharp image of the same name",
             where=f"{sharps}: {shorten(lonely)}",
             cure="give folders whose files have the same relative names",
         )
@@ -114,20 +114,24 @@ def _images(folder: Path) -> dict[str, Path]:
             )
         images[name] = path
     if not images:
-        raise UsageError(f"{folder} holds no image", where="--data", cure="check the path")
+        raise UsageError(
+            f"{folder} contains no image",
+            where=f"--data; looked for {', '.join(FORMATS)}",
+            cure="give the folder that contains the images",
+        )
     return images
 
 
 def choose_pairs(
     data: Sequence[Path], *, split: str | None, points: str, limit: int | None
 ) -> list[Pair]:
-    """The pairs that the options of `evaluate` and `scan` ask for.
+    """The pairs that the options of `evaluate` and `scan` select.
 
     Args:
-        data: a manifest's place, or two folders, blurs first.
-        split: of a manifest.
+        data: a data set's folder or manifest, or two folders, blurs first.
+        split: of a manifest; None takes all.
         points: `native` or `all`.
-        limit: the first so many; None takes all.
+        limit: the first N; None takes all.
 
     Raises:
         UsageError: more than two places, or nothing to score.

@@ -133,6 +133,12 @@ def _check(restored: npt.NDArray[Any], sharp: npt.NDArray[Any]) -> None:
         raise ValueError(f"images differ in size: {restored.shape} and {sharp.shape}")
 
 
+def to_tensor(image: Image) -> Tensor:
+    """(H, W, 3) uint8 as (3, H, W) float32 in [-1, 1]."""
+    values = image.astype(np.float32) * np.float32(2 / _RANGE) - 1
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
+
+
 def as_uint8(image: Tensor) -> Image:
     """An image of the model as 8-bit RGB, as it would be written to a file.
 

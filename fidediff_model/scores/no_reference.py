@@ -24,7 +24,6 @@ Learnt = Literal["niqe", "musiq", "maniqa", "clipiqa"]
 LEARNT: tuple[Learnt, ...] = get_args(Learnt)
 """Scores that pyiqa makes, by its own names."""
 
-LOWER_IS_BETTER = ("blur-effect", "niqe")
 _WINDOW = 11
 # pyiqa is not here, it or its torchvision does not load, or its weights cannot be fetched.
 _UNUSABLE = (ImportError, RuntimeError, OSError, AssertionError, KeyError)

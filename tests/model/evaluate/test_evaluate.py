@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_model import cli, folder_of, loaded, save_png, scene, write_set
 
-from fidediff_model.evaluate.run import read_rows
+from fidediff_model.evaluate.scoring import Row, read_rows
 from fidediff_model.evaluate.sets import choose_pairs, pairs_of_folders, pairs_of_manifest
 from fidediff_model.evaluate.tables import PAPER_SCORES, read_summary, summarise, to_markdown
 from fidediff_model.scores import metrics
@@ -156,6 +156,20 @@ def test_another_evaluation_in_the_same_folder_is_refused(blurry, data, capsys):
     assert "metrics" in error
 
 
+def test_other_images_of_the_same_names_are_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        save_png(tmp_path / "one" / f"{name}.png", scene(40, 40))
+        save_png(tmp_path / "two" / f"{name}.png", scene(40, 40, seed=2))
+        save_png(tmp_path / "sharp" / f"{name}.png", scene(40, 40, seed=1))
+    command = ["evaluate", "--baseline", "blurry", "--data", tmp_path / "sharp"]
+    command += ["--metrics", "psnr", "--out", tmp_path / "out"]
+    command[4:4] = [tmp_path / "one", "--data"]
+    assert cli(*command) == 0
+    command[4] = tmp_path / "two"
+    assert cli(*command) == 5
+    assert "2 of 2 differ" in capsys.readouterr().err
+
+
 def test_results_are_put_side_by_side(blurry, tmp_path, capsys):
     code = cli("evaluate", "--compare", blurry, "--compare", blurry, "--out", tmp_path / "both")
     assert code == 0
@@ -196,7 +210,7 @@ def test_a_saved_image_is_what_the_library_restores(scored, data):
 
 
 def test_the_estimated_timestep_stands_in_the_row(scored):
-    assert all(0 <= row["t_hat"] <= 999 for row in read_rows(scored).values())
+    assert all(0 <= row.t_hat <= 999 for row in read_rows(scored).values())
 
 
 def test_two_folders_are_paired_by_name(tmp_path):
@@ -236,12 +250,15 @@ def test_bad_pairs_are_listed_beside_the_scores(tmp_path, capsys):
     assert "1 restorations equal their sharp image" in told.out
 
 
+def row(**scores):
+    return Row("s", "t", None, None, None, None, None, 8, 8, "", "", scores)
+
+
 def test_an_equal_image_is_counted_and_leaves_the_mean_finite():
-    row = {"n_frames": None, "psnr": math.inf, "ssim": 1.0}
-    summary = summarise("x", [row, {**row, "psnr": 30.0}], {})
-    assert summary["identical"] == 1
-    assert summary["scores"]["psnr"] == 30
-    json.dumps(summary, allow_nan=False)
+    summary = summarise("x", [row(psnr=math.inf, ssim=1.0), row(psnr=30.0, ssim=1.0)], {})
+    assert summary.whole.identical == 1
+    assert summary.whole.scores["psnr"] == 30
+    json.dumps(summary.to_json(), allow_nan=False)
 
 
 def test_the_paper_is_quoted_as_published():
@@ -252,7 +269,7 @@ def test_the_paper_is_quoted_as_published():
 
 
 def test_a_name_cannot_break_the_table():
-    summary = summarise("a | b\nc", [{"n_frames": None, "psnr": 30.0}], {})
+    summary = summarise("a | b\nc", [row(psnr=30.0)], {})
     line = to_markdown([summary], None).splitlines()[2]
     assert line == "| a \\| b c | 1 | 30.00 |"
 

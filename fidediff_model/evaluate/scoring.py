@@ -1,0 +1,322 @@
+"""Score restorations image by image, resumable: one row per pair and prescribed timestep.
+
+Scores are taken on 8-bit RGB as it would be written to a file, one image at a time, without
+cropping. `OUT/scores.jsonl` grows while a command runs, and the same command resumes from it. A row
+belongs to the content of its two files: it stores their digests, and a folder whose rows were made
+of other files is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fidediff_model.data.ahead import map_ahead
+from fidediff_model.data.image_files import read_image
+from fidediff_model.data.json_lines import append_line, read_lines
+from fidediff_model.evaluate.sets import Pair
+from fidediff_model.restore.engine import ReadyModel
+from fidediff_model.scores import metrics
+from fidediff_model.scores.metrics import Image
+from fidediff_model.scores.scorer import Scorer
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import (
+    DataError,
+    ExitCode,
+    ImageError,
+    OutputError,
+    UserError,
+    shorten,
+)
+from trajectory_builder.manifest import is_hostile
+
+ROWS_FILE = "scores.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one restoration.
+
+    Attributes:
+        sample_id: the pair.
+        trajectory_id: its trajectory.
+        n_frames: frames averaged, or None.
+        native_n_frames: n of the trajectory's official pair, or None.
+        timestep: the pair's true t, or None.
+        t: the t that was prescribed, or None where the model estimated it.
+        t_hat: the t that the model used, or None where no model ran.
+        width: pixels.
+        height: pixels.
+        input_sha256: of the file that was restored.
+        sharp_sha256: of the sharp file.
+        scores: by metric; see `definitions.METRICS`.
+    """
+
+    sample_id: str
+    trajectory_id: str
+    n_frames: int | None
+    native_n_frames: int | None
+    timestep: int | None
+    t: float | None
+    t_hat: float | None
+    width: int
+    height: int
+    input_sha256: str
+    sharp_sha256: str
+    scores: dict[str, float]
+
+    @property
+    def key(self) -> tuple[str, float | None]:
+        """What is unique in an evaluation: the pair and the prescribed t."""
+        return self.sample_id, self.t
+
+    def flat(self) -> dict[str, Any]:
+        """One level of columns, the scores last, for Parquet."""
+        values = asdict(self)
+        return {**values, **values.pop("scores")}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair without a row, and the reason."""
+
+    sample_id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of a run: rows in the set's order, and the pairs that failed."""
+
+    rows: list[Row]
+    failures: list[Failure]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """How the command ends."""
+        if not self.failures:
+            return ExitCode.DONE
+        return ExitCode.DONE_IN_PART if self.rows else ExitCode.FAILED
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A pair in memory; `image` is what is restored."""
+
+    pair: Pair
+    image: Image
+    sharp: Image
+    input_sha256: str
+    sharp_sha256: str
+    t: float | None = None
+    t_hat: float | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Restores and scores pairs into a folder, resuming from its rows.
+
+    Attributes:
+        out: a claimed folder.
+        scorer: how to score.
+        batch: images of one size restored at once.
+        images: folder of `SAMPLE_ID.png` of each restoration; None writes none.
+    """
+
+    out: Path
+    scorer: Scorer
+    batch: int = 1
+    images: Path | None = None
+
+    def __call__(
+        self,
+        ready: ReadyModel | None,
+        pairs: Sequence[Pair],
+        *,
+        timesteps: Sequence[float | None] = (None,),
+        report: Callable[[int], Any] = lambda count: None,
+    ) -> Evaluation:
+        """Score every pair at every timestep.
+
+        Args:
+            ready: the model; None scores the blurs themselves.
+            pairs: what to score.
+            timesteps: t in [0, 999]; None lets the model's settings decide.
+            report: called with the number of restorations that are newly done.
+        """
+        known = read_rows(self.out)
+        keys = [(pair.sample_id, t) for pair, t in product(pairs, timesteps)]
+        report(sum(key in known for key in keys))
+        left = [p for p in pairs if any((p.sample_id, t) not in known for t in timesteps)]
+        depth = self.batch + 2
+        opened = map_ahead(_open, left, depth=depth)
+        at_all_t = (
+            replace(one, t=t) if isinstance(one, _Opened) else one
+            for one in opened
+            for t in timesteps
+            if isinstance(one, Failure) or (one.pair.sample_id, t) not in known
+        )
+        restored = _restore(ready, at_all_t, self.batch)
+        failures: dict[str, Failure] = {}
+        for outcome in map_ahead(self._score, restored, depth=depth):
+            if isinstance(outcome, Failure):
+                failures[outcome.sample_id] = outcome
+            else:
+                known[outcome.key] = outcome
+                append_line(self.out / ROWS_FILE, asdict(outcome))
+            report(1)
+        return Evaluation([known[key] for key in keys if key in known], list(failures.values()))
+
+    def _score(self, restored: _Opened | Failure) -> Row | Failure:
+        if isinstance(restored, Failure):
+            return restored
+        pair, (height, width) = restored.pair, restored.image.shape[:2]
+        try:
+            if self.images is not None:
+                _save(restored.image, self.images, pair.sample_id)
+            scores = self.scorer(restored.image, restored.sharp)
+        except UserError as error:
+            return _failure(pair, error)
+        return Row(
+            pair.sample_id, pair.trajectory_id, pair.n_frames, pair.native_n_frames, pair.timestep,
+            restored.t, restored.t_hat, width, height, restored.input_sha256,
+            restored.sharp_sha256, scores,
+        )  # fmt: skip
+
+
+def _open(pair: Pair) -> _Opened | Failure:
+    try:
+        image, sharp = read_image(pair.blur), read_image(pair.sharp)
+        if image.shape != sharp.shape:
+            raise ImageError(
+                f"blur and sharp differ in size: {image.shape[1]} x {image.shape[0]} and"
+                f" {sharp.shape[1]} x {sharp.shape[0]}",
+                where=str(pair.blur),
+                cure="leave the pair out, or fix the set",
+            )
+        return _Opened(pair, image, sharp, _sha256(pair.blur), _sha256(pair.sharp))
+    except UserError as error:
+        return _failure(pair, error)
+
+
+def _failure(pair: Pair, error: UserError) -> Failure:
+    return Failure(pair.sample_id, f"{error.what} ({error.where or pair.blur})")
+
+
+def _restore(
+    ready: ReadyModel | None, opened: Iterable[_Opened | Failure], batch: int
+) -> Iterator[_Opened | Failure]:
+    """Restore neighbours of one size together; failures pass through."""
+    if ready is None:
+        yield from opened
+        return
+    group: list[_Opened] = []
+    for one in opened:
+        if isinstance(one, Failure):
+            yield one
+            continue
+        if group and (len(group) == batch or group[0].image.shape != one.image.shape):
+            yield from _restore_group(ready, group)
+            group = []
+        group.append(one)
+    if group:
+        yield from _restore_group(ready, group)
+
+
+def _restore_group(ready: ReadyModel, group: Sequence[_Opened]) -> Iterator[_Opened | Failure]:
+    blur = torch.stack([metrics.to_tensor(one.image) for one in group])  # (B, 3, H, W)
+    ts = [one.t for one in group if one.t is not None]
+    try:
+        answer = ready.run(blur, torch.tensor(ts) if ts else None)
+    except UserError as error:
+        yield from (_failure(one.pair, error) for one in group)
+        return
+    for one, image, t_hat in zip(group, answer.images, answer.t_hat, strict=True):
+        yield replace(one, image=metrics.as_uint8(image), t_hat=float(t_hat))
+
+
+def _save(image: Image, folder: Path, sample_id: str) -> None:
+    from fidediff_model.restore.files import Picture, encode_picture
+
+    name = f"{sample_id}.png"
+    if is_hostile(name):
+        raise DataError(
+            f"the sample_id {sample_id!r} cannot name a file",
+            where="--save-images",
+            cure="leave --save-images out, or rename the pair in the manifest",
+        )
+    place = folder / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(place, encode_picture(Picture(image, "PNG")))
+
+
+def read_rows(out: Path) -> dict[tuple[str, float | None], Row]:
+    """The rows that earlier runs made, by `Row.key`; a torn last line is left out."""
+    rows = {}
+    for values in read_lines(out / ROWS_FILE):
+        try:
+            row = Row(**values)
+        except TypeError:
+            continue  # a row of another version is scored again
+        rows[row.key] = row
+    return rows
+
+
+def check_content(
+    known: Mapping[tuple[str, float | None], Row], pairs: Sequence[Pair], out: Path
+) -> None:
+    """Refuse to resume from rows that were made of other files than those of `pairs`.
+
+    Names say nothing about content: two methods' results over one set have the same names.
+
+    Raises:
+        OutputError: the content of a scored file differs (exit code 5).
+    """
+    scored = {row.sample_id: (row.input_sha256, row.sharp_sha256) for row in known.values()}
+    again = [pair for pair in pairs if pair.sample_id in scored]
+    changed = [
+        pair.sample_id
+        for pair, digests in zip(again, map_ahead(_digests, again, depth=8), strict=True)
+        if digests != scored[pair.sample_id]
+    ]
+    if changed:
+        raise OutputError(
+            f"{out.name} has scores of other images: {len(changed):,} of {len(again):,} differ",
+            where=f"{out / ROWS_FILE}: {shorten(changed)}",
+            cure="choose another --out, or delete this one to score the images anew",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )
+
+
+def _digests(pair: Pair) -> tuple[str, str]:
+    try:
+        return _sha256(pair.blur), _sha256(pair.sharp)
+    except OSError:
+        return "", ""
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as Parquet, one row group, zstd."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def digest_of(pairs: Sequence[Pair]) -> str:
+    """Short digest of which pairs are scored."""
+    names = "\n".join(pair.sample_id for pair in pairs)
+    return hashlib.sha256(names.encode("utf-8", "replace")).hexdigest()[:16]
