@@ -27,7 +27,8 @@ from fidediff_model.restore.command import model_digest
 from fidediff_model.restore.engine import Settings, choose_device, open_model
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
-from trajectory_builder.errors import ExitCode, OutputError, UsageError
+from trajectory_builder.disk.ownership import refuse_other_config
+from trajectory_builder.errors import UsageError
 
 TABLE_FILE, RUN_FILE = "scores.parquet", "run.json"
 
@@ -205,21 +206,15 @@ def claim(out: Path, run: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the folder has an evaluation of something else (exit code 5).
     """
-    run = json.loads(json.dumps(run))
     file = out / RUN_FILE
     if not file.is_file():
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(file, (json.dumps(run, indent=2) + "\n").encode())
         return
     try:
-        former = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        former = {}
-    keys = sorted(k for k in former.keys() | run.keys() if former.get(k) != run.get(k))
-    if keys:
-        raise OutputError(
-            f"{out.name} holds another evaluation",
-            where=f"{file}: differing keys: {', '.join(keys)}",
-            cure="choose another --out",
-            exit_code=ExitCode.OTHER_CONFIG,
-        )
+        stored = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        stored = {}
+    refuse_other_config(
+        out, stored, run, file=RUN_FILE, contents="an evaluation", cure="choose another --out"
+    )
