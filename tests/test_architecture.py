@@ -71,6 +71,12 @@ def test_the_page_describes_every_folder(package):
     assert folders <= set(re.findall(r"^\| `([a-z_]+)/?` ", text, re.M))
 
 
+def test_the_picture_is_what_its_script_draws(tmp_path):
+    script = ROOT / "docs/images/architecture.py"
+    subprocess.run([sys.executable, script, tmp_path / "drawn.svg"], check=True)
+    assert (tmp_path / "drawn.svg").read_text() == script.with_suffix(".svg").read_text()
+
+
 @pytest.mark.parametrize("package", ROOMS)
 def test_every_public_name_can_be_imported(package):
     module = importlib.import_module(package)
