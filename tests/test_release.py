@@ -191,15 +191,15 @@ def test_every_line_of_setup_asks_for_a_lowest_version():
 def test_pythons_that_are_told_are_those_of_the_workflow():
     told = re.findall(r":: (3\.\d+)$", setup()["metadata"]["classifiers"], re.M)
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
-    assert jobs["fast"]["strategy"]["matrix"]["python"] == told
-    for job in ("check", "lowest"):
+    assert jobs["builder"]["strategy"]["matrix"]["python"] == told
+    for job in ("lint", "model", "check", "lowest"):
         assert jobs[job]["steps"][1]["with"]["python-version"] == told[0]
 
 
 def test_build_asks_for_the_setuptools_of_the_tests():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (asked,) = pyproject["build-system"]["requires"]
-    assert asked.replace(">=", " >= ") in setup()["options.extras_require"]["test"].split("\n")
+    assert asked.replace(">=", " >= ") in setup()["options.extras_require"]["test-builder"].split("\n")
 
 
 def test_setup_takes_the_version_from_the_one_place():
