@@ -1,8 +1,8 @@
 """House facts, to be read and not enforced: sizes, types, documentation, tests beside source.
 
-The tests' closing report prints them; so does `python tests/house_facts.py`. What a figure should
-be like is in CONTRIBUTING.md. Code lines are neither blank, comment nor docstring; methods
-and inner functions count as functions; a public name has no leading underscore.
+The tests' closing report prints them; so does `python tests/house_facts.py`. Code lines are neither
+blank, comment nor docstring; methods and inner functions count as functions; a public name has no
+leading underscore.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from statistics import median
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("trajectory_builder", "fidediff_model")
 MODULE_CEILING, FUNCTION_CEILING = 400, 60
+COMMENTED = ("build", "model")
+"""Rooms whose comments are counted apart: where the tricks and the equations are."""
 _COMMENT = re.compile(r"(?:^\s*|\s\s)#(?!!)")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -112,8 +114,31 @@ def of_package(package: str) -> list[str]:
         f"code lines, {_longest(functions, FUNCTION_CEILING)}",
         f"  public: {_share(sum(typed), len(typed))} of {len(typed)} functions typed, "
         f"{_share(sum(documented), len(documented))} of {len(documented)} names documented",
-        f"  comments: {100 * sum(s.comments for s in files) / code:.0f} for 100 lines of code",
+        f"  comments per 100 lines of code: {_comments(files):.0f}"
+        + "".join(
+            f", {room}/ {_comments(sources(f'{package}/{room}')):.0f}"
+            for room in COMMENTED
+            if (ROOT / package / room).is_dir()
+        ),
+        f"  top of the package: {_entries(ROOT / package)} entries; `dict[str, Any]`: "
+        f"{sum(s.path.read_text().count('dict[str, Any]') for s in files)}; error classes: "
+        f"{sum(_is_error(node) for s in files for node in s.nodes)}",
     ]
+
+
+def _comments(files: list[Source]) -> float:
+    return 100 * sum(s.comments for s in files) / max(1, sum(len(s.code) for s in files))
+
+
+def _entries(folder: Path) -> int:
+    """Modules and folders of a package, `py.typed` and caches left out."""
+    return sum(
+        path.suffix == ".py" or (path / "__init__.py").is_file() for path in folder.iterdir()
+    )
+
+
+def _is_error(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and node.name.endswith("Error")
 
 
 def of_tests() -> list[str]:

@@ -199,7 +199,9 @@ def test_pythons_that_are_told_are_those_of_the_workflow():
 def test_build_asks_for_the_setuptools_of_the_tests():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (asked,) = pyproject["build-system"]["requires"]
-    assert asked.replace(">=", " >= ") in setup()["options.extras_require"]["test-builder"].split("\n")
+    assert asked.replace(">=", " >= ") in setup()["options.extras_require"]["test-builder"].split(
+        "\n"
+    )
 
 
 def test_setup_takes_the_version_from_the_one_place():
