@@ -2,8 +2,8 @@
 
     python benchmarks/manifest_tools.py [--rows 1000000] [--repeats 5]
 
-The manifest is generated (no images): four pairs a trajectory, a thousand trajectories a clip. Each
-task runs in turn with its peers, `repeats` times, and the best of each counts.
+The manifest is generated (no images): four pairs per trajectory, a thousand trajectories per
+clip. Each task runs in turn with its peers, `repeats` times, and the best of each counts.
 
 - `pyarrow`: for `select`, `pyarrow.dataset` with the same filter, page checksums on, and the same
   Parquet writer; for `stats`, `Table.group_by` for pairs, distinct trajectories, bytes and motion.
@@ -42,7 +42,7 @@ from trajectory_builder.curate import diff, select, split, stats
 
 RESULTS = Path(__file__).parent / "results"
 NS = (5, 7, 9, 11)
-TRAJECTORIES_A_CLIP = 1000
+TRAJECTORIES_PER_CLIP = 1000
 SUMS = [
     ([], "count_all"), ("trajectory_id", "count_distinct"), ("blur_bytes", "sum"),
     ("sharp_bytes", "sum"), ("motion_px", "mean"),
@@ -61,9 +61,9 @@ def make(folder: Path, rows: int) -> Path:
     count = -(-rows // len(NS))
     owner, n = np.repeat(np.arange(count), len(NS)), np.tile(NS, count)
     of = pa.array(owner)
-    clips = [f"GOPR{i // TRAJECTORIES_A_CLIP:04d}_11_00" for i in range(count)]
-    ids = [f"{clip}/{i % TRAJECTORIES_A_CLIP:06d}" for i, clip in enumerate(clips)]
-    center = (owner % TRAJECTORIES_A_CLIP * 11 + 5).astype(np.int32)
+    clips = [f"GOPR{i // TRAJECTORIES_PER_CLIP:04d}_11_00" for i in range(count)]
+    ids = [f"{clip}/{i % TRAJECTORIES_PER_CLIP:06d}" for i, clip in enumerate(clips)]
+    center = (owner % TRAJECTORIES_PER_CLIP * 11 + 5).astype(np.int32)
     total = len(n)
     backward = {m: [1, *(k for k in NS if k < m)] for m in NS}
     columns = {
@@ -87,6 +87,7 @@ def make(folder: Path, rows: int) -> Path:
         "fps": np.full(total, 240.0),
         "exposure_ms": n / 0.24,
         "motion_px": random.gamma(2, 4, total),
+        "step_px": random.gamma(2, 0.4, total),
         "blur_sha256": [random.bytes(32).hex() for _ in range(total)],
         "sharp_sha256": pa.array([random.bytes(32).hex() for _ in range(count)]).take(of),
         "blur_pixel_sha256": [random.bytes(32).hex() for _ in range(total)],
@@ -214,7 +215,7 @@ def command_memory(paths: dict[int, Path], home: Path) -> list[str]:
         "select --where 'n_frames >= 5'": ["select", "--where", "n_frames >= 5", *selection],
         "select --where 'n_frames >= 11'": ["select", "--where", "n_frames >= 11", *selection],
         "select --max-per-trajectory 2": ["select", "--max-per-trajectory", "2", *selection],
-        "stats --by clip,n_frames": ["stats", "--by", "clip,n_frames", "--json"],
+        "stats --by clip_id,n_frames": ["stats", "--by", "clip_id,n_frames", "--json"],
     }
     lines = []
     for name, (tool, *options) in commands.items():

@@ -1,9 +1,14 @@
 """What the tests of the builder share; see gopro_tree.py for how it is made."""
 
+import os
 import shutil
+import signal
+from types import SimpleNamespace
 
 import pytest
 from gopro_tree import Source, trajbuild, write_real_names, write_small
+
+from trajectory_builder.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +53,20 @@ def sample_source(tmp_path_factory):
     done = trajbuild("sample", "--out", root)
     assert done.returncode == 0, done.stderr
     return Source(root / "GOPRO_Large", root / "GOPRO_Large_all")
+
+
+@pytest.fixture
+def in_process(capsys):
+    """A function that runs a command in this process: its returncode, stdout and stderr."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*args):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([os.fspath(one) if hasattr(one, "__fspath__") else str(one) for one in args])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=out, stderr=err)
+
+    return run

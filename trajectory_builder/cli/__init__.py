@@ -33,9 +33,10 @@ COMMANDS: dict[str, str] = {
 
 
 EXIT_CODES_HELP = """\b
-Exit codes: 0 done; 1 failed; 2 wrong use; 3 verify found problems;
-4 done in part (see problems.parquet); 5 the output folder belongs to
-another config; 130 interrupted and 143 terminated (both resumable)."""
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 verify found problems or
+diff found differences; 4 done in part (see problems.parquet); 5 the output
+folder belongs to another config; 130 interrupted and 143 terminated
+(both resumable)."""
 
 
 class _Trajbuild(LazyGroup):

@@ -34,20 +34,20 @@ seed: Callable[[F], F] = click.option(
 )
 
 
-def tell(report: DerivedReport, *, as_json: bool, linked: bool) -> None:
+def print_report(report: DerivedReport, *, as_json: bool, linked: bool) -> None:
     """Print what was written; the next command on stderr."""
     if as_json:
         click.echo(json.dumps(report.as_data()))
         return
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     click.echo(f"{report.out}: {pairs} pairs, {report.files:,} files")
-    tell_dropped(report.dropped)
+    print_dropped(report.dropped)
     links = " --allow-links" if linked else ""
     click.echo(f"next: trajbuild verify {report.out}{links}", err=True)
 
 
-def tell_dropped(dropped: dict[str, int]) -> None:
-    """Say on stderr which criterion left out how many rows."""
+def print_dropped(dropped: dict[str, int]) -> None:
+    """Print on stderr which criterion left out how many rows."""
     for reason, count in dropped.items():
         if count:
             click.echo(f"left out by {reason}: {count:,} pairs", err=True)

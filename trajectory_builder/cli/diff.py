@@ -11,17 +11,19 @@ from trajectory_builder.cli import curating, options
 from trajectory_builder.errors import ExitCode
 
 
-@click.command(name="diff", short_help="What differs between two manifests; exit 1 if anything.")
+@click.command(
+    name="diff", short_help="List what differs between two manifests; exit 3 if anything."
+)
 @click.argument("old", type=curating.SOURCE)
 @click.argument("new", type=curating.SOURCE)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True,
-              help="Lines a kind; 0 for all.")  # fmt: skip
+              help="Lines per kind; 0 for all.")  # fmt: skip
 @options.as_json
 def command(old: Path, new: Path, limit: int, as_json: bool) -> int:
-    """List the rows that NEW has more (+), has less (-) or has changed (~) than
-    OLD, and the bytes of files that only one of them has.
+    """List rows only in NEW (+), only in OLD (-) and changed (~), and the bytes
+    of files that only one of them has.
 
-    Ends with 0 if all rows are equal, with 1 if not. --json lists all rows.
+    Ends with 0 if all rows are equal, with 3 if not. --json lists all rows.
 
     \b
     Example:
@@ -29,6 +31,7 @@ def command(old: Path, new: Path, limit: int, as_json: bool) -> int:
     """
     from trajectory_builder.curate import diff
 
-    found = diff.diff(old, new)
-    click.echo(json.dumps(found.as_data()) if as_json else "\n".join(found.lines(limit)))
-    return int(ExitCode.FAILED if found.differs else ExitCode.DONE)
+    difference = diff.diff(old, new)
+    lines = difference.lines(limit)
+    click.echo(json.dumps(difference.as_data()) if as_json else "\n".join(lines))
+    return int(ExitCode.PROBLEMS_FOUND if difference.differs else ExitCode.DONE)

@@ -44,4 +44,4 @@ def command(
     report = merge.merge(
         sources, out, clashes=clashes, files=files, allow_links=allow_links,  # type: ignore[arg-type]
     )  # fmt: skip
-    curating.tell(report, as_json=as_json, linked=files == "reference")
+    curating.print_report(report, as_json=as_json, linked=files == "reference")

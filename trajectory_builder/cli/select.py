@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trajectory_builder.cli import curating, options
+from trajectory_builder.errors import printable
 
 
 @click.command(name="select", short_help="Take a part of a data set.")
@@ -17,8 +18,9 @@ from trajectory_builder.cli import curating, options
     "--where",
     default="",
     metavar="CONDITION",
-    help="On columns: and, or, not, comparisons, in [...], is None, + - * /,"
-    " starts_with, ends_with, contains, matches(column, text), len, abs.",
+    help="A pandas query on columns: and or &, or or |, not or ~, == != < <= > >=,"
+    " in [...], + - * /, .between(a, b), .isin([...]), .isna(), .notna(),"
+    " .str.contains/startswith/endswith/match(text), len, abs.",
 )
 @click.option(
     "--min-motion",
@@ -30,7 +32,7 @@ from trajectory_builder.cli import curating, options
     "--max-per-trajectory",
     type=click.IntRange(1),
     metavar="K",
-    help="At most K pairs a trajectory, drawn by identity.",
+    help="Up to K pairs per trajectory, drawn by identity.",
 )
 @click.option(
     "--balance",
@@ -58,14 +60,14 @@ def command(  # noqa: PLR0913  # one parameter an option
     """Write the pairs of DATASET that meet all conditions as a data set of
     their own, or print their sample_ids, one a line.
 
-    Conditions apply in the order of the options above. A draw hangs on seed
-    and sample_id alone, not on order. Backward points that are left out
+    Conditions apply in the order of the options above. A draw depends on
+    seed and sample_id alone, not on order. Backward points that are left out
     disappear from backward_n_frames.
 
     \b
     Example:
       trajbuild select GOPRO_Large_trajectories --out hard \\
-        --where 'n_frames >= 9 and starts_with(clip_id, "GOPR03")' --sample 500
+        --where 'n_frames >= 9 and clip_id.str.startswith("GOPR03")' --sample 500
     """
     from trajectory_builder.curate import select
 
@@ -77,10 +79,12 @@ def command(  # noqa: PLR0913  # one parameter an option
             click.echo(json.dumps({"sample_ids": names, "dropped": choice.dropped}))
         elif names:
             click.echo("\n".join(names))
-        curating.tell_dropped(choice.dropped)
+        curating.print_dropped(choice.dropped)
+        if choice.note:
+            click.echo(f"note: {printable(choice.note)}", err=True)
         return
     report = select.select(
         [source], out, criteria,
         files=files, allow_links=allow_links, progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
-    curating.tell(report, as_json=as_json, linked=files == "reference")
+    curating.print_report(report, as_json=as_json, linked=files == "reference")

@@ -65,4 +65,4 @@ def command(source: Path, out: Path, as_json: bool, **given: Any) -> None:
     from trajectory_builder.curate import split
 
     report = split.split([source], out, given.pop("into"), **given)
-    curating.tell(report, as_json=as_json, linked=given["files"] == "reference")
+    curating.print_report(report, as_json=as_json, linked=given["files"] == "reference")

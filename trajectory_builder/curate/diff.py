@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder.curate.rows import Mask, Rows, scan, schema_of
+from trajectory_builder.curate.table import Rows, read_rows, schema_of
 from trajectory_builder.errors import DataError, ExitCode, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Indices = npt.NDArray[np.int64]
 
@@ -30,10 +33,10 @@ class Difference:
         added: sample_ids only in new, in its order.
         removed: sample_ids only in old.
         changed: sample_id -> the columns whose values differ.
-        bytes_added, bytes_removed: payload of files (by content) only in the one or the other.
-        columns_added, columns_removed: columns only in the one or the other.
+        bytes_added, bytes_removed: bytes of files (by content) only in new, only in old.
+        columns_added, columns_removed: columns only in new, only in old.
         metadata: entry -> (old, new) where the manifests' metadata differ.
-        reordered: the common rows stand in another order.
+        reordered: the common rows are in another order.
     """
 
     rows: tuple[int, int]
@@ -85,7 +88,7 @@ class Difference:
         lines += [f"- column {name}" for name in self.columns_removed]
         lines += [f"~ {key}: {was} -> {now}" for key, (was, now) in self.metadata.items()]
         if self.reordered:
-            lines.append("~ rows stand in another order")
+            lines.append("~ rows are in another order")
         return [*lines, self._summary()]
 
     def _summary(self) -> str:
@@ -104,16 +107,18 @@ def diff(old: Path, new: Path) -> Difference:
         new: the same.
 
     Raises:
-        DataError: a sample_id stands twice in one of them.
+        DataError: a sample_id occurs twice in one of them.
         ManifestError: one of them cannot be read.
     """
-    keys = [scan([side], ["sample_id"]) for side in (old, new)]
-    ids = [_unique_ids(one, side) for one, side in zip(keys, (old, new), strict=True)]
-    at = _matched(ids[0], ids[1])
-    sides = tuple(
-        _Side(path, schema_of([path]), rows) for path, rows in zip((old, new), at, strict=True)
-    )
-    alone = [_others(len(one), rows) for one, rows in zip(ids, at, strict=True)]
+    import pandas as pd
+
+    keys = [read_rows([side], ["sample_id"]) for side in (old, new)]
+    ids = [_unique_ids(rows, side) for rows, side in zip(keys, (old, new), strict=True)]
+    at_old = pd.Index(ids[0]).get_indexer(pd.Index(ids[1]))
+    common = at_old >= 0
+    sides = (_Side(old, schema_of([old]), at_old[common]),
+             _Side(new, schema_of([new]), np.flatnonzero(common)))  # fmt: skip
+    alone = [np.setdiff1d(np.arange(len(i)), s.common) for i, s in zip(ids, sides, strict=True)]
     unequal = _unequal(*sides)
     bytes_removed, bytes_added = (
         _bytes_only_here(here, there, rest, unequal)
@@ -122,58 +127,37 @@ def diff(old: Path, new: Path) -> Difference:
     names = [side.schema.names for side in sides]
     return Difference(
         rows=(len(ids[0]), len(ids[1])),
-        added=ids[1].take(pa.array(alone[1])).to_pylist(),
-        removed=ids[0].take(pa.array(alone[0])).to_pylist(),
-        changed=_changed(ids[1].take(pa.array(at[1])), unequal),
+        added=ids[1].iloc[alone[1]].tolist(),
+        removed=ids[0].iloc[alone[0]].tolist(),
+        changed=_changed(ids[1].iloc[sides[1].common], unequal),
         bytes_added=bytes_added,
         bytes_removed=bytes_removed,
         columns_added=[name for name in names[1] if name not in names[0]],
         columns_removed=[name for name in names[0] if name not in names[1]],
         metadata=_metadata(keys[0], keys[1]),
-        reordered=bool((np.diff(at[0]) < 0).any()),
+        reordered=bool((np.diff(sides[0].common) < 0).any()),
     )
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two: where it is, its columns, and where its rows are that both have."""
+    """One of the two: where it is, its columns, and which of its rows both have, in new's order."""
 
     path: Path
     schema: pa.Schema
     common: Indices
 
-    def column(self, name: str, rows: Indices) -> pa.ChunkedArray:
-        values = scan([self.path], [name]).table[name]
-        return values if len(rows) == len(values) and _is_range(rows) else values.take(rows)
+    def column(self, name: str, rows: Indices) -> pa.Array:
+        values = read_rows([self.path], [name]).frame[name]
+        return pa.array(values.iloc[rows])
 
 
-def _matched(old: pa.Array, new: pa.Array) -> tuple[Indices, Indices]:
-    """The rows of old and of new that have the same sample_id, in the order of new."""
-    if old.equals(new):
-        return np.arange(len(old)), np.arange(len(old))
-    position = pc.index_in(new, value_set=old)
-    common = np.asarray(position.is_valid().to_numpy(zero_copy_only=False))
-    at_old = np.asarray(position.drop_null().to_numpy(), dtype=np.int64)
-    return at_old, np.flatnonzero(common)
-
-
-def _is_range(rows: Indices) -> bool:
-    return bool((rows == np.arange(len(rows))).all())
-
-
-def _others(count: int, rows: Indices) -> Indices:
-    rest = np.ones(count, np.bool_)
-    rest[rows] = False
-    return np.flatnonzero(rest)
-
-
-def _unique_ids(rows: Rows, side: Path) -> pa.Array:
-    ids = rows.table["sample_id"].combine_chunks()
-    counts = ids.value_counts()
-    if len(counts) != len(ids):
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+def _unique_ids(rows: Rows, side: Path) -> pd.Series[str]:
+    ids = rows.frame["sample_id"]
+    twice = ids[ids.duplicated()].unique().tolist()
+    if twice:
         raise DataError(
-            f"{len(twice):,} sample_ids stand twice, so rows cannot be matched",
+            f"{len(twice):,} sample_ids occur twice, so rows cannot be matched",
             where=f"{side}: {shorten([str(name) for name in twice])}",
             cure="build that manifest again",
             exit_code=ExitCode.FAILED,
@@ -183,36 +167,36 @@ def _unique_ids(rows: Rows, side: Path) -> pa.Array:
 
 def _unequal(old: _Side, new: _Side) -> dict[str, Indices]:
     """Column -> which of the common rows differ in it."""
-    found: dict[str, Indices] = {}
+    unequal: dict[str, Indices] = {}
     for name in old.schema.names:
         if name in new.schema.names and name != "sample_id":
             values = [_comparable(side.column(name, side.common)) for side in (old, new)]
             if not values[0].equals(values[1]):
-                found[name] = np.flatnonzero(_differ(values[0], values[1]))
-    return {name: rows for name, rows in found.items() if len(rows)}
+                unequal[name] = np.flatnonzero(_differ(values[0], values[1]))
+    return {name: rows for name, rows in unequal.items() if len(rows)}
 
 
-def _changed(ids: pa.Array, unequal: dict[str, Indices]) -> dict[str, list[str]]:
+def _changed(ids: pd.Series[str], unequal: dict[str, Indices]) -> dict[str, list[str]]:
     """sample_id -> its differing columns, in the order of the rows and of the columns."""
-    found: dict[int, list[str]] = {}
+    columns: dict[int, list[str]] = {}
     for name, rows in unequal.items():
         for row in rows.tolist():
-            found.setdefault(row, []).append(name)
-    where = ids.take(pa.array(sorted(found), pa.int64())).to_pylist()
-    return dict(zip(where, (found[row] for row in sorted(found)), strict=True))
+            columns.setdefault(row, []).append(name)
+    return {ids.iloc[row]: columns[row] for row in sorted(columns)}
 
 
-def _comparable(values: pa.ChunkedArray) -> pa.Array:
+def _comparable(values: pa.Array) -> pa.Array:
     """A column as flat values that Arrow can compare: nested ones as text."""
-    whole = values.combine_chunks()
-    if pa.types.is_list(whole.type) and pa.types.is_primitive(whole.type.value_type):
-        return pc.binary_join(whole.cast(pa.list_(pa.string())), ",")
-    if pa.types.is_nested(whole.type):
-        return pa.array([repr(value) for value in whole.to_pylist()])
-    return whole
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_list(values.type) and pa.types.is_primitive(values.type.value_type):
+        return pc.binary_join(values.cast(pa.list_(pa.string())), ",")
+    if pa.types.is_nested(values.type):
+        return pa.array([repr(value) for value in values.to_pylist()])
+    return values
 
 
-def _differ(one: pa.Array, other: pa.Array) -> Mask:
+def _differ(one: pa.Array, other: pa.Array) -> npt.NDArray[np.bool_]:
     """(R,) whether two columns differ; null equals null, and NaN equals NaN."""
     if one.type != other.type:
         one, other = one.cast(pa.string()), other.cast(pa.string())
@@ -225,9 +209,9 @@ def _differ(one: pa.Array, other: pa.Array) -> Mask:
 
 
 def _bytes_only_here(here: _Side, there: _Side, alone: Indices, unequal: dict[str, Indices]) -> int:
-    """Bytes of files, told apart by their digest, that only one side has.
+    """Bytes of files, distinguished by their digest, that only one side has.
 
-    Only rows that are alone or whose digest differs can hold such a file.
+    Only rows that are alone or whose digest differs can have such a file.
     """
     sizes: dict[str, int] = {}
     for kind in ("blur", "sharp"):
@@ -236,13 +220,11 @@ def _bytes_only_here(here: _Side, there: _Side, alone: Indices, unequal: dict[st
         if len(rows):
             digests = here.column(f"{kind}_sha256", rows).to_pylist()
             sizes.update(zip(digests, here.column(f"{kind}_bytes", rows).to_pylist(), strict=True))
-    candidates = pa.array(list(sizes), pa.string())
-    for kind in ("blur", "sharp") if sizes else ():
-        others = scan([there.path], [f"{kind}_sha256"]).table[f"{kind}_sha256"]
-        known = pc.unique(others.filter(pc.is_in(others, value_set=candidates)))
-        for digest in known.to_pylist():
-            sizes.pop(digest, None)
-    return sum(size or 0 for size in sizes.values())
+    if not sizes:
+        return 0
+    others = read_rows([there.path], ["blur_sha256", "sharp_sha256"]).frame
+    known = {d for name in others for d in others[name][others[name].isin(list(sizes))]}
+    return sum(size or 0 for digest, size in sizes.items() if digest not in known)
 
 
 def _metadata(old: Rows, new: Rows) -> dict[str, tuple[str, str]]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.curate import derive
-from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.curate.rows import DROPPED, Mask, Rows, scan
-from trajectory_builder.curate.select import split_indices
+from trajectory_builder.curate.select import refuse_unknown_splits
+from trajectory_builder.curate.table import Rows, read_rows
 from trajectory_builder.errors import DataError, ExitCode, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CONTENT = ("blur_sha256", "sharp_sha256")
 _MEANING = {"timestep_map": "frames", "timestep_step": "20"}
@@ -48,22 +47,20 @@ def merge(
         DataError: ids, files or a trajectory's splits clash, or the sets count t differently.
     """
     _refuse_few(sources)
-    rows = scan(sources, [*derive.KEY_COLUMNS, *_CONTENT])
+    rows = read_rows(sources, [*derive.KEY_COLUMNS, *_CONTENT])
     _refuse_other_timesteps(rows)
-    splits = split_indices(rows)
-    prefixes = _prefixes(sources, rows) if clashes == "prefix" else ()
-    if prefixes:
-        rows = _prefixed(rows, prefixes)
-    dropped: dict[str, int] = {}
-    repeated = _repeated(rows)
+    refuse_unknown_splits(rows)
+    prefixes = _prefixes(sources) if clashes == "prefix" else ()
+    frame = _prefixed(rows, prefixes) if prefixes else rows.frame
+    repeated = frame["sample_id"].duplicated()
     if repeated.any():
-        _refuse_clashes(rows, repeated, clashes)
-        splits[repeated] = DROPPED
-        dropped["same"] = int(repeated.sum())
-    _refuse_leak(rows, splits)
-    refuse_files(rows, splits, prefixes)
+        _refuse_clashes(frame, clashes)
+    kept = frame[~repeated]
+    _refuse_leak(kept)
+    derive.refuse_clashing_files(rows, kept, prefixes)
+    dropped = {"same": int(repeated.sum())} if repeated.any() else {}
     derivation = Derivation("merge", {"clashes": clashes}, files, allow_links, prefixes)
-    return derive.write(rows, splits, out, derivation, dropped=dropped)
+    return derive.write(rows, kept, out, derivation, dropped=dropped)
 
 
 def _refuse_few(sources: Sequence[Path]) -> None:
@@ -88,8 +85,8 @@ def _refuse_other_timesteps(rows: Rows) -> None:
             )
 
 
-def _prefixes(sources: Sequence[Path], rows: Rows) -> tuple[str, ...]:
-    """One prefix a manifest file: the name of its data set's folder, made unique and plain."""
+def _prefixes(sources: Sequence[Path]) -> tuple[str, ...]:
+    """One prefix per manifest file: the name of its data set's folder, made unique and plain."""
     names: list[str] = []
     for source in sources:
         home = source.resolve() if source.is_dir() else source.resolve().parent.parent
@@ -100,68 +97,41 @@ def _prefixes(sources: Sequence[Path], rows: Rows) -> tuple[str, ...]:
     return tuple(name for name, count in zip(names, counts, strict=True) for _ in range(count))
 
 
-def _prefixed(rows: Rows, prefixes: Sequence[str]) -> Rows:
-    owner = np.repeat(np.arange(len(rows.files)), rows.counts)
-    before = pa.array([f"{prefix}-" for prefix in prefixes]).take(pa.array(owner))
-    table = rows.table
-    for name in ("sample_id", "trajectory_id"):
-        changed = pc.binary_join_element_wise(before, table[name], "")
-        table = table.set_column(table.schema.get_field_index(name), name, changed)
-    return replace(rows, table=table)
+def _prefixed(rows: Rows, prefixes: Sequence[str]) -> pd.DataFrame:
+    before = np.array([f"{prefix}-" for prefix in prefixes])[rows.file_of_row]
+    names = ("sample_id", "trajectory_id")
+    return rows.frame.assign(**{name: before + rows.frame[name] for name in names})
 
 
-def _repeated(rows: Rows) -> Mask:
-    """(R,) whether a row's sample_id stands in an earlier row."""
-    ids = rows.table["sample_id"].combine_chunks()
-    first = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy()
-    repeated = np.ones(len(rows), np.bool_)
-    repeated[np.unique(first, return_index=True)[1]] = False
-    return repeated
-
-
-def _refuse_clashes(rows: Rows, repeated: Mask, clashes: str) -> None:
+def _refuse_clashes(frame: pd.DataFrame, clashes: str) -> None:
     """Refuse repeated ids, or under `same` those whose files or splits differ.
 
     Raises:
         DataError: naming the ids.
     """
-    ids = pc.unique(rows.table["sample_id"].filter(pa.array(repeated)))
+    shared = frame[frame["sample_id"].duplicated(keep=False)]
+    ids = shared["sample_id"].unique().tolist()
     if clashes == "same":
-        table = rows.table.filter(pc.is_in(rows.table["sample_id"], value_set=ids))
-        columns = ["blur_sha256", "sharp_sha256", "split"]
-        counts = table.group_by("sample_id").aggregate([(c, "count_distinct") for c in columns])
-        differs = pc.greater(counts[f"{columns[0]}_count_distinct"], 1)
-        for column in columns[1:]:
-            differs = pc.or_(differs, pc.greater(counts[f"{column}_count_distinct"], 1))
-        ids = counts.filter(differs)["sample_id"]
-    if len(ids):
-        words = "stand in several sets with other files" if clashes == "same" else "clash"
+        contents = shared.groupby("sample_id", sort=False)[[*_CONTENT, "split"]].nunique()
+        ids = contents.index[(contents > 1).any(axis=1)].tolist()
+    if ids:
+        words = "are in several sets with other files" if clashes == "same" else "clash"
         raise DataError(
             f"{len(ids):,} sample_ids {words}",
-            where=shorten(ids.to_pylist()),
+            where=shorten(ids),
             cure="--clashes same takes equal pairs once, --clashes prefix puts the name of its"
             " folder before each set's clips",
         )
 
 
-def _refuse_leak(rows: Rows, splits: npt.NDArray[np.int8]) -> None:
+def _refuse_leak(kept: pd.DataFrame) -> None:
     """Refuse a trajectory that would be trained on and tested on, or have two sharp images."""
-    kept = pa.array(splits != DROPPED)
-    table = pa.table(
-        {
-            "id": rows.table["trajectory_id"],
-            "split": splits,
-            "sharp": rows.table["sharp_sha256"],
-        }
-    ).filter(kept)
-    counts = table.group_by("id").aggregate(
-        [("split", "count_distinct"), ("sharp", "count_distinct")]
-    )
+    counts = kept.groupby("trajectory_id", sort=False)[["split", "sharp_sha256"]].nunique()
     for column, what in (
-        ("split", "stand in different splits of the sets"),
-        ("sharp", "have different sharp images in the sets"),
+        ("split", "are in different splits of the sets"),
+        ("sharp_sha256", "have different sharp images in the sets"),
     ):
-        bad = counts.filter(pc.greater(counts[f"{column}_count_distinct"], 1))["id"].to_pylist()
+        bad = counts.index[counts[column] > 1].tolist()
         if bad:
             raise DataError(
                 f"{len(bad):,} trajectories {what}",

@@ -1,35 +1,23 @@
-"""Taking a part of data sets: by condition, by motion, so many a trajectory, balanced, sampled."""
+"""Taking a part of data sets: by condition, motion, pairs per trajectory, balance, sample."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from trajectory_builder import manifest
-from trajectory_builder.curate import derive, expression
+from trajectory_builder.curate import condition, derive
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.curate.rows import (
-    DROPPED,
-    Mask,
-    Rows,
-    chance,
-    codes,
-    column_expected,
-    joint_codes,
-    place_in_group,
-    scan,
-    schema_of,
-    texts,
-    trajectory_codes,
-)
-from trajectory_builder.errors import ManifestError
+from trajectory_builder.curate.table import Rows, column_expected, draws, read_rows, schema_of
+from trajectory_builder.errors import DataError, ManifestError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -37,9 +25,9 @@ class Criteria:
     """Which pairs are wanted; applied in this order, each to what the ones before have left.
 
     Attributes:
-        where: a condition on columns, as `expression.parse` reads it; "" for all.
+        where: a condition on columns, as `condition.parse` reads it; "" for all.
         min_motion: least `motion_px`; rows of unknown motion are left out.
-        max_per_trajectory: at most so many pairs a trajectory, drawn by identity.
+        max_per_trajectory: up to so many pairs per trajectory, drawn by identity.
         balance: a column; within each split every value of it keeps as many pairs as the rarest.
         sample: so many pairs in all, drawn by identity.
         seed: of all draws.
@@ -59,24 +47,23 @@ class Choice:
 
     Attributes:
         rows: the key columns of all rows.
-        keep: (R,) whether a row is kept.
+        kept: those of the kept rows.
         dropped: criterion -> rows that it left out.
+        note: values that the condition asks for and no row has; "" where it leaves rows.
     """
 
     rows: Rows
-    keep: Mask
+    kept: pd.DataFrame
     dropped: dict[str, int]
+    note: str = ""
 
     def sample_ids(self) -> list[str]:
         """The kept pairs' names, in the manifests' order."""
-        names = self.rows.table["sample_id"]
-        if pa.types.is_integer(names.type):
-            return texts(self.rows, "sample_id", np.flatnonzero(self.keep))
-        kept: list[str] = names.filter(pa.array(self.keep)).to_pylist()
-        return kept
+        ids: list[str] = self.kept["sample_id"].tolist()
+        return ids
 
 
-def choose(sources: Sequence[Path], criteria: Criteria, *, to_write: bool = False) -> Choice:
+def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
     """Decide by the columns that the criteria need; opens no image.
 
     Every draw is a hash of (seed, sample_id): it depends neither on the order of rows nor on what
@@ -85,39 +72,52 @@ def choose(sources: Sequence[Path], criteria: Criteria, *, to_write: bool = Fals
     Args:
         sources: as `select` takes them.
         criteria: which pairs.
-        to_write: read what `derive.write` needs of the rows, rather than their names.
 
     Raises:
         DataError: a condition or a column that does not fit the manifest.
         ManifestError: a manifest that cannot be trusted.
     """
     schema = schema_of(sources)
-    draws = {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}
-    columns = {"split", "n_frames"} if to_write else {"sample_id"}
-    columns |= {"split"} if draws else set()
-    computed: dict[str, pc.Expression] = {}
-    if criteria.where:
-        condition, _ = expression.parse(criteria.where, schema)
-        computed["where"] = condition
-    if criteria.min_motion is not None:
-        computed["min_motion"] = pc.field("motion_px") >= criteria.min_motion
+    columns = list(derive.KEY_COLUMNS)
+    wanted = condition.parse(criteria.where, schema) if criteria.where else None
+    columns += sorted(wanted.columns) if wanted else []
+    columns += ["motion_px"] if criteria.min_motion is not None else []
     if criteria.balance is not None:
-        columns.add(column_expected(schema, criteria.balance).name)
-    reduced = dict(derive.REDUCED_NAMES) if to_write else {}
+        columns.append(column_expected(schema, criteria.balance).name)
+    rows = read_rows(sources, columns)
+    kept, note = rows.frame, ""
+    counts = {}
+    if wanted is not None:
+        kept = kept[wanted.holds(kept)]
+        counts["where"] = len(kept)
+        note = "" if len(kept) else wanted.absent_values(rows.frame)
+    if criteria.min_motion is not None:
+        kept = kept[(kept["motion_px"] >= criteria.min_motion).fillna(False)]
+        counts["min_motion"] = len(kept)
+    if {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}:
+        # From here on in the order of the draws, so that the first rows of a group are its draw.
+        kept = kept.iloc[np.argsort(draws(kept["sample_id"], criteria.seed), kind="stable")]
     if criteria.max_per_trajectory is not None:
-        reduced["trajectory_id"] = derive.REDUCED_NAMES["trajectory_id"]
-    if draws:
-        reduced["#draw"] = ("sample_id", lambda ids: chance(ids.to_pylist(), criteria.seed))
-    first = next(iter(computed.values()), None)
-    rows = scan(sources, sorted(columns), computed, reduced=reduced, skip=first)
-    keep = np.ones(len(rows), np.bool_)
-    dropped: dict[str, int] = {}
-    for name in computed:
-        passed = pc.fill_null(rows.table[name].combine_chunks(), False)
-        keep = _narrowed(keep, np.asarray(passed.to_numpy(zero_copy_only=False)), name, dropped)
-    if computed:
-        dropped[next(iter(computed))] += sum(rows.totals) - len(rows)  # of groups that were skipped
-    return _draw(rows, keep, criteria, dropped)
+        place = kept.groupby(["split", "trajectory_id"], sort=False).cumcount()
+        kept = kept[place < criteria.max_per_trajectory]
+        counts["max_per_trajectory"] = len(kept)
+    if criteria.balance is not None:
+        kept = _balanced(kept, criteria.balance)
+        counts["balance"] = len(kept)
+    if criteria.sample is not None:
+        kept = kept.head(criteria.sample)
+        counts["sample"] = len(kept)
+    before = [len(rows.frame), *counts.values()]
+    dropped = {name: before[i] - count for i, (name, count) in enumerate(counts.items())}
+    return Choice(rows, kept.sort_index(), dropped, note)
+
+
+def _balanced(kept: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The first rows of each value, as many as the rarest value of the split has."""
+    groups = kept.groupby(["split", column], sort=False, dropna=False)
+    sizes = groups["sample_id"].transform("size")
+    least = sizes.groupby(kept["split"], sort=False).transform("min")
+    return kept[groups.cumcount() < least]
 
 
 def select(
@@ -140,71 +140,47 @@ def select(
         files: `hardlink`, `reference` or `copy`.
         allow_links: follow symbolic links out of the sources.
         progress: show progress on stderr.
+
+    Raises:
+        DataError: as `choose`, or no row is left.
     """
-    choice = choose(sources, criteria, to_write=True)
-    splits = split_indices(choice.rows)
-    splits[~choice.keep] = DROPPED
+    choice = choose(sources, criteria)
+    if choice.kept.empty:
+        raise _no_row(choice, criteria)
+    refuse_unknown_splits(choice.rows)
     options = {k: v for k, v in asdict(criteria).items() if v not in (None, "")}
     derivation = Derivation("select", options, files, allow_links)
     return derive.write(
-        choice.rows, splits, out, derivation, dropped=choice.dropped, progress=progress
+        choice.rows, choice.kept, out, derivation, dropped=choice.dropped, progress=progress
     )
 
 
-def split_indices(rows: Rows) -> npt.NDArray[np.int8]:
-    """(R,) each row's split as its index in `manifest.SPLITS`.
+def refuse_unknown_splits(rows: Rows) -> None:
+    """Refuse rows of a split that a data set cannot have.
 
     Raises:
-        ManifestError: a row is of a split that there is not.
+        ManifestError: there is one.
     """
-    found = pc.index_in(rows.table["split"].combine_chunks(), value_set=pa.array(manifest.SPLITS))
-    if found.null_count:
+    if not rows.frame["split"].isin(manifest.SPLITS).all():
         raise ManifestError(
             "a manifest has rows of an unknown split",
             where=str(rows.files[0]),
             cure=f"known are {', '.join(manifest.SPLITS)}",
         )
-    return np.asarray(found.to_numpy(), dtype=np.int8).copy()
 
 
-def _draw(rows: Rows, keep: Mask, criteria: Criteria, dropped: dict[str, int]) -> Choice:
-    """Apply the criteria that count rows against each other."""
-    if "#draw" not in rows.table.column_names:
-        return Choice(rows, keep, dropped)
-    draws = rows.table["#draw"].to_numpy()
-    if criteria.max_per_trajectory is not None:
-        places = _places(trajectory_codes(rows.table), draws, keep)
-        keep = _narrowed(keep, places < criteria.max_per_trajectory, "max_per_trajectory", dropped)
-    if criteria.balance is not None:
-        fits = _balanced(rows.table, criteria.balance, draws, keep)
-        keep = _narrowed(keep, fits, "balance", dropped)
-    if criteria.sample is not None:
-        places = _places(np.zeros(len(rows), np.int64), draws, keep)
-        keep = _narrowed(keep, places < criteria.sample, "sample", dropped)
-    return Choice(rows, keep, dropped)
-
-
-def _narrowed(keep: Mask, fits: Mask, name: str, dropped: dict[str, int]) -> Mask:
-    narrower: Mask = keep & fits
-    dropped[name] = int(keep.sum() - narrower.sum())
-    return narrower
-
-
-def _places(
-    groups: npt.NDArray[np.int64], draws: npt.NDArray[np.uint64], keep: Mask
-) -> npt.NDArray[np.int64]:
-    """Each kept row's rank in its group by draw; of the others, beyond any limit."""
-    places = np.full(len(keep), np.iinfo(np.int64).max)
-    places[keep] = place_in_group(groups[keep], draws[keep])
-    return places
-
-
-def _balanced(table: pa.Table, column: str, draws: npt.NDArray[np.uint64], keep: Mask) -> Mask:
-    """Whether a row is among the first of its value, as many as its split's rarest value has."""
-    splits = codes(table["split"])
-    groups = joint_codes([splits, codes(table[column])])
-    sizes = np.bincount(groups[keep], minlength=int(groups.max(initial=0)) + 1)
-    least = np.full(int(splits.max(initial=0)) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(least, splits[keep], sizes[groups[keep]])
-    fits: Mask = _places(groups, draws, keep) < least[splits]
-    return fits
+def _no_row(choice: Choice, criteria: Criteria) -> DataError:
+    """The error where all rows were left out, with what left out how many."""
+    count = len(choice.rows.frame)
+    options = asdict(criteria)
+    reasons = []
+    for reason, rows in choice.dropped.items():
+        option = f"--{reason.replace('_', '-')} {options[reason]}"
+        option = f"the condition {criteria.where}" if reason == "where" else option
+        if rows:
+            reasons.append(f"{option} leaves out {'all ' if rows == count else ''}{rows:,} rows")
+    return DataError(
+        "no row is left",
+        where=", ".join(reasons) or f"of {count:,} rows",
+        cure=choice.note or "loosen the conditions",
+    )

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.curate import derive
-from trajectory_builder.curate.clashes import refuse_files
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
-from trajectory_builder.curate.rows import Rows, chance, codes, joint_codes, scan
-from trajectory_builder.curate.select import split_indices
+from trajectory_builder.curate.select import refuse_unknown_splits
+from trajectory_builder.curate.table import draws, read_rows
 from trajectory_builder.errors import DataError, ExitCode, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUPINGS = {"clip": "clip_id", "trajectory": "trajectory_id"}
 
@@ -50,26 +51,24 @@ def split(
         DataError: shares that make no sense, too few clips for the parts, or files that clash.
     """
     wanted = _checked_shares(shares)
-    names = {k: v for k, v in derive.REDUCED_NAMES.items() if k != GROUPINGS[by]}
-    rows = scan(sources, ["split", "n_frames", GROUPINGS[by]], reduced=names)
-    splits = split_indices(rows)
-    dealt = np.ones(len(rows), np.bool_)
-    if of != "all":
-        dealt = splits == manifest.SPLITS.index(of)
-    if not dealt.any():
+    grouping = GROUPINGS[by]
+    rows = read_rows(sources, [*derive.KEY_COLUMNS, grouping])
+    refuse_unknown_splits(rows)
+    moving = rows.frame if of == "all" else rows.frame[rows.frame["split"] == of]
+    if moving.empty:
         raise DataError(
-            f"there is no row of split {of} to deal out",
+            f"there is no row of split {of} to divide",
             where=", ".join(str(source) for source in sources),
             cure="name another split with --of, or --of all",
             exit_code=ExitCode.WRONG_USE,
         )
-    parts = _deal(rows.table.filter(pa.array(dealt)), GROUPINGS[by], wanted, seed)
-    index = np.array([manifest.SPLITS.index(name) for name in wanted], np.int8)
-    splits[dealt] = index[parts]
-    _refuse_cut(rows, splits, GROUPINGS[by])
-    refuse_files(rows, splits)
+    splits = rows.frame["split"].to_numpy(object)
+    splits[moving.index] = _new_splits(moving, grouping, wanted, seed)
+    new = rows.frame.assign(split=splits)
+    _refuse_cut(rows.frame, new, grouping)
+    derive.refuse_clashing_files(rows, new)
     options = {"into": dict(wanted), "by": by, "of": of, "seed": seed}
-    return derive.write(rows, splits, out, Derivation("split", options, files, allow_links))
+    return derive.write(rows, new, out, Derivation("split", options, files, allow_links))
 
 
 def deal(
@@ -122,13 +121,13 @@ def deal(
     return parts
 
 
-def _deal(
-    table: pa.Table, grouping: str, shares: Mapping[str, float], seed: int
-) -> npt.NDArray[np.int64]:
-    """(R,) the part of each row, by whole groups."""
+def _new_splits(
+    moving: pd.DataFrame, grouping: str, shares: Mapping[str, float], seed: int
+) -> npt.NDArray[np.object_]:
+    """(R,) the new split of each row, by complete groups."""
     # A clip's name is unique within its split only, so the split is part of the group.
-    groups = joint_codes([codes(table["split"]), codes(table[grouping])])
-    _, first, groups = np.unique(groups, return_index=True, return_inverse=True)
+    groups = np.asarray(moving.groupby(["split", grouping], sort=False).ngroup(), np.int64)
+    first = moving.drop_duplicates(["split", grouping])
     if len(first) < len(shares):
         raise DataError(
             f"{len(first)} groups cannot fill {len(shares)} parts",
@@ -136,10 +135,9 @@ def _deal(
             cure="use --by trajectory, or fewer parts",
             exit_code=ExitCode.WRONG_USE,
         )
-    at = pa.array(first)
-    splits, names = table["split"].take(at).to_pylist(), table[grouping].take(at).to_pylist()
-    draws = chance((f"{s}/{name}" for s, name in zip(splits, names, strict=True)), seed)
-    parts = deal(groups, codes(table["n_frames"]), list(shares.values()), draws)
+    random = draws((first["split"] + "/" + first[grouping]).tolist(), seed)
+    classes = np.asarray(moving["n_frames"].factorize(use_na_sentinel=False)[0], np.int64)
+    parts = deal(groups, classes, list(shares.values()), random)
     empty = [name for i, name in enumerate(shares) if not (parts == i).any()]
     if empty:
         raise DataError(
@@ -147,7 +145,7 @@ def _deal(
             where=f"{len(first)} groups for shares {dict(shares)}",
             cure="give it a larger share, or use --by trajectory",
         )
-    return parts[groups]
+    return np.array(list(shares), object)[parts[groups]]
 
 
 def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
@@ -164,20 +162,16 @@ def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
     return {name: shares[name] / total for name in manifest.SPLITS if name in shares}
 
 
-def _refuse_cut(rows: Rows, splits: npt.NDArray[np.int8], grouping: str) -> None:
+def _refuse_cut(old: pd.DataFrame, new: pd.DataFrame, grouping: str) -> None:
     """Refuse a result with one clip or trajectory in two splits that was not so before.
 
     That can happen only where the rows that stayed share it with rows that were dealt out.
     """
-    table = pa.table({"name": rows.table[grouping], "old": rows.table["split"], "new": splits})
-    counts = table.group_by("name").aggregate(
-        [("old", "count_distinct"), ("new", "count_distinct")]
-    )
-    worse = pc.greater(counts["new_count_distinct"], counts["old_count_distinct"])
-    cut = counts.filter(worse)["name"].to_pylist()
+    before, after = (frame.groupby(grouping)["split"].nunique() for frame in (old, new))
+    cut = after.index[after > before].tolist()
     if cut:
         raise DataError(
-            f"{len(cut):,} names of column {grouping} would stand in more splits than before",
+            f"{len(cut):,} names of column {grouping} would be in more splits than before",
             where=shorten(cut),
             cure="use --of all, so that rows of the same name go together",
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,9 @@ from trajectory_builder.manifest.schema import (
     SCHEMA,
     SPLITS,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
@@ -100,6 +103,12 @@ class Manifest:
         """The rows as dictionaries, batch by batch."""
         for batch in self.table.to_batches(max_chunksize=ROWS_A_GROUP):
             yield from batch.to_pylist()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a DataFrame of Arrow types: nothing is copied, and null stays null."""
+        import pandas as pd
+
+        return self.table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def to_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
