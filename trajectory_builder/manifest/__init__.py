@@ -108,7 +108,8 @@ class Manifest:
         """The rows as a DataFrame of Arrow types: nothing is copied, and null stays null."""
         import pandas as pd
 
-        return self.table.to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = self.table.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
 
 
 def to_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
