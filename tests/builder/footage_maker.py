@@ -33,7 +33,9 @@ def write_video(
     options=None,
     pts=None,
     rotation=0,
+    matrix=None,
     tags=None,
+    title=None,
     container=None,
 ):
     """Encode RGB frames, lossless and a keyframe each ten unless `options` say otherwise.
@@ -42,6 +44,8 @@ def write_video(
     """
     unit = Fraction(1, fps * 4)
     with av.open(str(path), "w", format=container) as file:
+        if title:
+            file.metadata["title"] = title
         stream = file.add_stream(codec, rate=fps)
         stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
         stream.pix_fmt = pix_fmt
@@ -51,6 +55,8 @@ def write_video(
             setattr(stream.codec_context, name, value)
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix:
+            stream.set_display_matrix(matrix)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if pix_fmt != "rgb24":

@@ -32,7 +32,8 @@ _WHAT = {
     motion.STATIC: ("nothing moves in it, so blur and sharp are the same", "move the camera, or"
                     " lower --motion-floor"),
     DAMAGED: ("a frame of it cannot be read", "copy the frame again from its source"),
-    VIDEO_DAMAGED: ("a frame of it is damaged", "copy the video again from the camera"),
+    VIDEO_DAMAGED: ("a frame of it is damaged or of another size", "copy the video again from the"
+                    " camera; split it where its size changes"),
 }  # fmt: skip
 
 
@@ -237,7 +238,9 @@ def _shot_frames(work: Work, result: Result, see: See | None) -> Stream:
 def _small(frame: video.Decoded) -> motion.Small:
     if frame.luma is None:
         return motion.small(frame.pixels)
-    return motion.small_of_luma(frame.luma, full_range=frame.full_range, turns=frame.turns)
+    return motion.small_of_luma(
+        frame.luma, full_range=frame.full_range, orientation=frame.orientation
+    )
 
 
 def _stretch(path: Path, part: dict[str, Any]) -> video.Stretch:
@@ -247,7 +250,8 @@ def _stretch(path: Path, part: dict[str, Any]) -> video.Stretch:
         pts=tuple(part["pts"]),
         keys=tuple(part["keys"]),
         colour=Colour(**part["colour"]),
-        rotation=part["rotation"],
+        orientation=part["orientation"],
+        size=tuple(part["size"]),
     )
 
 

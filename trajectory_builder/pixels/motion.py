@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.images.video.colour import widened
+from trajectory_builder.images.video.orientation import upright
 
 Gray = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
@@ -69,18 +70,18 @@ def small(pixels: npt.NDArray[Any]) -> Small:
     return _small(np.asarray(cv2.cvtColor(reduced, cv2.COLOR_RGB2GRAY), dtype=np.uint8), scale)
 
 
-def small_of_luma(luma: Gray, *, full_range: bool, turns: int) -> Small:
+def small_of_luma(luma: Gray, *, full_range: bool, orientation: int) -> Small:
     """Small copies of a frame from its stored luma: half of what they cost from RGB.
 
     Args:
         luma: (h, w) as the file stores it.
         full_range: whether it runs from 0 to 255, not from 16 to 235.
-        turns: counter-clockwise quarter turns that make it upright.
+        orientation: of the stored picture, see `images.video.orientation`.
     """
     gray, scale = _halved(luma)
     if not full_range:
         gray = widened(gray)
-    return _small(np.ascontiguousarray(np.rot90(gray, turns)), scale)
+    return _small(upright(gray, orientation), scale)
 
 
 def _halved(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:

@@ -3,14 +3,16 @@ import numpy as np
 import pytest
 from footage_maker import pan, texture, write_video
 
+from trajectory_builder.errors import VideoError
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.images.video.colour import (
     LUMA_WEIGHTS,
     Colour,
     RgbConverter,
-    _plane,
     colour_of,
+    frame_of_rgb,
     luma_of,
+    plane_of,
     rgb_matrix,
 )
 
@@ -45,6 +47,103 @@ def test_known_colours_come_back_by_their_matrix(matrix, full, pix_fmt):
     for rgb in COLOURS:
         found = convert(flat(rgb, matrix, full, pix_fmt))[16, 16]
         assert np.abs(found.astype(int) - rgb).max() <= 2, (rgb, found)
+
+
+# The standards' own numbers, not those of the code: BT.601-7, BT.709-6, BT.2020-2, 47 CFR 73.682,
+# SMPTE 240M.
+STANDARDS = {
+    "bt601": (0.299, 0.587, 0.114),
+    "bt709": (0.2126, 0.7152, 0.0722),
+    "bt2020": (0.2627, 0.6780, 0.0593),
+    "fcc": (0.30, 0.59, 0.11),
+    "smpte240m": (0.212, 0.701, 0.087),
+}
+
+
+def true_planes(rgb, matrix, full, bits):
+    """Codes (3, H, W), not rounded, of RGB from 0 to 1, by the standard's equations."""
+    weights = np.array(STANDARDS[matrix])
+    luma = rgb @ weights
+    blue = (rgb[..., 2] - luma) / (2 - 2 * weights[2])
+    red = (rgb[..., 0] - luma) / (2 - 2 * weights[0])
+    step, top = 2 ** (bits - 8), 2**bits - 1
+    if full:
+        return np.stack([top * luma, top * blue + 128 * step, top * red + 128 * step])
+    return np.stack([219 * luma + 16, 224 * blue + 128, 224 * red + 128]) * step
+
+
+ALL_CODINGS = [
+    (matrix, full, bits) for matrix in STANDARDS for full in (False, True) for bits in (8, 10)
+]
+
+
+@pytest.mark.parametrize(("matrix", "full", "bits"), ALL_CODINGS)
+def test_planes_of_a_standard_are_decoded_to_its_colours(matrix, full, bits):
+    rgb = texture(40, 56).astype(float) / 255
+    codes = np.clip(np.rint(true_planes(rgb, matrix, full, bits)), 0, 2**bits - 1)
+    frame = av.VideoFrame(56, 40, "yuv444p" + "10le" * (bits == 10))
+    for plane, values in zip(frame.planes, codes, strict=True):
+        dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+        rows = np.zeros((40, plane.line_size // dtype.itemsize), dtype)
+        rows[:, :56] = values
+        plane.update(rows.tobytes())
+    found = RgbConverter(Colour(matrix, full, "", True))(frame, bits=8 if bits == 8 else 16)
+    # A code's rounding alone moves a channel by up to (0.5 + 0.5 x 1.88) steps.
+    steps = (found / np.iinfo(found.dtype).max - rgb) * (2**bits - 1)
+    assert np.abs(steps).max() < 2.6
+    assert np.abs(steps.mean(axis=(0, 1))).max() < 0.2
+
+
+@pytest.mark.parametrize(("matrix", "full", "bits"), ALL_CODINGS)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_colours_are_encoded_to_the_planes_of_the_standard(matrix, full, bits, depth):
+    rgb = texture(40, 56).astype(depth) * (1 if depth == np.uint8 else 257)
+    true = true_planes(rgb / np.iinfo(depth).max, matrix, full, bits)
+    name = "yuv444p" + "10le" * (bits == 10)
+    frame = frame_of_rgb(rgb, name, Colour(matrix, full, "", True))
+    for index in range(3):
+        error = plane_of(frame, index, bits) - np.clip(true[index], 0, 2**bits - 1)
+        assert np.abs(error).max() < 0.502
+
+
+@pytest.mark.parametrize("cosited", [False, True])
+@pytest.mark.parametrize("layout", ["yuv420p", "yuv422p", "yuv440p"])
+def test_chroma_is_averaged_where_its_samples_are(layout, cosited):
+    rgb = texture(41, 57)
+    true = true_planes(rgb / 255, "bt709", False, 8)[1]
+    frame = frame_of_rgb(rgb, layout, Colour("bt709", False, "", True), cosited=cosited)
+    found = plane_of(frame, 1)
+    # The sample of rows 20 and 21 (or row 20), columns 30 and its neighbours.
+    rows = true[20:22].mean(axis=0) if layout != "yuv422p" else true[20]
+    across = layout != "yuv440p"
+    value = rows[30] if not across else (
+        (rows[29] + 2 * rows[30] + rows[31]) / 4 if cosited else (rows[30] + rows[31]) / 2
+    )  # fmt: skip
+    assert abs(found[10 if len(found) < 41 else 20, 15 if across else 30] - value) < 0.51
+
+
+def test_grey_is_the_luma_of_the_standard():
+    rgb = texture(40, 56)
+    frame = frame_of_rgb(rgb, "gray", Colour("bt709", False, "", True))
+    true = true_planes(rgb / 255, "bt709", False, 8)[0]
+    assert np.abs(plane_of(frame, 0) - true).max() < 0.502
+
+
+@pytest.mark.parametrize("tag", [0, 3, 8, 10, 11, 12, 13, 14, 15, 16, 17, 99])
+def test_matrix_that_is_not_read_is_refused_by_name(tag):
+    with pytest.raises(VideoError, match="matrix") as caught:
+        colour_of(tag, 1, 1, "yuv420p", 1080, where="film.mp4")
+    assert caught.value.where.startswith("film.mp4")
+    assert "ffmpeg" in caught.value.cure
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_of_ten_bits_keeps_its_range(bits):
+    frame = av.VideoFrame(16, 16, "gray10le")
+    (plane,) = frame.planes
+    plane.update(np.full(plane.buffer_size // 2, 502, np.uint16).tobytes())
+    found = RgbConverter(Colour("bt709", False, "", True))(frame, bits=bits)
+    assert abs(float(found[8, 8, 0]) / (2**bits - 1) - (502 - 64) / 876) < 0.5 / 255
 
 
 def enlarged(chroma, across, down, left):
@@ -109,7 +208,7 @@ def test_chroma_stands_where_the_file_says(tmp_path):
                        options=options)  # fmt: skip
     with av.open(str(path)) as file:
         frame = next(file.decode(video=0))
-        planes = [_plane(frame, index).copy() for index in range(3)]
+        planes = [plane_of(frame, index).copy() for index in range(3)]
         colour = Colour("bt601", False, "", True)
         errors = RgbConverter(colour)(frame) - true_rgb(planes, colour, True, True, left=True)
     assert np.abs(errors).max() < 0.52
@@ -175,7 +274,10 @@ def test_hdr_transfers_are_named():
     assert [colour_of(9, 1, t, "yuv420p10le", 2160).hdr[:3] for t in (16, 18)] == ["PQ ", "HLG"]
 
 
-@pytest.mark.parametrize(("tag", "matrix"), [(1, "bt709"), (5, "bt601")])
+@pytest.mark.parametrize(
+    ("tag", "matrix"),
+    [(1, "bt709"), (4, "fcc"), (5, "bt601"), (6, "bt601"), (7, "smpte240m"), (9, "bt2020")],
+)
 def test_matrix_tag_of_a_file_is_read(tmp_path, tag, matrix):
     path = write_video(
         tmp_path / "t.mp4", pan(3), codec="libx264", pix_fmt="yuv420p",

@@ -1,3 +1,4 @@
+import os
 import weakref
 from dataclasses import replace
 
@@ -92,7 +93,7 @@ def test_rotation_is_applied_once(tmp_path, turns):
 
 def test_rotated_size_is_told_upright(tmp_path):
     found = video.index(write_video(tmp_path / "r.mp4", pan(3), rotation=90))
-    assert (found.width, found.height, found.rotation) == (64, 96, 90)
+    assert (found.width, found.height, found.orientation) == (64, 96, 8)
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv422p", "yuv444p", "yuv420p10le"])
@@ -113,6 +114,74 @@ def test_odd_sizes_are_kept(tmp_path):
 def test_alpha_is_told(tmp_path):
     path = write_video(tmp_path / "alpha.mov", pan(3), codec="qtrle", pix_fmt="argb", options={})
     assert video.index(path).alpha
+
+
+def with_cover(path, clip, side=320):
+    """The clip with a cover picture that is larger than the film and comes first."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        film = source.streams.video[0]
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = side
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        copy = target.add_stream_from_template(film)
+        picture = av.VideoFrame.from_ndarray(np.full((side, side, 3), 90, np.uint8), "rgb24")
+        target.mux([*cover.encode(picture), *cover.encode()])
+        for packet in source.demux(film):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return path
+
+
+def test_cover_picture_is_not_the_film(tmp_path, clip):
+    path = with_cover(tmp_path / "cover.mp4", clip)
+    assert len(video.index(path)) == 40
+    assert (decoded(path)[7] == pan(40)[7]).all()
+
+
+def test_largest_stream_is_the_film(tmp_path, clip):
+    large = write_video(tmp_path / "large.mp4", pan(5, width=128, height=96))
+    path = tmp_path / "both.mkv"
+    with av.open(str(clip)) as a, av.open(str(large)) as b, av.open(str(path), "w") as target:
+        sources = [file.streams.video[0] for file in (a, b)]
+        copies = [target.add_stream_from_template(stream) for stream in sources]
+        for file, stream, copy in zip((a, b), sources, copies, strict=True):
+            for packet in file.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    target.mux(packet)
+    assert video.index(path).width == 128
+
+
+def test_title_in_latin_1_costs_nothing(tmp_path):
+    path = write_video(tmp_path / "a.avi", pan(5), fps=30, codec="mpeg4", pix_fmt="yuv420p",
+                       options={}, title="CafXYZ")  # fmt: skip
+    path.write_bytes(path.read_bytes().replace(b"CafXYZ", b"Caf\xe9 \xfc"))
+    assert len(decoded(path)) == 5
+
+
+def test_frames_after_a_change_of_size_are_lost(tmp_path):
+    parts = [
+        write_video(tmp_path / f"{w}.ts", pan(12, width=w, height=h), codec="libx264",
+                    pix_fmt="yuv420p", options=X264, pts=range(start, start + 48, 4))
+        for w, h, start in ((96, 64, 0), (64, 96, 48))
+    ]  # fmt: skip
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = decoded(joined)
+    assert [frame is not None for frame in frames] == [True] * 12 + [False] * 12
+
+
+def test_colour_matrix_that_is_not_read_is_refused(tmp_path):
+    path = write_video(tmp_path / "y.mp4", pan(3), codec="libx264", pix_fmt="yuv420p",
+                       options=X264 | {"x264-params": "colormatrix=YCgCo"})  # fmt: skip
+    assert reason_of(path) == "video-colour-matrix"
+
+
+def test_named_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert reason_of(tmp_path / "pipe.mp4") == "video-unreadable"
 
 
 def test_digest_tells_two_recordings_apart(tmp_path):

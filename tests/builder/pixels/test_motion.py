@@ -104,12 +104,12 @@ def test_jerk_is_no_cut():
     assert interruption(frames) is None
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_stored_luma_gives_nearly_the_small_copy_of_the_picture(turns):
+@pytest.mark.parametrize(("turns", "orientation"), [(0, 1), (1, 8), (2, 3), (3, 6)])
+def test_stored_luma_gives_nearly_the_small_copy_of_the_picture(turns, orientation):
     gray = texture(200, 300)[..., 0]
     stored = (16 + gray.astype(float) * 219 / 255).round().astype(np.uint8)
     upright = np.dstack([np.rot90(gray, turns)] * 3)
-    found = motion.small_of_luma(stored, full_range=False, turns=turns)
+    found = motion.small_of_luma(stored, full_range=False, orientation=orientation)
     true = motion.small(np.ascontiguousarray(upright))
     assert found.scale == true.scale
     assert np.abs(found.gray.astype(int) - true.gray).max() <= 1

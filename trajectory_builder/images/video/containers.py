@@ -1,8 +1,8 @@
-"""What kind of video a file is, told by its first bytes, and opening it without surprises.
+"""Opening a video file safely: its container by its first bytes, its main stream by one rule.
 
 File names are never trusted: `-y.mp4` is an option and `http:x.mp4` an address to FFmpeg, a text
 file may be called .mp4, and a playlist may name files elsewhere. So the container is recognised
-here, its demuxer is forced, and the path is given absolute and as a `file:` address.
+here, its demuxer is forced, and the path is passed absolute and as a `file:` address.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trajectory_builder.errors import VideoError, printable
+from trajectory_builder.errors import ExitCode, VideoError, printable
 
-SUFFIXES = frozenset({
+SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".ts", ".3gp", ".360",
-})  # fmt: skip
-"""Names that are taken for videos when a folder is searched; the content decides after that."""
+)  # fmt: skip
+"""Endings of the files that count as videos when a folder is searched; their content decides."""
 
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _SNIFFED_BYTES = 400
@@ -35,6 +35,7 @@ def pyav() -> ModuleType:
         raise VideoError(
             "reading videos needs PyAV, which is not installed",
             reason="video-extra-missing",
+            exit_code=ExitCode.WRONG_USE,
             where=str(error),
             cure=f"run `{_EXTRA}`, or extract the frames and give their folder",
         ) from error
@@ -45,12 +46,20 @@ def pyav() -> ModuleType:
 
 
 def sniff(path: Path) -> str:
-    """The FFmpeg demuxer for a file, told by its first bytes.
+    """The FFmpeg demuxer for a file, by its first bytes.
 
     Raises:
-        VideoError: unreadable, empty, a GIF, text, or nothing that is known.
+        VideoError: not a regular file, unreadable, empty, a GIF, text, or an unknown format.
     """
     where = printable(str(path))
+    if path.exists() and not path.is_file():
+        # Opening a named pipe would wait for a writer for ever.
+        raise VideoError(
+            "the video is not a regular file",
+            reason="video-unreadable",
+            where=where,
+            cure="give a file, not a pipe or a device",
+        )
     try:
         with open(path, "rb") as file:
             head = file.read(_SNIFFED_BYTES)
@@ -122,6 +131,8 @@ def open_container(path: Path) -> Any:
             f"file:{path.resolve()}",
             format=demuxer,
             container_options={"protocol_whitelist": "file"},
+            # Tags of old cameras are Latin-1; a title must not cost the file.
+            metadata_errors="replace",
         )
     except (av.error.FFmpegError, OSError) as error:
         cut = demuxer == "mov"
@@ -134,29 +145,30 @@ def open_container(path: Path) -> Any:
         ) from error
 
 
-def video_stream(container: Any, path: Path) -> Any:
-    """The container's main video stream; cover pictures do not count.
+def main_stream(container: Any, path: Path) -> Any:
+    """The video stream that is the film: not a cover picture, then the largest, then the first.
 
     Raises:
-        VideoError: it has none (audio only).
+        VideoError: there is none (sound only).
     """
-    streams = [s for s in container.streams.video if "attached_pic" not in _disposition(s)]
+    from av.stream import Disposition
+
+    not_film = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    streams = [s for s in container.streams.video if not s.disposition & not_film]
     if not streams:
         others = sorted({stream.type for stream in container.streams})
         raise VideoError(
-            f"the file has no video stream, only {' and '.join(others) or 'nothing'}",
+            "the file has no video stream but cover pictures"
+            if container.streams.video
+            else f"the file has no video stream, only {' and '.join(others) or 'nothing'}",
             reason="video-no-stream",
             where=printable(str(path)),
-            cure="give a file that holds pictures",
+            cure="give a file that contains pictures; sound alone cannot be used",
         )
     return max(streams, key=lambda s: (s.codec_context.width * s.codec_context.height, -s.index))
 
 
-def _disposition(stream: Any) -> str:
-    return str(getattr(stream, "disposition", ""))
-
-
 def versions() -> str:
-    """PyAV and FFmpeg by their versions: another decoder may give other pixels."""
+    """The versions of PyAV and FFmpeg: another decoder may give other pixels."""
     av = pyav()
     return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"

@@ -1,7 +1,7 @@
-"""Videos as clips: every frame with its time, decoded once, in order, in RGB the right way up.
+"""Video files as frames: every frame with its time, decoded once, in order, in upright RGB.
 
 `index` reads a file's packets, not its pixels: times, keyframes, size, colour. `stretch` and
-`decode` give the frames of a range of ranks, from the keyframe before it, one at a time.
+`decode` yield the frames of a range of ranks, one at a time, from the keyframe before it.
 """
 
 from __future__ import annotations
@@ -20,42 +20,48 @@ import numpy.typing as npt
 from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.images.video import times as clock
 from trajectory_builder.images.video.colour import Colour, RgbConverter, colour_of, luma_of
-from trajectory_builder.images.video.containers import open_container, pyav, video_stream
+from trajectory_builder.images.video.containers import main_stream, open_container, pyav
 from trajectory_builder.images.video.hdr import Handling
+from trajectory_builder.images.video.orientation import (
+    UPRIGHT,
+    orientation_of,
+    swaps_sides,
+    upright,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 27
 """Frames of more pixels are refused before anything is decoded (ours: four times 8K)."""
 
-# Colour tags of a frame or a stream, and the number that stands for "not told" (ITU-T H.273).
-_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2}
+# Colour tags of a frame or a stream, and the number that means "unspecified" (ITU-T H.273).
+_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
 
 
 @dataclass(frozen=True)
 class Video:
-    """What a video file holds, told without decoding it.
+    """What a video file contains, from its packets and its first frame.
 
     Attributes:
         path: the file.
-        width, height: of its frames in pixels, after rotation.
-        rotation: degrees, counter-clockwise, by which stored frames are turned: 0, 90, 180, 270.
+        width, height: of its frames in pixels, upright.
+        orientation: how stored frames are turned or mirrored to be upright, see `orientation`.
         codec, pix_fmt: as FFmpeg names them.
         colour: matrix, range and HDR transfer.
         alpha: whether it has an alpha channel, which is dropped.
         interlaced: whether its frames are two fields each.
-        time_base: seconds a unit of `pts`.
-        pts: (N,) int64, the frames' times in order; a frame's rank is its place here.
+        time_base: seconds per unit of `pts`.
+        pts: (N,) int64, the frames' times in order; a frame's rank is its index here.
         keyframes: (K,) int64, ascending ranks at which decoding can start.
-        fps: frames a second, measured on `pts`, or as the user says.
-        header_fps: frames a second by the container's header; 0 where it says nothing.
-        sha256: of the coded pictures, which tells whether two files show the same.
+        fps: frames per second, measured on `pts`, or as the user says.
+        header_fps: frames per second by the container's header; 0 where it has none.
+        sha256: of the coded pictures; equal for two files that show the same.
     """
 
     path: Path
     width: int
     height: int
-    rotation: int
+    orientation: int
     codec: str
     pix_fmt: str
     colour: Colour
@@ -87,20 +93,20 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
 
     Args:
         path: the file.
-        fps: frames a second at which it was shot, for files that were slowed down afterwards
+        fps: frames per second at which it was shot, for files that were slowed down afterwards
             (240 fps stored as 30).
         hdr: whether HDR is refused, or converted when it is decoded.
 
     Raises:
-        VideoError: not a video, cut, without a video stream, HDR (unless converted), too large,
-            without frames or without a rate.
+        VideoError: not a video, cut, without a video stream, HDR (unless converted), in a colour
+            matrix that is not read, too large, without frames or without a rate.
     """
     with open_container(path) as container:
-        stream = video_stream(container, path)
-        # All is read here: PyAV's streams must not be touched once their file is closed.
+        stream = main_stream(container, path)
+        # Read now: PyAV's streams must not be touched once their file is closed.
         context = stream.codec_context
-        codec, tags = str(context.name), {name: getattr(context, name) for name in _TAGS}
-        base, told = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
+        codec, tags = str(context.name), stream_tags(stream)
+        base, rate = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
         packets = _packets(container, stream)
     first = _first_frame(path)
     if first is None or not packets.pts:
@@ -112,16 +118,16 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
     times = packets if packets.timed else _decoded_times(path)
     pts = np.sort(np.array(times.pts, dtype=np.int64))
     keys = np.sort(np.array(times.keys, dtype=np.int64))
-    colour = _colour(first, tags)
+    colour = colour_of_frame(first, tags, path)
     if colour.hdr and hdr == "refuse":
         raise _hdr_error(colour.hdr, path)
-    turned = _quarter_turns(first.rotation) % 2
-    size = (first.height, first.width) if turned else (first.width, first.height)
-    found = Video(
+    orientation = orientation_of(first)
+    width, height = upright_size(first, orientation)
+    video = Video(
         path=path,
-        width=size[0],
-        height=size[1],
-        rotation=_quarter_turns(first.rotation) * 90,
+        width=width,
+        height=height,
+        orientation=orientation,
         codec=codec,
         pix_fmt=first.format.name,
         colour=colour,
@@ -130,12 +136,12 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
         time_base=base,
         pts=pts,
         keyframes=np.searchsorted(pts, keys),
-        fps=fps or clock.measured_fps(pts, base) or float(told),
-        header_fps=float(told),
+        fps=fps or clock.measured_fps(pts, base) or float(rate),
+        header_fps=float(rate),
         sha256=packets.sha256,
     )
-    _refuse(found, packets.broken)
-    return found
+    _refuse(video, packets.broken)
+    return video
 
 
 @dataclass
@@ -187,13 +193,39 @@ def _decoded_times(path: Path) -> _Packets:
     return found
 
 
-def _colour(frame: Any, of_stream: dict[str, Any]) -> Colour:
-    def tag(name: str) -> int:
-        of_frame = int(getattr(frame, name) or 0)
-        return of_frame if of_frame != _TAGS[name] else int(of_stream[name] or 0)
+def stream_tags(stream: Any) -> dict[str, int]:
+    """Matrix, range, transfer and primaries of a stream, the numbers of ITU-T H.273."""
+    return {name: int(getattr(stream.codec_context, name) or 0) for name in _TAGS}
 
-    matrix, color_range, transfer = (tag(name) for name in _TAGS)
-    return colour_of(matrix, color_range, transfer, frame.format.name, frame.height)
+
+def frame_tags(frame: Any, of_stream: dict[str, int]) -> dict[str, int]:
+    """The same tags of a frame; the stream's where the frame leaves one unspecified."""
+    tags = {name: int(getattr(frame, name) or 0) for name in _TAGS}
+    return {n: of_stream[n] if tag == _TAGS[n] else tag for n, tag in tags.items()}
+
+
+def colour_of_frame(frame: Any, of_stream: dict[str, int], path: Path) -> Colour:
+    """How a frame stores colour; `of_stream` is from `stream_tags`.
+
+    Raises:
+        VideoError: in a matrix that is not read.
+    """
+    tags = frame_tags(frame, of_stream)
+    return colour_of(
+        tags["colorspace"],
+        tags["color_range"],
+        tags["color_trc"],
+        frame.format.name,
+        frame.height,
+        where=printable(str(path)),
+    )
+
+
+def upright_size(frame: Any, orientation: int) -> tuple[int, int]:
+    """Width and height of a stored frame once it is upright."""
+    if swaps_sides(orientation):
+        return frame.height, frame.width
+    return frame.width, frame.height
 
 
 def _hdr_error(transfer: str, path: Path) -> VideoError:
@@ -201,7 +233,7 @@ def _hdr_error(transfer: str, path: Path) -> VideoError:
         f"the video is HDR: {transfer}",
         reason="video-hdr",
         where=printable(str(path)),
-        cure="film with HDR off, or have it converted to ordinary video: --hdr convert",
+        cure="film with HDR off, or convert it to ordinary video: --hdr convert",
     )
 
 
@@ -209,7 +241,7 @@ def _refuse(video: Video, broken: bool) -> None:
     where = printable(str(video.path))
     if video.width * video.height > MAX_PIXELS:
         raise VideoError(
-            f"the video claims frames of {video.width} x {video.height} pixels, more than is read",
+            f"the video claims frames of {video.width} x {video.height} pixels, too many to read",
             reason="video-too-large",
             where=where,
             cure=f"frames of at most {MAX_PIXELS:,} pixels are read; scale it down",
@@ -223,29 +255,25 @@ def _refuse(video: Video, broken: bool) -> None:
         )
     if video.fps <= 0:
         raise VideoError(
-            "the video does not say how many frames a second it has",
+            "the video's frame rate is unknown",
             reason="video-no-rate",
             where=where,
-            cure="say at which rate it was shot: --fps 240",
+            cure="give the rate at which it was shot, for example --fps 240",
         )
-
-
-def _quarter_turns(rotation: float) -> int:
-    """Counter-clockwise quarter turns of a display matrix's angle."""
-    return round(rotation / 90) % 4
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A run of frames of one file, and all that a worker needs to decode it.
+    """A run of frames of one file, and what a worker needs to decode it.
 
     Attributes:
         path: the file.
         seek: time (in units of the stream) of the keyframe to start from; None for the start.
         pts: times of the wanted frames, ascending.
-        keys: those keyframes' times that lie in the stretch.
+        keys: times of the keyframes in the stretch.
         colour: of the stream.
-        rotation: degrees counter-clockwise.
+        orientation: of the stored frames.
+        size: upright width and height; frames of another size are lost.
     """
 
     path: Path
@@ -253,7 +281,8 @@ class Stretch:
     pts: tuple[int, ...]
     keys: tuple[int, ...]
     colour: Colour
-    rotation: int
+    orientation: int
+    size: tuple[int, int]
 
 
 def stretch(video: Video, first: int, end: int) -> Stretch:
@@ -267,7 +296,8 @@ def stretch(video: Video, first: int, end: int) -> Stretch:
         pts=tuple(int(pts) for pts in video.pts[first:end]),
         keys=tuple(int(video.pts[rank]) for rank in inside),
         colour=video.colour,
-        rotation=video.rotation,
+        orientation=video.orientation,
+        size=(video.width, video.height),
     )
 
 
@@ -277,15 +307,15 @@ class Decoded:
 
     Attributes:
         pixels: (H, W, 3) RGB, uint8 or uint16, turned upright.
-        luma: (h, w) uint8, as stored, not turned; None where none of 8 bits is stored.
+        luma: (h, w) uint8, as stored, not turned; None where no luma of 8 bits is stored.
         full_range: whether luma runs from 0 to 255.
-        turns: counter-clockwise quarter turns that make luma upright.
+        orientation: of the stored luma.
     """
 
     pixels: npt.NDArray[Any]
     luma: Pixels | None = None
     full_range: bool = True
-    turns: int = 0
+    orientation: int = UPRIGHT
 
 
 def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | None]:
@@ -297,23 +327,22 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
 def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | None]:
     """The frames of a stretch, in order, one at a time.
 
-    A frame that is damaged or absent is None, and so are all that follow a damaged one up to the
-    next keyframe, since they build on it.
+    A frame that is damaged, absent or of another size is None, and so are all that follow a
+    damaged one up to the next keyframe, since they build on it.
 
     Args:
         wanted: from `stretch`.
-        bits: 8 or 16 bits a channel.
+        bits: 8 or 16 bits per channel.
 
     Yields:
         A frame, or None; one for each of `wanted.pts`.
 
     Raises:
-        VideoError: the file cannot be opened any more.
+        VideoError: the file can no longer be opened.
     """
     if not wanted.pts:
         return
     convert = RgbConverter(wanted.colour)
-    turns = wanted.rotation // 90
     place = {pts: index for index, pts in enumerate(wanted.pts)}
     keys = set(wanted.keys) | ({wanted.seek} if wanted.seek is not None else set())
     following, sound = 0, True
@@ -330,9 +359,12 @@ def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | No
             continue
         yield from [None] * (index - following)
         following = index + 1
-        pixels = _upright(convert(frame, bits=bits), turns) if sound else None
-        full = wanted.colour.full_range
-        yield None if pixels is None else Decoded(pixels, luma_of(frame), full, turns)
+        if not sound or upright_size(frame, wanted.orientation) != wanted.size:
+            yield None
+        else:
+            pixels = upright(convert(frame, bits=bits), wanted.orientation)
+            full = wanted.colour.full_range
+            yield Decoded(pixels, luma_of(frame), full, wanted.orientation)
         if following == len(wanted.pts):
             return
     yield from [None] * (len(wanted.pts) - following)
@@ -359,10 +391,6 @@ def _time_of(frame: Any) -> int | None:
     return None if time is None else int(time)
 
 
-def _upright(pixels: npt.NDArray[Any], turns: int) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-
-
 def _raw_frames(path: Path, seek: int | None) -> Generator[Any, None, None]:
     """Decoded `av.VideoFrame`s from a keyframe's time on; None where data could not be decoded.
 
@@ -370,7 +398,7 @@ def _raw_frames(path: Path, seek: int | None) -> Generator[Any, None, None]:
     """
     av = pyav()
     with open_container(path) as container:
-        stream = video_stream(container, path)
+        stream = main_stream(container, path)
         stream.codec_context.thread_count = 1
         if seek is not None:
             container.seek(seek, stream=stream, backward=True, any_frame=False)
@@ -379,7 +407,7 @@ def _raw_frames(path: Path, seek: int | None) -> Generator[Any, None, None]:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError:
-                # The file breaks off: what the decoder still holds is sound.
+                # The file breaks off: frames still in the decoder are intact.
                 packet = None
             try:
                 yield from stream.codec_context.decode(packet if packet and packet.size else None)
