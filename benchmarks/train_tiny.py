@@ -31,6 +31,7 @@ from torch import Tensor
 from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
+from fidediff_model.config import ModelConfig
 from fidediff_model.data.image_files import read_image
 from fidediff_model.demo import practice
 from fidediff_model.model import folder as model_folder
@@ -38,7 +39,7 @@ from fidediff_model.model.fidediff import FideDiff, Part, build
 from fidediff_model.model.reblur import reblur
 from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.training import base, control, kernel
-from fidediff_model.training.start import Request
+from fidediff_model.training.setup import Request
 from fidediff_model.weights.sd21 import random_base
 from trajectory_builder import manifest
 
@@ -357,12 +358,8 @@ def _mean(scores: list[Scores]) -> Scores:
     return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
 
 
-def _config() -> Any:
-    values = model_config.to_dict(model_config.preset("tiny"))
-    for dotted, value in MODEL.items():
-        group, _, name = dotted.partition(".")
-        values[group][name] = value
-    return model_config.from_dict(values)
+def _config() -> ModelConfig:
+    return model_config.changed(model_config.preset("tiny"), MODEL, where="MODEL")
 
 
 def _sayer(path: Path) -> Callable[[str], None]:

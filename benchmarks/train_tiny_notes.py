@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from expand import machine
 
-from fidediff_model.training import run_folder
+from fidediff_model.training import settings as train_settings
 
 
 def curve(run_dir: Path) -> list[dict[str, Any]]:
@@ -29,10 +29,10 @@ def steps_done(home: Path, runs: Iterable[str]) -> dict[str, str]:
         part, count, _ = line.split(maxsplit=2)
         done[part] = count.partition("/")[0]
     for name in runs:
-        log, stored = home / name / "log.jsonl", run_folder.read(home / name)
+        log, stored = home / name / "log.jsonl", train_settings.read_config(home / name)
         if stored is not None and log.is_file() and log.stat().st_size:
             step = int(json.loads(log.read_text().splitlines()[-1])["step"])
-            planned = int(stored["settings"]["steps"])
+            planned = stored.settings.steps
             done[name] = str(step) if step == planned else f"{step} of {planned}"
     return done
 
@@ -72,12 +72,12 @@ def seconds(home: Path) -> dict[str, int]:
 
 def crops(home: Path, runs: Iterable[str]) -> dict[str, str]:
     """Crops a step of each run, and their side in pixels."""
-    stored = {name: run_folder.read(home / name) for name in runs}
-    settings = {name: s["settings"] for name, s in stored.items() if s is not None}
-    return {name: f"{s['batch']} of {s['crop']}" for name, s in settings.items()}
+    stored = {name: train_settings.read_config(home / name) for name in runs}
+    settings = {name: s.settings for name, s in stored.items() if s is not None}
+    return {name: f"{s.batch} of {s.crop}" for name, s in settings.items()}
 
 
 def kernel_channels(home: Path) -> list[int]:
     """Widths of M's levels, as the run `kernel` or the first that stands has them."""
-    stored = (run_folder.read(home / name) for name in ("kernel", "base", "base-off"))
-    return next(list(one["model"]["kernel"]["channels"]) for one in stored if one is not None)
+    stored = (train_settings.read_config(home / name) for name in ("kernel", "base", "base-off"))
+    return next(list(one.model.kernel.channels) for one in stored if one is not None)

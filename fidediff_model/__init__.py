@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
     from fidediff_model.training.kernel import train as train_kernel
-    from fidediff_model.training.start import Request as TrainRequest
+    from fidediff_model.training.setup import Request as TrainRequest
 
 __all__ = [
     "DrawRules",
@@ -56,7 +56,7 @@ _HOMES = {
     "DrawRules": ("data.trajectories", "DrawRules"),
     "FideDiff": ("model.fidediff", "FideDiff"),
     "Restored": ("model.restored", "Restored"),
-    "TrainRequest": ("training.start", "Request"),
+    "TrainRequest": ("training.setup", "Request"),
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),
     "make_practice_base": ("demo.practice", "make"),

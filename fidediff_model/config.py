@@ -1,21 +1,24 @@
-"""What a model is made of: plain frozen objects, the presets `tiny` and `sd21`, and their JSON.
+"""What a model is made of: plain frozen objects, the presets, and their JSON.
 
 Only `model.build` and the command line see these objects; the parts themselves take flat values.
-Where each value comes from stands in `SOURCES`: **paper** (arXiv 2510.01641 or its public reviews),
+`SOURCES` says where each value comes from: **paper** (arXiv 2510.01641 or its public reviews),
 **prior** (an earlier one-step model, arXiv 2503.06537, or the SD 2.1-base weights), or **ours**.
+`read` and `changed` serve every config dataclass, those of training too.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-import types
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from trajectory_builder.errors import UsageError, shorten
 
 ControlVariant = Literal["none", "vanilla", "addition", "align", "filter"]
 PromptStart = Literal["empty", "normal"]
+C = TypeVar("C")  # a config dataclass
 LORA_TARGETS = (
     "to_q,to_k,to_v,to_out.0,proj_in,proj_out,ff.net.0.proj,ff.net.2,"
     "conv1,conv2,conv,conv_shortcut,conv_in,conv_out,time_emb_proj"
@@ -157,30 +160,29 @@ def check(config: ModelConfig) -> None:
         UsageError: naming the setting and the values it may have.
     """
     base, kernel, control = config.base, config.kernel, config.control
-    _need(config.codec.latent_stride in (4, 8), "codec.latent_stride", "4 or 8")
-    _need(
-        kernel.kernel_size % 2 == 1 and kernel.kernel_size >= 3, "kernel.kernel_size", "odd, >= 3"
-    )
-    _need(
+    need(config.codec.latent_stride in (4, 8), "codec.latent_stride", "4 or 8")
+    need(kernel.kernel_size % 2 == 1 and kernel.kernel_size >= 3, "kernel.kernel_size", "odd, >= 3")
+    need(
         control.variant in get_args(ControlVariant),
         "control.variant",
         str(get_args(ControlVariant)),
     )
-    _need(config.prompt.start in get_args(PromptStart), "prompt.start", str(get_args(PromptStart)))
-    _need(config.lora.rank >= 1, "lora.rank", "1 or more")
-    _need(bool(config.lora.targets.strip(", ")), "lora.targets", "endings of layer names")
-    _need(len(base.unet_channels) == len(base.unet_heads) == 4, "base.unet_channels", "4 levels")
-    _need(len(base.vae_channels) == 4, "base.vae_channels", "4 levels, so that the VAE is f8")
+    need(config.prompt.start in get_args(PromptStart), "prompt.start", str(get_args(PromptStart)))
+    need(config.lora.rank >= 1, "lora.rank", "1 or more")
+    need(bool(config.lora.targets.strip(", ")), "lora.targets", "endings of layer names")
+    need(len(base.unet_channels) == len(base.unet_heads) == 4, "base.unet_channels", "4 levels")
+    need(len(base.vae_channels) == 4, "base.vae_channels", "4 levels, so that the VAE is f8")
     for name, widths, groups in (
         ("base.unet_channels", base.unet_channels, base.unet_groups),
         ("base.vae_channels", base.vae_channels, base.vae_groups),
     ):
-        _need(groups > 0 and all(w % groups == 0 for w in widths), name, f"multiples of {groups}")
+        need(groups > 0 and all(w % groups == 0 for w in widths), name, f"multiples of {groups}")
     ratios = tuple(w / base.unet_channels[0] for w in base.unet_channels)
-    _need(ratios == (1, 2, 4, 4), "base.unet_channels", "in the ratio 1:2:4:4 of SD 2.1")
+    need(ratios == (1, 2, 4, 4), "base.unet_channels", "in the ratio 1:2:4:4 of SD 2.1")
 
 
-def _need(holds: bool, name: str, allowed: str) -> None:
+def need(holds: bool, name: str, allowed: str) -> None:
+    """Raise `UsageError` unless a setting's value is allowed."""
     if not holds:
         raise UsageError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
 
@@ -228,9 +230,9 @@ def settings_of(config: ModelConfig, part: str) -> dict[str, Any]:
     return asdict(config.control)
 
 
-def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """The config as plain nested values, tuples as lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+def to_dict(config: Any) -> dict[str, object]:
+    """A config dataclass as plain nested values, tuples as lists."""
+    plain: dict[str, object] = json.loads(json.dumps(asdict(config)))
     return plain
 
 
@@ -248,43 +250,112 @@ def from_json(text: str, *, where: str = "config") -> ModelConfig:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"not JSON: {error}", where=where, cure="mend the file") from error
+        raise UsageError(f"not JSON: {error}", where=where, cure="fix the file") from error
     return from_dict(values, where=where)
 
 
-def from_dict(values: Any, *, where: str = "config") -> ModelConfig:
-    """Make a config of what `to_dict` gave. Raises `UsageError` as `from_json` does."""
-    config: ModelConfig = _object(ModelConfig, values, where=where)
-    return config
+def from_dict(values: object, *, where: str = "config") -> ModelConfig:
+    """The config that `to_dict` gave. Raises `UsageError` as `from_json` does."""
+    return read(ModelConfig, values, where=where)
 
 
-def _object(kind: type[Any], values: Any, *, where: str) -> Any:
+def read(kind: type[C], values: object, *, where: str) -> C:
+    """A config dataclass of `kind` from plain nested values, every field of which must be there.
+
+    Raises:
+        UsageError: not a table, a key that is unknown or missing, a value of another kind.
+    """
     if not isinstance(values, dict):
         raise UsageError("not a table of settings", where=where, cure="give name: value pairs")
-    names = {f.name for f in fields(kind)}
-    for what, wrong in (("unknown", set(values) - names), ("missing", names - set(values))):
+    hints = get_type_hints(kind)
+    for what, wrong in (
+        ("unknown", set(values) - set(hints)),
+        ("missing", set(hints) - set(values)),
+    ):
         if wrong:
             raise UsageError(
                 f"{what} settings: {shorten(sorted(wrong))}",
                 where=where,
-                cure="use the release that wrote it, or mend the names",
+                cure="use the release that wrote it, or fix the names",
             )
-    hints = get_type_hints(kind)
-    return kind(**{n: _value(hints[n], values[n], where=f"{where}.{n}") for n in sorted(names)})
+    return kind(**{name: _typed(hints[name], values[name], f"{where}.{name}") for name in hints})
 
 
-def _value(kind: Any, value: Any, *, where: str) -> Any:
+def changed(config: C, values: Mapping[str, object], *, where: str) -> C:
+    """A copy of a config dataclass with some values replaced; dotted names reach nested ones.
+
+    Args:
+        config: what the other values are taken from.
+        values: such as {"kernel.kernel_size": 11}; lists stand for tuples.
+        where: the file or command line that they come from, for errors.
+
+    Raises:
+        UsageError: an unknown name, for which the nearest is suggested, or a value of another kind
+            or range.
+    """
+    known = _leaves(config)
+    for name in values:
+        if name not in known:
+            raise _unknown(name, known, where)
+    return _with(config, {n: _typed(known[n], v, f"{where}: {n}") for n, v in values.items()})
+
+
+def _with(config: C, values: Mapping[str, Any]) -> C:
+    """A copy of a config with values replaced by dotted name, checked once all are in place."""
+    top: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for dotted, value in values.items():
+        name, _, rest = dotted.partition(".")
+        if rest:
+            groups.setdefault(name, {})[rest] = value
+        else:
+            top[name] = value
+    nested = {name: _with(getattr(config, name), inner) for name, inner in groups.items()}
+    copy: C = replace(cast(Any, config), **top, **nested)
+    return copy
+
+
+def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names of all values of a config -> their types."""
+    leaves: dict[str, Any] = {}
+    for name, hint in get_type_hints(type(config)).items():
+        inner = getattr(config, name)
+        leaves |= (
+            _leaves(inner, f"{prefix}{name}.") if is_dataclass(inner) else {prefix + name: hint}
+        )
+    return leaves
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
+    near = difflib.get_close_matches(name, known, n=1)
+    return UsageError(
+        f"unknown setting: {name}",
+        where=where,
+        cure=f"give {near[0]}" if near else f"give one of {', '.join(sorted(known))}",
+    )
+
+
+def _typed(kind: Any, value: object, where: str) -> Any:
+    """`value` as `kind` wants it: a number may be an integer, a list stands for a tuple."""
     if is_dataclass(kind) and isinstance(kind, type):
-        return _object(kind, value, where=where)
+        return read(kind, value, where=where)
     if get_origin(kind) is Literal:
-        fits = value in get_args(kind)
+        fits, wanted = value in get_args(kind), " or ".join(map(str, get_args(kind)))
     elif get_origin(kind) is tuple:
-        fits = isinstance(value, list) and all(type(v) is int for v in value)
-        value = tuple(value) if fits else value
-    elif get_origin(kind) in (Union, types.UnionType):
-        fits = type(value) in get_args(kind)
+        fits, wanted = _is_integers(value), "a list of integers"
+        value = tuple(value) if isinstance(value, list | tuple) else value
+    elif kind is float:
+        # bool is a kind of int to Python, and never a number that someone meant.
+        fits, wanted = type(value) in (int, float), "a number"
+        value = float(value) if isinstance(value, int | float) else value
     else:
         fits = type(value) is kind
+        wanted = {int: "an integer", bool: "true or false", str: "text"}.get(kind, str(kind))
     if not fits:
-        raise UsageError(f"{value!r} is not fit for {where}", where=where, cure=f"give {kind}")
+        name = where.rpartition(": ")[2]
+        raise UsageError(f"{name} cannot be {value!r}", where=where, cure=f"give {wanted}")
     return value
+
+
+def _is_integers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(type(v) is int for v in value)

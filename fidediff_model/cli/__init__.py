@@ -17,8 +17,8 @@ COMMANDS: dict[str, str] = {
     "train": "Train a stage: base, kernel or control.",
     "restore": "Blurry images, folders or videos in, sharp ones out.",
     "evaluate": "Restore a set, score it, print it beside the paper.",
-    "scan": "Scores over timesteps given by hand.",
-    "benchmark": "Seconds an image, part by part.",
+    "scan": "Scores at timesteps chosen by hand.",
+    "benchmark": "Seconds per image, part by part.",
     "doctor": "Versions, devices, precisions, and the files that training needs.",
 }
 

@@ -1,4 +1,4 @@
-"""`fidediff demo`: the whole chain in minutes."""
+"""`fidediff demo`: the complete chain in minutes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 
 
-@click.command(name="demo", short_help="The whole chain, in minutes on a CPU.")
+@click.command(name="demo", short_help="The complete chain, in minutes on a CPU.")
 @click.option("--out", type=click.Path(path_type=Path, readable=False),
               default=Path("fidediff-demo"), show_default=True,
               help="Folder for everything.")  # fmt: skip
 @click.option("--scale", type=click.FloatRange(0.01), default=1.0, show_default=True,
-              help="Times the numbers of training steps.")  # fmt: skip
+              help="Factor on all numbers of training steps.")  # fmt: skip
 def command(out: Path, scale: float) -> None:
-    """See the whole chain: make a sample, train the three stages of a tiny
+    """Run the complete chain: make a sample, train the three stages of a tiny
     model for a minute each, restore blurs that it never saw, draw a picture.
 
-    Run it again and it goes on where it was.
+    Run it again to resume.
 
     \b
     Example:
@@ -30,8 +30,8 @@ def command(out: Path, scale: float) -> None:
     from fidediff_model.demo import run
 
     if "OMP_NUM_THREADS" not in os.environ:
-        # So small a model gains little from a second thread, and loses much on a busy machine,
-        # where threads that are done wait in circles for one that has no processor.
+        # So small a model gains little from a second thread, and loses much on a busy machine:
+        # OpenMP's threads spin while they wait for one that has no core.
         torch.set_num_threads(1)
     begun = time.monotonic()
     report = run.run(out, say=lambda line: click.echo(line, err=True), scale=scale)
@@ -40,10 +40,13 @@ def command(out: Path, scale: float) -> None:
                f" against the sharp images, after {minutes:.1f} minutes")  # fmt: skip
     click.echo(
         "This model is a toy: a thousandth of FideDiff's size, a few minutes of training, a base"
-        "\nmodel made on the spot. Of a scene that it never saw it gives back less detail than the"
-        "\nblurs have: it shows the chain, not the quality. docs/training.md has the real one."
+        "\nmodel made on the spot. On a scene that it never saw, its restorations have less detail"
+        "\nthan the blurs: it shows the chain, not the quality. docs/training.md is about the"
+        "\nreal one."
     )
     click.echo(f"\nopen   {report.picture.resolve()}")
     click.echo(f"curves tensorboard --logdir {out}")
     click.echo("then   fidediff train base --data OUT --run-dir RUN --base-model SD21")
-    click.echo(f"       (each stage's settings stand in {out}/base/config.yaml and beside it)")
+    click.echo(
+        f"       (each stage's settings are in its config.yaml, such as {out}/base/config.yaml)"
+    )

@@ -1,18 +1,21 @@
-"""`fidediff train base|kernel|control`: one command a stage, its options made of the settings."""
+"""`fidediff train base|kernel|control`: one command per stage, its options made of the settings."""
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import click
 from click.core import ParameterSource
 
 from fidediff_model.config import PRESETS, ControlVariant
-from fidediff_model.training.settings import Stage, TrainSettings, default_of, of_stage
+from fidediff_model.training.settings import DEFAULTS, Stage, TrainSettings, of_stage
 from trajectory_builder.errors import UserError
+
+if TYPE_CHECKING:
+    from fidediff_model.training.loop import Outcome
 
 FOLDER = click.Path(path_type=Path, readable=False)
 ABOUT: dict[Stage, tuple[str, str]] = {
@@ -35,12 +38,12 @@ MODEL_OPTIONS: dict[Stage, dict[str, click.Option]] = {
         "codec.latent_stride": click.Option(
             ["--latent-stride"],
             type=int,
-            help="4 or 8 image pixels a latent cell. [paper: 4; default: the preset's]",
+            help="4 or 8 image pixels per latent cell. [paper: 4; default: the preset's]",
         ),
         "lora.rank": click.Option(
             ["--lora-rank"],
             type=click.IntRange(1),
-            help="Of the UNet's update. [prior; default: the preset's]",
+            help="Rank of the UNet's update. [prior; default: the preset's]",
         ),
         "prompt.learn": click.Option(
             ["--learn-prompt/--fixed-prompt"],
@@ -61,10 +64,10 @@ NAMES = {"vgg16": "FILE", "validation_split": "NAME"}
 
 
 class StageGroup(click.Group):
-    """The stages in the order in which they are run."""
+    """The stages in the order in which they run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names as `ABOUT` has them; click would sort them."""
+        """Their names in the order of `ABOUT`; click would sort them."""
         return list(ABOUT)
 
 
@@ -72,8 +75,8 @@ class StageGroup(click.Group):
 def command() -> None:
     """Train FideDiff in three stages, each from the run folder of the one before.
 
-    A run folder holds config.yaml, log.jsonl, checkpoints and model/. Run the
-    same command again to go on with a run that was cut short. On several GPUs:
+    A run folder contains config.yaml, log.jsonl, checkpoints and model/. Run
+    the same command again to resume a run that was cut short. On several GPUs:
     torchrun --nproc_per_node 8 -m fidediff_model.cli train base ...
     """
 
@@ -91,7 +94,7 @@ def _stage_command(stage: Stage) -> click.Command:
     return click.Command(
         stage,
         params=options,
-        callback=lambda **given: _run(stage, given),
+        callback=lambda **values: _run(stage, values),
         help=text,
         short_help=about,
     )
@@ -102,84 +105,77 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
         click.Option(["--data"], type=FOLDER, help="Folder that trajbuild wrote."),
         click.Option(["--run-dir"], type=FOLDER, required=True, help="Folder of this run."),
         click.Option(["--base-model"], help="SD 2.1-base: a folder, a hub id, or random:SEED."),
-        click.Option(["--config", "settings_file"], type=FOLDER, help="YAML file of settings."),
+        click.Option(["--config", "config_file"], type=FOLDER, help="YAML file of settings."),
         click.Option(
             ["--resume"],
             is_flag=True,
-            help="Go on with RUN; what is not given comes from its config.yaml, and settings"
-            " that leave the result alone may differ.",
+            help="Continue RUN; what is not given comes from its config.yaml, and settings that"
+            " leave the result alone may differ.",
         ),
     ]
     if stage == "base":
-        shown = click.Choice(list(PRESETS))
-        options.append(click.Option(["--preset"], type=shown, help="Size. [default: sd21]"))
+        presets = click.Choice(list(PRESETS))
+        options.append(click.Option(["--preset"], type=presets, help="Size. [default: sd21]"))
     else:
-        told = "Run folder of the stage before."
-        options.append(click.Option(["--from", "start"], type=FOLDER, help=told))
+        about = "Run folder of the stage before."
+        options.append(click.Option(["--from", "start"], type=FOLDER, help=about))
     return options
 
 
 def _option(stage: Stage, name: str) -> click.Option:
     """The option of one setting; its help ends with its source and default."""
-    found = next(f for f in of_stage(stage) if f.name == name)
+    setting = next(f for f in of_stage(stage) if f.name == name)
     kind = get_type_hints(TrainSettings)[name]
-    default = default_of(found, stage)
+    default = getattr(DEFAULTS[stage], name)
     flag = "--" + name.replace("_", "-")
-    source = {"paper": "paper; ", "prior": "prior; "}.get(found.metadata["source"], "")
+    source = {"paper": "paper; ", "prior": "prior; "}.get(setting.metadata["source"], "")
     shown = default if default != "" else "none"
     if kind is bool:
         shown = "on" if default else "off"
-    told = f"{found.metadata['help']} [{source}default: {shown}]"
+    text = f"{setting.metadata['help']} [{source}default: {shown}]"
     if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=default, help=told)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=default, help=text)
     shape: Any = kind
     if get_origin(kind) is not None:
         shape = click.Choice([str(v) for v in get_args(kind)])
-    return click.Option([flag, name], type=shape, default=default, help=told,
-                        metavar=NAMES.get(name))  # fmt: skip
+    return click.Option(
+        [flag, name], type=shape, default=default, help=text, metavar=NAMES.get(name)
+    )
 
 
-def _run(stage: Stage, given: dict[str, Any]) -> int:
+def _run(stage: Stage, values: dict[str, Any]) -> int:
+    """Train, and print what came of it; `values` are those of the command's options."""
     context = click.get_current_context()
+    # A default is no wish: what was not typed may come from the resumed run.
     typed = {
         name: value
-        for name, value in given.items()
+        for name, value in values.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    names = {f.name for f in of_stage(stage)}
-    start = import_module("fidediff_model.training.start")
-    request = start.Request(
-        run_dir=given["run_dir"],
-        data=given["data"],
-        base_model=given["base_model"],
-        start=given.get("start"),
-        settings_file=given["settings_file"],
-        settings={k: v for k, v in typed.items() if k in names},
-        model={
-            dotted: typed[option.name]
-            for dotted, option in MODEL_OPTIONS[stage].items()
-            if option.name in typed
-        },
-        preset=given.get("preset"),
-        resume=given["resume"],
-    )
+    settings = {f.name: typed.pop(f.name) for f in of_stage(stage) if f.name in typed}
+    model = {
+        dotted: typed.pop(option.name)
+        for dotted, option in MODEL_OPTIONS[stage].items()
+        if option.name in typed
+    }
+    setup = import_module("fidediff_model.training.setup")
     module = import_module(f"fidediff_model.training.{stage}")
     try:
-        outcome = module.train(request)
+        outcome = module.train(setup.Request(settings=settings, model=model, **typed))
     except UserError as error:
-        _end_of_one_of_many(error)
+        _exit_at_once(error)
         raise
-    return _tell(stage, outcome)
+    return _report(stage, outcome)
 
 
-def _tell(stage: Stage, outcome: Any) -> int:
+def _report(stage: Stage, outcome: Outcome) -> int:
     if int(os.environ.get("RANK", "0")) != 0:
         return 0
     for name, value in outcome.scores.items():
         click.echo(f"{name}: {value:.4f}")
     click.echo(f"{outcome.run_dir / 'model'}: stage {stage}, {outcome.step:,} steps")
     if not outcome.finished:
-        click.echo("the time was up; run the same command again to go on", err=True)
+        click.echo("the time was up; run the same command again to resume", err=True)
         return 0
     after = {"base": "train kernel --from", "kernel": "train control --from"}
     verb = after.get(stage, "restore --model")
@@ -188,8 +184,8 @@ def _tell(stage: Stage, outcome: Any) -> int:
     return 0
 
 
-def _end_of_one_of_many(error: UserError) -> None:
-    """Among several processes an error ends at once: tidying up would wait for the others."""
+def _exit_at_once(error: UserError) -> None:
+    """With several processes, end without tidying up, which would wait for the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         click.echo(f"error: {error}", err=True)
         os._exit(int(error.exit_code))

@@ -1,6 +1,6 @@
-"""The whole chain in minutes on a CPU: sample, practice base, three short stages, one picture.
+"""The complete chain in minutes on a CPU: sample, practice base, three short stages, one picture.
 
-Nothing here is good at deblurring: the model is a thousandth of the real one's size and sees a
+The result is not good at deblurring: the model is a thousandth of the real one's size and sees a
 few hundred crops. It shows which command makes what.
 """
 
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,31 +20,31 @@ from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
 from fidediff_model.demo import practice
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.metrics import as_uint8, psnr
-from fidediff_model.training import base, control, kernel, pictures
-from fidediff_model.training.start import Request
+from fidediff_model.training import base, control, kernel, log
+from fidediff_model.training.setup import Request
 from trajectory_builder import manifest
 from trajectory_builder.errors import UserError
 
-# Each about a minute on two cores; all ours.
+# Our choice: each about a minute on two cores.
 STEPS = {"vae": 200, "unet": 100, "base": 80, "kernel": 80, "control": 20}
-_SHARED: dict[str, Any] = {
+_SHARED: dict[str, object] = {
     "crop": 64, "batch": 2, "points": 2, "workers": 0, "warmup_steps": 5, "ema": 0.95,
     "save_every": 1000, "validate_every": 0, "log_every": 10,
 }  # fmt: skip
-_IMAGES = {"perceptual": "none", "gan_weight": 0.0, "learning_rate": 1e-3}
+_IMAGES: dict[str, object] = {"perceptual": "none", "gan_weight": 0.0, "learning_rate": 1e-3}
 _SHOWN = 3
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo leaves.
+    """The result of the demo.
 
     Attributes:
         picture: blur, restored and sharp side by side.
-        model: the whole model's folder.
-        psnr_blur: mean of the blurs that are shown, in dB.
-        psnr_restored: mean of what the model makes of them.
+        model: folder of the complete model.
+        psnr_blur: mean of the blurs in the picture, in dB.
+        psnr_restored: mean of their restorations.
     """
 
     picture: Path
@@ -55,11 +54,11 @@ class DemoReport:
 
 
 def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
-    """Do everything below `out`; a second call goes on where the first ended.
+    """Run the chain in `out`; a second call resumes where the first ended.
 
     Args:
         out: new, or a demo's folder.
-        say: told a line before each part.
+        say: called with a line before each part.
         scale: multiplies all numbers of steps.
     """
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
@@ -71,20 +70,18 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
         vae_steps=steps["vae"], unet_steps=steps["unet"], say=say,
     )  # fmt: skip
     say("3/6 stage base: LoRA and prompt learn one step back")
-    settings = {**_SHARED, **_IMAGES, "steps": steps["base"]}
-    place = str(out / "base-model")
     base.train(
         Request(
             out / "base",
             data,
-            base_model=place,
-            settings=settings,
+            base_model=str(out / "base-model"),
+            settings={**_SHARED, **_IMAGES, "steps": steps["base"]},
             model={"lora.rank": 16, "lora.alpha": 16},
             preset="tiny",
         )
     )
     say("4/6 stage kernel: M learns to reblur")
-    settings = {**_SHARED, "steps": steps["kernel"], "learning_rate": 1e-3}
+    settings: dict[str, object] = {**_SHARED, "steps": steps["kernel"], "learning_rate": 1e-3}
     kernel.train(Request(out / "kernel", data, start=out / "base", settings=settings))
     say("5/6 stage control: kernels steer the step, T reads the timestep")
     settings = {**_SHARED, **_IMAGES, "steps": steps["control"]}
@@ -94,7 +91,7 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
 
 
 def _make_data(out: Path) -> Path:
-    """The builder's own commands: this half knows no more of it than the manifest."""
+    """Run the builder's own commands: this half knows nothing of it but the manifest."""
     sample, data = out / "sample", out / "data"
     for words in (
         ["sample", "--out", str(sample)],
@@ -117,17 +114,18 @@ def _restore(out: Path, data: Path) -> DemoReport:
     rules = DrawRules(crop=192, augment=False)
     shown = TrajectoryDataset(manifest.read(data), rules, split="test")
     batch = to_device(collate([shown[number] for number in range(_SHOWN)]), "cpu")
-    found = model(batch.blur)
+    restored = model(batch.blur)
     rows, before, after = [], [], []
     for number in range(_SHOWN):
-        images = [batch.blur[number], found.image[number].clamp(-1, 1), batch.sharp[number]]
-        kernels = None if found.kernels is None else found.kernels[number]
-        words = f"blurry, restored, sharp, kernels; t {batch.timestep[number]:.0f}"
-        words += f", t_hat {found.t_hat[number]:.0f}"
-        rows.append(pictures.row(images, kernels=kernels, words=words))
-        blur, restored, sharp = map(as_uint8, images)
+        images = [batch.blur[number], restored.image[number].clamp(-1, 1), batch.sharp[number]]
+        kernels = None if restored.kernels is None else restored.kernels[number]
+        t, t_hat = batch.timestep[number], restored.t_hat[number]
+        words = f"blurry, restored, sharp, kernels; t {t:.0f}, t_hat {t_hat:.0f}"
+        rows.append(log.row(images, kernels=kernels, words=words))
+        blur, image, sharp = map(as_uint8, images)
         before.append(psnr(blur, sharp))
-        after.append(psnr(restored, sharp))
-    picture = pictures.write(out, 0, pictures.stack(rows)).replace(out / "before_after.png")
+        after.append(psnr(image, sharp))
+    picture = out / "before_after.png"
+    log.write_picture(picture, log.stack(rows))
     means = [sum(values) / len(values) for values in (before, after)]
     return DemoReport(picture, out / "control" / "model", *means)

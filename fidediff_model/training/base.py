@@ -8,10 +8,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fidediff_model.model.fidediff import FideDiff, build
-from fidediff_model.training import image_stage, start
+from fidediff_model.training import image_stage, setup
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome
-from fidediff_model.training.start import Request
+from fidediff_model.training.setup import Request
+from fidediff_model.training.validation import BY_PSNR
 
 
 class BaseStep(nn.Module):
@@ -28,17 +29,17 @@ class BaseStep(nn.Module):
 
 
 def train(request: Request) -> Outcome:
-    """Train the base from pre-trained weights; the run folder then holds `model/`.
+    """Train the base from pre-trained weights; the run folder then contains `model/`.
 
     Raises:
-        UserError: what cannot be trained, or a loss that is no number.
+        UserError: what cannot be trained, or a loss that is not finite.
     """
-    run = start.open_run("base", request)
-    start.seed_process(run)
-    weights = start.open_base(run)
+    run = setup.open_run("base", request)
+    setup.seed_process(run)
+    weights = setup.open_base(run)
     # D copies the encoder of the clean UNet, so it comes before LoRA goes in.
     discriminator = image_stage.make_discriminator(run, weights)
     model = build(run.config.model, weights, seed=run.settings.seed)
     image_stage.cast_frozen(model, run)
     model.train_only("base")
-    return image_stage.fit(run, BaseStep(model), discriminator)
+    return image_stage.fit(run, BaseStep(model), discriminator, BY_PSNR)

@@ -1,4 +1,4 @@
-"""Resume files: all that a run needs to go on bit for bit, in safetensors and JSON alone.
+"""Checkpoints: all that a run needs to resume bit for bit, in safetensors and JSON alone.
 
     checkpoints/step-000100/
       trained.safetensors      the trained parameters
@@ -9,8 +9,8 @@
       state.json               step, best score, sums of the log, processes
       whole.json               written last: the size and SHA-256 of every other file
 
-A checkpoint is made in a temporary folder and renamed, so one that was cut short never has the
-name of a whole one; and `newest` still holds every file against its digest before it is loaded.
+A checkpoint is made in a temporary folder and renamed, so one that was cut short never gets the
+name of a complete one; `newest` still compares every file with its digest before it is loaded.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import random
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,65 +34,97 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fidediff_model.errors import TrainingError
+from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
 from trajectory_builder.errors import ExitCode
 
 FOLDER = "checkpoints"
 MARKER = "whole.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{6,})")
-_TEMPORARY = ".tmp-"
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Resumable:
-    """What a checkpoint holds.
+    """The tensors of a checkpoint.
 
     Attributes:
         tensors: file name -> tensor name -> the live tensor, written into on loading.
         optimizers: by name.
-        state: plain values: step, sums, best score.
     """
 
     tensors: dict[str, Mapping[str, Tensor]]
     optimizers: dict[str, Optimizer]
-    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The plain values of a checkpoint.
+
+    Attributes:
+        step: training steps done.
+        trajectories_per_step: over all processes.
+        processes: how many trained together.
+        log_bytes: length of log.jsonl.
+        best: scores of the model that is kept.
+        sums: of measures not yet logged: name -> (sum, count).
+    """
+
+    step: int
+    trajectories_per_step: int = 1
+    processes: int = 1
+    log_bytes: int = 0
+    best: Mapping[str, float] = field(default_factory=dict)
+    sums: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+class Generators(NamedTuple):
+    """States of the global generators of one process, as values that travel between processes."""
+
+    tensors: bytes  # safetensors
+    plain: str  # JSON
 
 
 def save(
-    run_dir: Path, step: int, resumable: Resumable, generators: list[dict[str, Any]], *, keep: int
+    run_dir: Path,
+    progress: Progress,
+    resumable: Resumable,
+    generators: Sequence[Generators],
+    *,
+    keep: int,
 ) -> Path:
-    """Write the checkpoint of a step, then drop all but the newest `keep`.
+    """Write a checkpoint, then drop all but the newest `keep`.
 
     Args:
         run_dir: its `checkpoints` folder is made if absent.
-        step: training steps done.
-        resumable: what to write.
+        progress: the plain values.
+        resumable: the tensors.
         generators: `generator_states()` of each rank.
-        keep: whole checkpoints that stay.
+        keep: complete checkpoints that stay.
 
     Raises:
         TrainingError: the disk refuses; earlier checkpoints are untouched.
     """
     folder = run_dir / FOLDER
-    target = folder / f"step-{step:06d}"
-    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
+    target = folder / f"step-{progress.step:06d}"
+    temporary = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _drop_temporaries(folder)
         temporary.mkdir()
-        _write_files(temporary, resumable, generators)
+        _write_files(temporary, progress, resumable, generators)
         _write_marker(temporary)
-        if target.exists():
+        if target.exists():  # damaged, or the run would have resumed from it
             shutil.rmtree(target)
         os.rename(temporary, target)
-        _sync(folder)
+        sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror or error
         raise TrainingError(
-            f"the checkpoint of step {step:,} cannot be written: {error.strerror or error}",
+            f"the checkpoint of step {progress.step:,} cannot be written: {reason}",
             where=str(folder),
-            cure="make room and run the same command again; it goes on from the last whole one",
+            cure="make room and run the same command again; it resumes from the last complete one",
         ) from error
     for old in _numbered(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -100,20 +132,20 @@ def save(
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The newest checkpoint that is whole, or None; damaged ones are named in a warning."""
+    """The newest complete checkpoint, or None; damaged ones are named in a warning."""
     for path in reversed(_numbered(run_dir / FOLDER)):
         if damage := _damage(path):
-            log.warning("checkpoint %s is not whole and is left alone: %s", path, damage)
+            log.warning("checkpoint %s is damaged and is skipped: %s", path, damage)
         else:
             return path
     return None
 
 
-def load(path: Path, resumable: Resumable, *, rank: int) -> None:
-    """Bring everything back to what `save` saw, in place; `resumable.state` too.
+def load(path: Path, resumable: Resumable, *, rank: int) -> Progress:
+    """Bring tensors, optimizers and generators back to what `save` saw, in place.
 
     Raises:
-        TrainingError: the checkpoint is of another structure.
+        TrainingError: the checkpoint has another structure.
     """
     from safetensors.torch import load_file
 
@@ -121,7 +153,7 @@ def load(path: Path, resumable: Resumable, *, rank: int) -> None:
         stored = load_file(path / f"{name}.safetensors")
         if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in live.items()}:
             raise TrainingError(
-                f"the checkpoint's {name} is of another structure",
+                f"the checkpoint's {name} has another structure",
                 where=str(path),
                 cure="give the settings of config.yaml, or another --run-dir",
                 exit_code=ExitCode.OTHER_CONFIG,
@@ -132,27 +164,30 @@ def load(path: Path, resumable: Resumable, *, rank: int) -> None:
     for name, optimizer in resumable.optimizers.items():
         tensors = load_file(path / f"optimizer-{name}.safetensors")
         _fill_optimizer(optimizer, tensors, _read(path / f"optimizer-{name}.json"))
-    resumable.state = _read(path / STATE)
     random_file = path / f"random-{rank}.safetensors"
-    # More processes than before: the new ones keep the state that they started with.
+    # With more processes than before, the new ones keep the state that they started with.
     if random_file.is_file():
-        set_generator_states(load_file(random_file), _read(path / f"random-{rank}.json"))
+        plain = random_file.with_suffix(".json").read_text(encoding="utf-8")
+        set_generator_states(Generators(random_file.read_bytes(), plain))
+    return Progress(**_read(path / STATE))
 
 
-def generator_states() -> dict[str, Any]:
-    """The states of python's, numpy's and torch's global generators, of this process."""
+def generator_states() -> Generators:
+    """The states of Python's, numpy's and torch's global generators in this process."""
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # others may draw from it
     version, numbers, gauss = random.getstate()
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys))}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
     plain = {"python": [version, list(numbers), gauss], "numpy": [name, *rest]}
-    # As bytes, since they travel between processes.
-    return {"tensors": _to_bytes(tensors), "plain": plain}
+    return Generators(_to_bytes(tensors), json.dumps(plain))
 
 
-def set_generator_states(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """Put back what `generator_states` gave."""
+def set_generator_states(states: Generators) -> None:
+    """Restore the states that `generator_states` returned."""
+    from safetensors.torch import load
+
+    tensors, plain = load(states.tensors), json.loads(states.plain)
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, *rest = plain["numpy"]
@@ -162,7 +197,9 @@ def set_generator_states(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
         torch.cuda.set_rng_state(tensors["cuda"])
 
 
-def _write_files(folder: Path, resumable: Resumable, generators: list[dict[str, Any]]) -> None:
+def _write_files(
+    folder: Path, progress: Progress, resumable: Resumable, generators: Sequence[Generators]
+) -> None:
     for name, live in resumable.tensors.items():
         _save_tensors(folder / f"{name}.safetensors", live)
     for name, optimizer in resumable.optimizers.items():
@@ -170,13 +207,13 @@ def _write_files(folder: Path, resumable: Resumable, generators: list[dict[str, 
         _save_tensors(folder / f"optimizer-{name}.safetensors", tensors)
         _write(folder / f"optimizer-{name}.json", plain)
     for rank, states in enumerate(generators):
-        _write_bytes(folder / f"random-{rank}.safetensors", states["tensors"])
-        _write(folder / f"random-{rank}.json", states["plain"])
-    _write(folder / STATE, resumable.state)
+        _write_bytes(folder / f"random-{rank}.safetensors", states.tensors)
+        _write_bytes(folder / f"random-{rank}.json", states.plain.encode())
+    _write(folder / STATE, asdict(progress))
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # Not by the library's own writer: it tells a full disk in an error of its own kind.
+    # Not with the library's own writer, which reports a full disk as an error of its own kind.
     _write_bytes(path, _to_bytes(tensors))
 
 
@@ -221,11 +258,11 @@ def _fill_optimizer(
 def _write_marker(folder: Path) -> None:
     files = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(folder.iterdir())}
     _write(folder / MARKER, {"files": files})
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint; empty where it is whole."""
+    """What is wrong with a checkpoint; empty where it is complete."""
     try:
         files = _read(path / MARKER)["files"]
         for name, (size, digest) in files.items():
@@ -243,7 +280,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _drop_temporaries(folder: Path) -> None:
-    for left in folder.glob(f"{_TEMPORARY}*"):
+    for left in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
@@ -258,16 +295,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _write_bytes(path, (json.dumps(values, indent=1) + "\n").encode())

@@ -1,6 +1,10 @@
-"""What the stages base and control share: one optimiser step on restored images, and its scores.
+"""What the stages base and control share: one optimiser step on restored images.
 
-L = L1 + lambda1 x L_perceptual + lambda2 x L_G (+ L_time), D trained in turn (arXiv 2510.01641)
+    L = L1 + lambda1 L_perceptual + lambda2 L_G (+ time_weight L_time)      (arXiv 2510.01641)
+    L_D = on real latents E(sharp) against z0_hat, in turn with the model
+
+Within a micro-batch the model's backward comes first, with D frozen, so that its gradient reaches
+no parameter of D; then D's, on latents detached from the model.
 """
 
 from __future__ import annotations
@@ -11,26 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from fidediff_model.data.batches import Batch, DeviceBatch, to_device
-from fidediff_model.model.discriminator import Discriminator
-from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.model.discriminator import (
+    Discriminator,
+    discriminator_loss,
+    frozen,
+    generator_loss,
+)
+from fidediff_model.model.fidediff import FideDiff, build_discriminator
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.scores.perceptual import LPIPS
-from fidediff_model.training import loop, optim, pictures, processes, validation
-from fidediff_model.training.adversarial import (
-    average,
-    backward_discriminator,
-    image_loss,
-    trainable,
-)
-from fidediff_model.training.loop import Outcome, Picture, Scores, State
-from fidediff_model.training.start import Run
+from fidediff_model.training import loop, optim, processes, validation
+from fidediff_model.training.log import Measures
+from fidediff_model.training.loop import Outcome, State
+from fidediff_model.training.settings import TrainSettings
+from fidediff_model.training.setup import Run
+from fidediff_model.training.validation import Criterion
 from fidediff_model.weights.sd21 import BaseWeights
-
-_PANEL_ROWS = 4
 
 
 class Stepped(NamedTuple):
-    """What a stage's step gives of a batch of blurs; `time_loss` only in the stage control.
+    """The result of a stage's step on a batch of blurs; `time_loss` only in the stage control.
 
     Where T learns alone there is no image and no latent.
     """
@@ -42,145 +46,199 @@ class Stepped(NamedTuple):
 
 
 def fit(
-    run: Run, stepper: nn.Module, discriminator: Discriminator | None, *, best_is: str = "psnr"
+    run: Run, stepper: nn.Module, discriminator: Discriminator | None, criterion: Criterion
 ) -> Outcome:
-    """Train what of `stepper` is trainable, to the run's last step.
+    """Train `stepper`'s trainable parameters, and D's, until the last step.
 
     Args:
         run: opened.
         stepper: (blur, t) -> `Stepped`, with the whole model as its attribute `model`.
         discriminator: D, or None.
-        best_is: the validation score that decides which model is kept.
+        criterion: decides which model is kept.
     """
     if run.loss is None:
         raise TypeError("a stage that restores images has a loss")
-    loss = run.loss
+    loss, settings, accelerator = run.loss, run.settings, run.accelerator
     model: FideDiff = stepper.model  # type: ignore[assignment]  # a module's attributes are Any
-    settings, accelerator = run.settings, run.accelerator
     if settings.gradient_checkpointing:
         checkpoint_gradients(model)
-    parameters, heads = dict(trainable(stepper)), trainable(discriminator)
-    optimizers = {
-        "model": (
-            optim.make(settings, parameters.values(), rate=settings.learning_rate),
-            settings.learning_rate,
-        )
-    }
-    wrapped, wrapped_d = accelerator.prepare(stepper), None
-    loss.to(accelerator.device)
+    trained = {"model": optim.trainable(stepper)}
+    rates = {"model": settings.learning_rate}
     if discriminator is not None:
-        rate = settings.discriminator_rate
-        optimizers["discriminator"] = (optim.make(settings, heads.values(), rate=rate), rate)
-        wrapped_d = accelerator.prepare(discriminator)
-    state = State(
+        trained["discriminator"] = optim.trainable(discriminator)
+        rates["discriminator"] = settings.discriminator_rate
+    optimizers = {n: optim.make(settings, p.values(), rate=rates[n]) for n, p in trained.items()}
+    loss.to(accelerator.device)
+    learner = Learner(
         run,
         model,
-        parameters,
-        optimizers,
-        lambda: validate(run, model, loss),
-        best_is=best_is,
+        loss,
+        wrapped=accelerator.prepare(stepper),
+        discriminator=discriminator,
+        wrapped_d=None if discriminator is None else accelerator.prepare(discriminator),
     )
-    loop.begin(state, {"discriminator": discriminator} if discriminator else {})
+    state = loop.begin(run, model, trained, optimizers)
     with loop.running(state):
-        for step, batches in loop.steps(state):
-            playing = discriminator if step > settings.gan_start else None
-            measured = [
-                learn(state, wrapped, loss, playing, wrapped_d, batch)
-                for batch in loop.micro_batches(state, [wrapped, wrapped_d], batches)
-            ]
-            measures = average(measured)
-            measures["grad_norm"] = loop.clip_and_step(state, "model", parameters, batches)
-            if playing is not None:
-                norm = loop.clip_and_step(state, "discriminator", heads, batches)
-                measures["grad_norm_discriminator"] = norm
-            loop.finish_step(state, step, measures)
+        for batches in loop.steps(state):
+            loop.finish_step(state, batches, learner.step(state, batches))
+            if loop.must_validate(state):
+                lpips = loss.distance if isinstance(loss.distance, LPIPS) else None
+                with loop.averaged(state):
+                    report = validation.of_images(run, model, lpips)
+                loop.keep_if_better(state, report, criterion)
+            loop.save_if_due(state)
         return loop.finish(state)
 
 
-def learn(
-    state: State,
-    wrapped: nn.Module,
+class Learner(NamedTuple):
+    """What computes the gradients of a step.
+
+    Attributes:
+        run: settings and accelerator.
+        model: the whole model, unwrapped.
+        loss: L1 and the perceptual distance.
+        wrapped: the stage's step as `prepare` returned it.
+        discriminator: D, or None.
+        wrapped_d: D as `prepare` returned it.
+    """
+
+    run: Run
+    model: FideDiff
+    loss: ReconstructionLoss
+    wrapped: nn.Module
+    discriminator: Discriminator | None
+    wrapped_d: nn.Module | None
+
+    def step(self, state: State, batches: list[Batch]) -> Measures:
+        """One optimiser step over micro-batches, the model's and then D's."""
+        plays = self.discriminator is not None and state.step >= self.run.settings.gan_start
+        measured = [
+            self._learn(to_device(batch, self.run.accelerator.device), plays=plays)
+            for batch in loop.micro_batches(state, [self.wrapped, self.wrapped_d], batches)
+        ]
+        measures = loop.average(measured)
+        measures["grad_norm"] = loop.clip_and_step(state, "model")
+        if plays:
+            measures["grad_norm_discriminator"] = loop.clip_and_step(state, "discriminator")
+        return measures
+
+    def _learn(self, batch: DeviceBatch, *, plays: bool) -> Measures:
+        """Gradients of one micro-batch: the model's with D frozen, then D's if it plays."""
+        run, t = self.run, batch.timestep
+        discriminator = self.discriminator if plays else None
+        stepped: Stepped = self.wrapped(batch.blur, t)
+        total = torch.zeros((), device=t.device)
+        measures: Measures = {}
+        if stepped.image is not None and stepped.z0_hat is not None:
+            total, measures = image_loss(
+                self.loss,
+                discriminator,
+                run.settings,
+                image=stepped.image,
+                sharp=batch.sharp,
+                z0_hat=stepped.z0_hat,
+                t=t,
+            )
+        if stepped.time_loss is not None:
+            total = total + run.settings.time_weight * stepped.time_loss
+            measures["time"] = stepped.time_loss.detach()
+            measures["t_error"] = (stepped.t_hat.detach() - t).abs().mean()
+        measures["loss"] = total.detach()
+        run.accelerator.backward(total / run.settings.accumulate)
+        if plays and self.wrapped_d is not None and stepped.z0_hat is not None:
+            with torch.no_grad():
+                z_0 = self.model.codec.encode(batch.sharp)
+            measures |= backward_discriminator(
+                run.accelerator, self.wrapped_d, run.settings, z_0=z_0, z0_hat=stepped.z0_hat, t=t
+            )
+        return measures
+
+
+def image_loss(
     loss: ReconstructionLoss,
     discriminator: Discriminator | None,
-    wrapped_d: nn.Module | None,
-    batch: Batch,
-) -> dict[str, float]:
-    """Gradients of one micro-batch: the model's with D frozen, then D's."""
-    settings, accelerator = state.run.settings, state.run.accelerator
-    on_device = to_device(batch, accelerator.device)
-    t = on_device.timestep
-    restored: Stepped = wrapped(on_device.blur, t)
-    total = torch.zeros((), device=t.device)
-    measures: dict[str, float] = {}
-    if restored.image is not None and restored.z0_hat is not None:
-        total, measures = image_loss(
-            loss,
-            discriminator,
-            settings,
-            image=restored.image,
-            sharp=on_device.sharp,
-            z0_hat=restored.z0_hat,
-            t=t,
-        )
-    if restored.time_loss is not None:
-        total = total + settings.time_weight * restored.time_loss
-        measures["time"] = float(restored.time_loss.detach())
-        measures["t_error"] = float((restored.t_hat.detach() - t).abs().mean())
-    measures["loss"] = float(total.detach())
-    loop.refuse_non_finite(total, batch, state.step + 1)
-    accelerator.backward(total / settings.accumulate)
-    if discriminator is not None and wrapped_d is not None and restored.z0_hat is not None:
-        with torch.no_grad():
-            z_0 = state.model.codec.encode(on_device.sharp)
-        measures |= backward_discriminator(
-            accelerator, wrapped_d, settings, z_0=z_0, z0_hat=restored.z0_hat, t=t
-        )
-    return measures
+    settings: TrainSettings,
+    *,
+    image: Tensor,
+    sharp: Tensor,
+    z0_hat: Tensor,
+    t: Tensor,
+) -> tuple[Tensor, Measures]:
+    """L1 + lambda1 L_perceptual + lambda2 L_G, and its terms.
 
-
-def validate(run: Run, model: FideDiff, loss: ReconstructionLoss) -> tuple[Scores, Picture | None]:
-    """Scores of the held-out split, and a picture of its first trajectory.
-
-    t is given while the model has no T, and estimated as soon as it has.
+    Args:
+        loss: L1 and the perceptual distance.
+        discriminator: D unwrapped, or None while it does not play.
+        settings: the weights.
+        image: (N, 3, H, W), restored.
+        sharp: the same shape.
+        z0_hat: (N, 4, h, w).
+        t: (N,) of the blurs.
     """
-    lpips = loss.distance if isinstance(loss.distance, LPIPS) else None
-    rows: list[Picture] = []
-    model.eval()
+    terms = loss(image, sharp)
+    total = terms.total
+    measures = {"l1": terms.l1.detach()}
+    if loss.distance is not None:
+        measures["perceptual"] = terms.perceptual.detach()
+    if discriminator is not None:
+        with frozen(discriminator):
+            adversarial = generator_loss(discriminator(z0_hat, t), settings.gan_loss)
+            total = total + settings.gan_weight * adversarial
+        measures["generator"] = adversarial.detach()
+    return total, measures
 
-    def score(batch: DeviceBatch) -> Scores:
-        """Scores of one batch; rows of the picture are taken from the first."""
-        estimates = model.timestep_regressor is not None
-        with run.accelerator.autocast():
-            found = model(batch.blur, None if estimates else batch.timestep)
-        for number in range(min(len(batch.blur), _PANEL_ROWS) if not rows else 0):
-            images = [batch.blur[number], found.image[number], batch.sharp[number]]
-            kernels = None if found.kernels is None else found.kernels[number]
-            words = f"t {batch.timestep[number]:.0f}, used {found.t_hat[number]:.0f}"
-            rows.append(pictures.row(images, kernels=kernels, words=words))
-        t_hat = found.t_hat if estimates else None
-        return validation.image_scores(batch, found.image, t_hat, lpips)
 
-    scores = validation.mean_scores(run, score)
-    if run.settings.gradient_checkpointing:
-        model.train()
-    return scores, pictures.stack(rows) if rows else None
+def backward_discriminator(
+    accelerator: Any,
+    wrapped: nn.Module,
+    settings: TrainSettings,
+    *,
+    z_0: Tensor,
+    z0_hat: Tensor,
+    t: Tensor,
+) -> Measures:
+    """D's loss on sharp latents and on the model's, and its gradients.
+
+    Both halves go through one forward: DDP expects one forward per backward. D normalises each
+    image by itself, so the halves do not mix.
+
+    Args:
+        accelerator: accelerate's.
+        wrapped: D as `prepare` returned it.
+        settings: kind of loss, and into how many batches a step is divided.
+        z_0: (N, 4, h, w), latents of the sharp images.
+        z0_hat: the same shape; detached here.
+        t: (N,).
+    """
+    logits = wrapped(torch.cat([z_0, z0_hat.detach()]), torch.cat([t, t]))
+    count = z_0.shape[0]
+    real, fake = [x[:count] for x in logits], [x[count:] for x in logits]
+    loss = discriminator_loss(real, fake, settings.gan_loss)
+    accelerator.backward(loss / settings.accumulate)
+    return {
+        "discriminator": loss.detach(),
+        "logit_real": _mean(real),
+        "logit_fake": _mean(fake),
+    }
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    return torch.stack([x.detach().float().mean() for x in logits]).mean()
 
 
 def make_discriminator(run: Run, weights: BaseWeights) -> Discriminator | None:
-    """D over clean base weights, or None where lambda2 is 0; before a model is built of them."""
+    """D over clean base weights, or None where lambda2 is 0; before a model is built on them."""
     if run.settings.gan_weight == 0:
         return None
-    from fidediff_model.model.fidediff import build_discriminator
-
-    made = build_discriminator(run.config.model, weights, seed=run.settings.seed)
-    made.encoder.to(processes.frozen_dtype(run.settings.precision))
+    discriminator = build_discriminator(run.config.model, weights, seed=run.settings.seed)
+    discriminator.encoder.to(processes.frozen_dtype(run.settings.precision))
     if run.config.model.discriminator.train_encoder:
-        made.float()
-    return made
+        discriminator.float()
+    return discriminator
 
 
 def cast_frozen(model: FideDiff, run: Run) -> None:
-    """Bring the frozen UNet and VAE to the run's precision; what trains stays float32."""
+    """Cast the frozen UNet and VAE to the run's precision; what trains stays float32."""
     dtype = processes.frozen_dtype(run.settings.precision)
     for part in (model.base.unet, model.codec.vae):
         if dtype != torch.float32:
@@ -189,7 +247,7 @@ def cast_frozen(model: FideDiff, run: Run) -> None:
 
 
 def checkpoint_gradients(model: FideDiff) -> None:
-    """Compute activations again in the backward pass; diffusers does so in train mode only."""
+    """Recompute activations in the backward pass; diffusers does so in train mode only."""
     parts: list[Any] = [model.base.unet, model.codec.vae]
     if model.control is not None:
         parts.append(model.control.controlnet)

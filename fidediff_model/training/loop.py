@@ -1,43 +1,48 @@
-"""What the three stages share: steps, and all that happens between two of them.
+"""What the three stages share: the steps of a run, and what happens between two of them.
 
-for step, batches in loop.steps(state):
-    ...                                    one optimiser step over `batches`
-    loop.finish_step(state, step, measures)
+A stage calls these functions in order; none of them calls back.
+
+    state = loop.begin(run, model, trained, optimizers)
+    with loop.running(state):
+        for batches in loop.steps(state):
+            ...                                       gradients, loop.clip_and_step
+            loop.finish_step(state, batches, measures)
+            if loop.must_validate(state):
+                loop.keep_if_better(state, report, criterion)
+            loop.save_if_due(state)
+        return loop.finish(state)
 """
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fidediff_model.config import to_dict
 from fidediff_model.data.batches import Batch, SkipLog
 from fidediff_model.data.trajectories import make_loader
-from fidediff_model.errors import TrainingError
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.training import checkpoint, optim, pictures, processes, run_folder
-from fidediff_model.training.checkpoint import Resumable
-from fidediff_model.training.ema import Ema
-from fidediff_model.training.log import RunLog, Sums
-from fidediff_model.training.start import Run, card_settings
-from trajectory_builder.errors import ExitCode, shorten
+from fidediff_model.training import checkpoint, optim, processes, setup
+from fidediff_model.training.checkpoint import Progress, Resumable
+from fidediff_model.training.log import Measures, RunLog, Sums
+from fidediff_model.training.optim import Ema, Parameters
+from fidediff_model.training.settings import reporting_disk_errors
+from fidediff_model.training.setup import Run
+from fidediff_model.training.validation import Criterion, Report, Scores
+from trajectory_builder.errors import ExitCode
 
 MODEL = "model"
 LAST = "model-last"
-Scores = dict[str, float]
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -64,21 +69,24 @@ class State:
     Attributes:
         run: what does not change.
         model: the whole model, unwrapped.
-        parameters: what trains, by name.
-        optimizers: by name; each with its learning rate before the schedule.
-        validate: gives scores of the held-out split and a picture; None without one.
-        best_is: `psnr` (greatest), `reblur` or `t_error` (least): which score decides.
+        trained: parameters by optimizer and name.
+        optimizers: by name: `model`, and `discriminator` where there is one.
+        resumable: what a checkpoint contains.
+        ema: averages of what the optimizer `model` trains; None where switched off.
+        log: the log files; None but in the first process.
+        step: steps done.
+        best: scores of the model that is kept.
+        signal: SIGTERM or SIGINT once it has come, else 0.
+        stop: no further step may begin.
     """
 
     run: Run
     model: FideDiff
-    parameters: dict[str, nn.Parameter]
-    optimizers: dict[str, tuple[torch.optim.Optimizer, float]]
-    validate: Callable[[], tuple[Scores, Picture | None]]
-    best_is: str
-    ema: Ema | None = None
+    trained: Mapping[str, Parameters]
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    resumable: Resumable
+    ema: Ema | None
     log: RunLog | None = None
-    resumable: Resumable = field(default_factory=lambda: Resumable({}, {}))
     sums: Sums = field(default_factory=Sums)
     skipped: SkipLog = field(default_factory=SkipLog)
     best: Scores = field(default_factory=dict)
@@ -88,30 +96,35 @@ class State:
     stop: bool = False
 
 
-def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
-    """Make averages, read the checkpoint where there is one, open the logs.
+def begin(
+    run: Run,
+    model: FideDiff,
+    trained: Mapping[str, Parameters],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> State:
+    """Lock the folder, make averages, read the checkpoint if there is one, open the logs.
 
     Args:
-        state: a new state.
-        extra: further modules whose trainable parameters are kept, such as the discriminator.
+        run: opened.
+        model: the whole model, unwrapped.
+        trained: parameters by optimizer and name.
+        optimizers: by the same names, `model` among them.
 
     Raises:
-        UserError: the run took another number of trajectories a step.
+        UserError: the run took another number of trajectories per step.
     """
-    run, settings = state.run, state.run.settings
+    settings = run.settings
     if run.is_main:
-        run.lock = run_folder.lock(run.run_dir)
-    state.ema = Ema(state.parameters, settings.ema) if settings.ema else None
-    tensors: dict[str, Mapping[str, Tensor]] = {"trained": dict(state.parameters)}
-    if state.ema is not None:
-        tensors["ema"] = state.ema.averages
-    for name, module in (extra or {}).items():
-        tensors[name] = {k: p for k, p in module.named_parameters() if p.requires_grad}
-    optimizers = {name: pair[0] for name, pair in state.optimizers.items()}
-    state.resumable = Resumable(tensors, optimizers)
-    log_bytes = 0
-    if run.checkpoint is not None:
-        log_bytes = _resume(state, run.checkpoint)
+        run.lock = setup.lock(run.run_dir)
+    ema = Ema(trained["model"], settings.ema) if settings.ema else None
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        "trained" if name == "model" else name: dict(parameters)
+        for name, parameters in trained.items()
+    }
+    if ema is not None:
+        tensors["ema"] = ema.averages
+    state = State(run, model, trained, optimizers, Resumable(tensors, dict(optimizers)), ema)
+    log_bytes = _resume(state, run.checkpoint) if run.checkpoint is not None else 0
     if run.is_main:
         state.log = RunLog(
             run.run_dir,
@@ -123,28 +136,39 @@ def begin(state: State, extra: Mapping[str, nn.Module] | None = None) -> State:
     return state
 
 
+def _resume(state: State, path: Path) -> int:
+    """Load a checkpoint; returns the length that log.jsonl had."""
+    run = state.run
+    progress = checkpoint.load(path, state.resumable, rank=run.accelerator.process_index)
+    if progress.trajectories_per_step != trajectories_per_step(run):
+        raise processes.unequal_batches(progress.trajectories_per_step, trajectories_per_step(run))
+    state.step, state.best = progress.step, dict(progress.best)
+    state.sums = Sums(progress.sums)
+    return progress.log_bytes
+
+
 @contextmanager
 def running(state: State) -> Iterator[None]:
-    """Round the steps: signals wait for a step's end; a dead process, a full disk are told of."""
+    """Wraps the steps: defers signals to the end of a step, reports lost processes, full disks."""
     run = state.run
     with ExitStack() as stack:
         stack.callback(run.close)
-        stack.enter_context(run_folder.telling_a_full_disk(run.run_dir))
-        stack.enter_context(processes.telling_lost_ones(run.accelerator.num_processes))
+        stack.enter_context(reporting_disk_errors(run.run_dir))
+        stack.enter_context(processes.reporting_lost_ones(run.accelerator.num_processes))
         stack.enter_context(_noting_signals(state))
         yield
 
 
-def trajectories_a_step(run: Run) -> int:
+def trajectories_per_step(run: Run) -> int:
     """Trajectories that one optimiser step takes, over all processes."""
     settings = run.settings
     return settings.batch * settings.accumulate * int(run.accelerator.num_processes)
 
 
-def steps(state: State) -> Iterator[tuple[int, list[Batch]]]:
-    """(step, its batches) from the next step to the last one, until time or a signal stops it.
+def steps(state: State) -> Iterator[list[Batch]]:
+    """The batches of each step from the next to the last, until time or a signal stops it.
 
-    Steps count from 1. The order of draws is a function of seed and step alone.
+    The order of draws is a function of seed and step alone.
     """
     run, settings = state.run, state.run.settings
     loader = make_loader(
@@ -161,14 +185,19 @@ def steps(state: State) -> Iterator[tuple[int, list[Batch]]]:
         taken = [next(batches) for _ in range(settings.accumulate)]
         for batch in taken:
             state.skipped.add(batch)
-        _set_rates(state, state.step + 1)
-        yield state.step + 1, taken
+        for optimizer in state.optimizers.values():
+            optim.set_rates(optimizer, settings, state.step + 1)
+        yield taken
 
 
 def micro_batches(
-    state: State, wrapped: Sequence[nn.Module | None], batches: list[Batch]
+    state: State, wrapped: Sequence[nn.Module | None], batches: Sequence[Batch]
 ) -> Iterator[Batch]:
-    """The batches of a step; gradients travel between processes with the last one only."""
+    """The batches of a step; gradients travel between processes with the last one only.
+
+    DDP reduces gradients in every backward unless told not to; all but the last of a step would
+    send partial sums that nobody uses.
+    """
     for number, batch in enumerate(batches):
         with ExitStack() as stack:
             for module in wrapped if number < len(batches) - 1 else ():
@@ -177,93 +206,108 @@ def micro_batches(
             yield batch
 
 
-def refuse_non_finite(loss: Tensor, batch: Batch, step: int) -> None:
-    """Stop on a loss that is no number, before it reaches a weight.
+def average(measured: Sequence[Measures]) -> Measures:
+    """Means over the micro-batches of a step."""
+    names = dict.fromkeys(name for measures in measured for name in measures)
+    return {n: torch.stack([m[n].float() for m in measured if n in m]).mean() for n in names}
+
+
+def clip_and_step(state: State, name: str) -> Tensor:
+    """Clip the gradients of an optimizer's parameters, step, clear; the norm before clipping."""
+    norm = nn.utils.clip_grad_norm_(state.trained[name].values(), state.run.settings.clip)
+    state.optimizers[name].step()
+    state.optimizers[name].zero_grad(set_to_none=True)
+    return norm.detach()
+
+
+def finish_step(state: State, batches: Sequence[Batch], measures: Measures) -> None:
+    """Count the step, average its weights, log what is due.
 
     Raises:
-        TrainingError: naming the batch's pairs.
+        TrainingError: a measure since the last line of the log is not finite.
     """
-    if not math.isfinite(loss.item()):
-        raise TrainingError(
-            f"the loss of step {step:,} is {loss.item()}",
-            where=f"pairs {shorten(batch['sample_id'], at_most=16)}",
-            cure="look at these pairs; then lower --learning-rate or --clip, or give --precision"
-            " fp32, and go on with --resume from the newest checkpoint",
-        )
+    settings = state.run.settings
+    state.step += 1
+    if state.ema is not None:
+        state.ema.update(state.step)
+    state.sums.add(state.step, measures, [name for b in batches for name in b["sample_id"]])
+    if state.log is not None:
+        state.log.advance()
+    if state.step % settings.log_every == 0:
+        _log(state)
 
 
-def clip_and_step(
-    state: State, name: str, parameters: Mapping[str, nn.Parameter], batches: list[Batch]
-) -> float:
-    """Clip the gradients of an optimizer's parameters, step, clear; gives the norm before.
-
-    Raises:
-        TrainingError: the norm is no number.
-    """
-    norm = nn.utils.clip_grad_norm_(parameters.values(), state.run.settings.clip)
-    refuse_non_finite(norm, batches[-1], state.step + 1)
-    optimizer, _ = state.optimizers[name]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(norm)
+def _log(state: State) -> None:
+    rates = {f"rate_{n}": o.param_groups[0]["lr"] for n, o in state.optimizers.items()}
+    means = {**state.sums.means(), **rates}
+    if state.log is not None:
+        state.log.write(state.step, "train", means)
+        points = state.run.train.rules.points
+        state.log.write_speed(state.step, trajectories_per_step(state.run) * points)
 
 
-def finish_step(state: State, step: int, measures: Mapping[str, float]) -> None:
-    """Average, log, validate, save: in an order that a killed run repeats to the bit.
+def must_validate(state: State) -> bool:
+    """Whether the step that ended is one after which the model is scored."""
+    settings = state.run.settings
+    if not settings.validate_every:
+        return False
+    return state.step == settings.steps or state.step % settings.validate_every == 0
+
+
+def keep_if_better(state: State, report: Report, criterion: Criterion) -> None:
+    """Log a validation, and save the averaged weights as the model if they are the best so far."""
+    # No weight that a loss of nan or inf reached may become the model.
+    state.sums.read()
+    if state.log is not None:
+        if report.scores:
+            state.log.write(state.step, "validation", report.scores)
+        if report.panel is not None:
+            state.log.write_panel(state.step, report.panel)
+    if criterion.is_better(report.scores, state.best):
+        state.best = report.scores
+        save_model(state, state.run.run_dir / MODEL)
+
+
+def save_if_due(state: State) -> None:
+    """Write a checkpoint where one is due, and leave after a signal.
 
     Raises:
         SystemExit: SIGTERM came; everything is saved.
         KeyboardInterrupt: SIGINT came; everything is saved.
     """
     settings = state.run.settings
-    state.step = step
-    if state.ema is not None:
-        state.ema.update(step)
-    state.sums.add(measures)
-    if state.log is not None:
-        state.log.advance()
-    if step % settings.log_every == 0:
-        _log(state)
-    last = step == settings.steps
-    if settings.validate_every and (last or step % settings.validate_every == 0):
-        validate(state)
     _ask_to_stop(state)
-    if last or state.stop or step % settings.save_every == 0:
+    last = state.step == settings.steps
+    if last or state.stop or state.step % settings.save_every == 0:
         save(state)
     if state.signal:
-        _leave(state)
-
-
-def validate(state: State) -> None:
-    """Score the averaged weights on the held-out split and keep the model if it is the best."""
-    with averaged(state), torch.no_grad():
-        scores, picture = state.validate()
-    if state.log is not None:
-        if scores:
-            state.log.write(state.step, "validation", scores)
-        if picture is not None:
-            state.log.picture(state.step, "panel", picture)
-            pictures.write(state.run.run_dir / "panels", state.step, picture)
-    if scores and _is_better(state, scores):
-        state.best = scores
-        save_model(state, state.run.run_dir / MODEL)
+        if state.log is not None:
+            state.log.close()
+        if state.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(int(ExitCode.TERMINATED))
 
 
 def save(state: State) -> None:
-    """A checkpoint of all that a resume needs."""
+    """A checkpoint of everything that a resume needs.
+
+    Raises:
+        TrainingError: a measure is not finite, or the disk refuses.
+    """
     run = state.run
+    progress = Progress(
+        step=state.step,
+        trajectories_per_step=trajectories_per_step(run),
+        processes=int(run.accelerator.num_processes),
+        log_bytes=state.log.size() if state.log is not None else 0,
+        best=state.best,
+        # Reading them raises on nan and inf, so no such weight reaches a checkpoint.
+        sums=state.sums.read(),
+    )
     generators = processes.from_all(run.accelerator, checkpoint.generator_states())
-    state.resumable.state = {
-        "step": state.step,
-        "best": state.best,
-        "sums": state.sums.stored,
-        "log_bytes": state.log.size() if state.log is not None else 0,
-        "trajectories_a_step": trajectories_a_step(run),
-        "processes": int(run.accelerator.num_processes),
-    }
     if run.is_main:
         keep = run.settings.keep
-        checkpoint.save(run.run_dir, state.step, state.resumable, generators, keep=keep)
+        checkpoint.save(run.run_dir, progress, state.resumable, generators, keep=keep)
     run.accelerator.wait_for_everyone()
 
 
@@ -279,7 +323,7 @@ def save_model(state: State, folder: Path) -> None:
         recipe_digest=metadata.get("config_sha256", ""),
         stage=config.stage,
         steps=state.step,
-        settings=card_settings(state.run),
+        settings={"base_model": config.base_model, **to_dict(config.settings)},
         scores=state.best,
     )
     with averaged(state):
@@ -287,7 +331,7 @@ def save_model(state: State, folder: Path) -> None:
 
 
 def finish(state: State) -> Outcome:
-    """The last model, the best one where no validation chose it, and an orderly end."""
+    """Save the last model, which is also the best where no validation chose one; end in order."""
     save_model(state, state.run.run_dir / LAST)
     if not state.best:
         save_model(state, state.run.run_dir / MODEL)
@@ -305,60 +349,14 @@ def averaged(state: State) -> Iterator[None]:
         yield
 
 
-def _resume(state: State, path: Path) -> int:
-    """Load a checkpoint; gives the length that log.jsonl had."""
-    run = state.run
-    checkpoint.load(path, state.resumable, rank=run.accelerator.process_index)
-    stored = state.resumable.state
-    if stored["trajectories_a_step"] != trajectories_a_step(run):
-        raise processes.unequal_batches(stored["trajectories_a_step"], trajectories_a_step(run))
-    state.step = int(stored["step"])
-    state.best = stored["best"]
-    state.sums = Sums(stored["sums"])
-    return int(stored["log_bytes"])
-
-
-def _set_rates(state: State, step: int) -> None:
-    factor = optim.rate_factor(state.run.settings, step)
-    for optimizer, rate in state.optimizers.values():
-        optim.set_rate(optimizer, rate * factor)
-
-
-def _log(state: State) -> None:
-    rates = {f"rate_{n}": o.param_groups[0]["lr"] for n, (o, _) in state.optimizers.items()}
-    means = {**state.sums.means(), **rates}
-    if state.log is not None:
-        state.log.write(state.step, "train", means)
-        points = state.run.train.rules.points
-        state.log.write_speed(state.step, trajectories_a_step(state.run) * points)
-
-
-def _is_better(state: State, scores: Scores) -> bool:
-    name = state.best_is
-    if name not in scores:
-        return False
-    if not state.best:
-        return True
-    larger = scores[name] > state.best[name]
-    return larger if name == "psnr" else scores[name] < state.best[name]
-
-
 def _ask_to_stop(state: State) -> None:
-    """All processes must agree, or one would wait for another that has left."""
+    """Stop all processes at the same step, or one would wait for another that has left."""
     minutes = state.run.settings.max_train_minutes
-    over = minutes > 0 and time.monotonic() - state.started > minutes * 60
-    over, told = processes.any_of(state.run.accelerator, over, state.signal != 0)
-    if told and not state.signal:
-        state.signal = signal.SIGTERM  # another process was told to end
-    state.stop = over or told
-
-
-def _leave(state: State) -> None:
-    if state.log is not None:
-        state.log.close()
-    if state.signal == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(int(ExitCode.TERMINATED))
+    is_over = minutes > 0 and time.monotonic() - state.started > minutes * 60
+    is_over, has_signal = processes.any_of(state.run.accelerator, is_over, state.signal != 0)
+    if has_signal and not state.signal:
+        state.signal = signal.SIGTERM  # another process received it
+    state.stop = is_over or has_signal
 
 
 @contextmanager

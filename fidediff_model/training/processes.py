@@ -64,7 +64,7 @@ def frozen_dtype(precision: Precision) -> torch.dtype:
 
 
 @contextmanager
-def telling_lost_ones(processes: int) -> Iterator[None]:
+def reporting_lost_ones(processes: int) -> Iterator[None]:
     """Turn the back end's errors about a dead peer into one that says so.
 
     Raises:

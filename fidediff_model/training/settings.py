@@ -1,24 +1,43 @@
-"""What a training run is told: one flat typed table, each value with its help and its source.
+"""What decides a training run: its settings, and config.yaml, in which a run folder keeps them.
 
-**paper** is stated in arXiv 2510.01641; **prior** comes from an earlier one-step model, arXiv
-2503.06537; all else is **ours**. The command line makes its options of this table.
+Settings are one flat typed table, each with its help and its source: **paper** is stated in arXiv
+2510.01641, **prior** comes from an earlier one-step model, arXiv 2503.06537, all else is **ours**.
+The command line makes its options from this table.
+
+    RUN/config.yaml   written before the first step
+    RUN/log.jsonl  RUN/speed.jsonl  RUN/tensorboard/  RUN/panels/
+    RUN/checkpoints/step-000000/   the newest few
+    RUN/model/        the best by validation, or the last; what the next stage starts from
+    RUN/model-last/   the last
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from fidediff_model.config import ControlVariant
-from trajectory_builder.errors import UsageError, shorten
+import yaml
+
+from fidediff_model import config as model_config
+from fidediff_model.config import ModelConfig, need
+from trajectory_builder.disk import atomic
+from trajectory_builder.disk.ownership import differences, other_config_error
+from trajectory_builder.errors import ExitCode, UsageError
 
 Stage = Literal["base", "kernel", "control"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 Source = Literal["paper", "prior", "ours"]
 Precision = Literal["auto", "bf16", "fp32", "fp16"]
 _IMAGES: tuple[Stage, ...] = ("base", "control")
+CONFIG = "config.yaml"
+VERSION = 1
+_HEAD = """\
+# What this run was started with. To continue it: fidediff train {stage} --run-dir THIS --resume
+# `fidediff train {stage} --help` marks the values that are from the paper or from prior work.
+"""
 
 
 def _setting(
@@ -30,8 +49,8 @@ def _setting(
     safe: bool = False,
 ) -> Any:
     """A field with its help; `safe` ones may change when a run is resumed."""
-    told = {"help": meaning, "source": source, "stages": stages, "safe": safe}
-    return field(default=default, metadata=told)
+    metadata = {"help": meaning, "source": source, "stages": stages, "safe": safe}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -96,27 +115,18 @@ class TrainSettings:
         _check(self)
 
 
-SPECIAL_DEFAULTS: dict[Stage, dict[str, Any]] = {
-    "base": {},
-    # M is a plain network trained from nothing.
-    "kernel": {"learning_rate": 1e-4},
-    "control": {},
-}
-"""Defaults of a stage that differ from the table, all ours."""
-
-
 def _check(s: TrainSettings) -> None:
     for name in ("crop", "batch", "points", "steps", "accumulate", "log_every", "save_every"):
-        _need(getattr(s, name) >= 1, name, "1 or more")
+        need(getattr(s, name) >= 1, name, "1 or more")
     for name in ("keep", "validation_trajectories", "validation_points"):
-        _need(getattr(s, name) >= 1, name, "1 or more")
+        need(getattr(s, name) >= 1, name, "1 or more")
     for name in ("workers", "warmup_steps", "validate_every", "gan_start", "seed", "gan_weight"):
-        _need(getattr(s, name) >= 0, name, "0 or more")
-    _need(s.learning_rate > 0 and s.discriminator_rate > 0, "learning_rate", "above 0")
-    _need(s.clip > 0, "clip", "above 0")
-    _need(0 <= s.ema < 1, "ema", "from 0 to below 1")
-    _need(0 <= s.identity <= 1, "identity", "from 0 to 1")
-    _need(0 <= s.fixed_timestep <= 999, "fixed_timestep", "in [0, 999]")
+        need(getattr(s, name) >= 0, name, "0 or more")
+    need(s.learning_rate > 0 and s.discriminator_rate > 0, "learning_rate", "above 0")
+    need(s.clip > 0, "clip", "above 0")
+    need(0 <= s.ema < 1, "ema", "from 0 to below 1")
+    need(0 <= s.identity <= 1, "identity", "from 0 to 1")
+    need(0 <= s.fixed_timestep <= 999, "fixed_timestep", "in [0, 999]")
     if s.precision == "fp16":
         raise UsageError(
             "training in fp16 is not offered",
@@ -126,9 +136,13 @@ def _check(s: TrainSettings) -> None:
         )
 
 
-def _need(holds: bool, name: str, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
+DEFAULTS: dict[Stage, TrainSettings] = {
+    "base": TrainSettings(),
+    # Our choice: M is a plain network trained from scratch.
+    "kernel": TrainSettings(learning_rate=1e-4),
+    "control": TrainSettings(),
+}
+"""The settings of a stage when nothing is given."""
 
 
 def of_stage(stage: Stage) -> list[Field[Any]]:
@@ -136,73 +150,155 @@ def of_stage(stage: Stage) -> list[Field[Any]]:
     return [f for f in fields(TrainSettings) if stage in f.metadata["stages"]]
 
 
-def defaults(stage: Stage) -> TrainSettings:
-    """The settings of a stage when nothing is given."""
-    return replace(TrainSettings(), **SPECIAL_DEFAULTS[stage])
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run.
+
+    Attributes:
+        stage: base, kernel or control.
+        data: folder of the data set.
+        data_digest: of its manifest's content.
+        base_model: folder or hub id of the base weights, or `random:SEED`.
+        start: model folder of the stage before; empty for base.
+        start_digest: of that folder's files.
+        settings: how it is trained.
+        model: what is built.
+    """
+
+    stage: Stage
+    data: str
+    data_digest: str
+    base_model: str
+    start: str
+    start_digest: str
+    settings: TrainSettings
+    model: ModelConfig
 
 
-def merged(settings: TrainSettings, values: Mapping[str, Any], *, where: str) -> TrainSettings:
-    """Settings with some values replaced.
+@contextmanager
+def reporting_disk_errors(run_dir: Path) -> Iterator[None]:
+    """Turn a disk's refusal of a log, a panel or a model into an error with its cure.
 
     Raises:
-        UsageError: a name that is no setting, or a value of another kind or range.
+        OutputError: the disk is full, read-only or broken; checkpoints stay as they were.
     """
-    known = {f.name: f for f in fields(TrainSettings)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors reports a full disk as an error of its own kind.
+        if isinstance(error, OSError) and error.errno not in atomic.REFUSALS:
+            raise
+        cure = "make room and run the same command again; it resumes from the newest checkpoint"
+        raise atomic.not_written("the run folder", error, run_dir, cure) from error
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Write config.yaml.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    values = {"fidediff_run": VERSION, **model_config.to_dict(config)}
+    text = _HEAD.format(stage=config.stage) + yaml.safe_dump(values, sort_keys=False)
+    with reporting_disk_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        atomic.write_atomic(run_dir / CONFIG, text.encode())
+
+
+def read_config(run_dir: Path) -> RunConfig | None:
+    """The config.yaml of a run folder; None where there is no such file.
+
+    Raises:
+        UsageError: the file is not a run's, or was edited into something else.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        return None
+    values = read_yaml(path)
+    if values.pop("fidediff_run", None) != VERSION:
         raise UsageError(
-            f"unknown settings: {shorten(unknown)}",
-            where=where,
-            cure="see `fidediff train base --help` for the names, with _ for -",
+            "config.yaml is not that of a run of this release",
+            where=str(path),
+            cure="choose another --run-dir",
+            exit_code=ExitCode.OTHER_CONFIG,
         )
-    hints = get_type_hints(TrainSettings)
-    return replace(settings, **{k: _typed(k, v, hints[k], where) for k, v in values.items()})
+    return model_config.read(RunConfig, values, where=str(path))
 
 
-def _typed(name: str, value: Any, kind: Any, where: str) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        raise TypeError("settings have one type each")
-    if get_origin(kind) is Literal:
-        fits = value in get_args(kind)
-    elif kind is float:
-        fits = type(value) in (int, float)
-        value = float(value) if fits else value
-    else:
-        fits = type(value) is kind
-    if not fits:
-        wanted = " or ".join(map(str, get_args(kind))) or kind.__name__
-        raise UsageError(f"{name} cannot be {value!r}", where=where, cure=f"give {wanted}")
-    return value
+def read_yaml(path: Path) -> dict[str, object]:
+    """A YAML file that contains a table.
+
+    Raises:
+        UsageError: it cannot be read or contains something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(
+            f"{path.name} cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            cure="give a YAML file of name: value lines",
+        ) from error
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{path.name} contains no table of settings",
+            where=str(path),
+            cure="give a YAML file of name: value lines",
+        )
+    return values
 
 
-def to_dict(settings: TrainSettings) -> dict[str, Any]:
-    """As plain values, for YAML."""
-    return asdict(settings)
+def refuse_other(run_dir: Path, config: RunConfig, *, resume: bool) -> None:
+    """Refuse to train in a folder that belongs to another config.
+
+    Without `resume` every setting must be the same. With it the safe ones may differ, and a data
+    set may have moved as long as its manifest has the same rows.
+
+    Raises:
+        UsageError: the folder contains something else, or there is nothing to resume.
+        OutputError: naming what differs, old value and new.
+    """
+    stored = read_config(run_dir)
+    if stored is None:
+        _refuse_foreign(run_dir, resume=resume)
+        return
+    differing = differences(model_config.to_dict(stored), model_config.to_dict(config))
+    if stored.data_digest == config.data_digest:
+        differing.pop("data", None)
+    safe = {name for name in differing if _may_change(name, config)}
+    unsafe = {n: v for n, v in differing.items() if not (resume and n in safe)}
+    if unsafe:
+        cure = "choose another --run-dir, or give the settings of that run"
+        if unsafe.keys() <= safe:
+            cure = "add --resume to continue with these changes"
+        contents = "a run"
+        raise other_config_error(run_dir, unsafe, file=CONFIG, contents=contents, cure=cure)
 
 
-def is_safe(name: str) -> bool:
-    """Whether a setting may differ when a run is resumed."""
-    found = {f.name: f for f in fields(TrainSettings)}.get(name)
-    return found is not None and bool(found.metadata["safe"])
+def _refuse_foreign(run_dir: Path, *, resume: bool) -> None:
+    # A kill while config.yaml was written leaves only its temporary name.
+    names = [p.name for p in run_dir.iterdir()] if run_dir.is_dir() else []
+    if any(not name.startswith(atomic.TEMPORARY) for name in names):
+        raise UsageError(
+            "the run folder contains something else",
+            where=str(run_dir),
+            cure="choose a new or empty --run-dir",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )
+    if resume:
+        raise UsageError(
+            "there is no run to resume",
+            where=str(run_dir / CONFIG),
+            cure="leave out --resume to start one",
+        )
 
 
-def default_of(setting: Field[Any], stage: Stage) -> Any:
-    """A setting's default in a stage."""
-    if setting.default is MISSING:
-        raise TypeError(f"{setting.name} has no default")
-    return SPECIAL_DEFAULTS[stage].get(setting.name, setting.default)
-
-
-__all__ = [
-    "STAGES",
-    "ControlVariant",
-    "Stage",
-    "TrainSettings",
-    "UsageError",
-    "default_of",
-    "defaults",
-    "is_safe",
-    "merged",
-    "of_stage",
-    "to_dict",
-]
+def _may_change(name: str, config: RunConfig) -> bool:
+    """Whether resuming with another value of this setting leaves the result alone."""
+    group, _, setting = name.partition(".")
+    # Another last step bends a schedule that leads to it.
+    if group != "settings" or (setting == "steps" and config.settings.schedule != "constant"):
+        return False
+    return any(f.name == setting and f.metadata["safe"] for f in fields(TrainSettings))

@@ -10,9 +10,9 @@ from torch import nn
 
 from fidediff_model.errors import TrainingError
 from fidediff_model.training import checkpoint
-from fidediff_model.training.checkpoint import Resumable
-from fidediff_model.training.ema import Ema
+from fidediff_model.training.checkpoint import Progress, Resumable
 from fidediff_model.training.log import RunLog, Sums
+from fidediff_model.training.optim import Ema
 
 
 def _resumable(seed=0):
@@ -22,12 +22,12 @@ def _resumable(seed=0):
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     tensors = {"trained": dict(layer.named_parameters())}
-    return Resumable(tensors, {"model": optimizer}, {"step": seed})
+    return Resumable(tensors, {"model": optimizer})
 
 
 def _save(folder, step, keep=3):
     states = [checkpoint.generator_states()]
-    return checkpoint.save(folder, step, _resumable(step), states, keep=keep)
+    return checkpoint.save(folder, Progress(step), _resumable(step), states, keep=keep)
 
 
 def test_loading_brings_back_weights_and_moments(tmp_path):
@@ -147,10 +147,33 @@ def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1]
 
 
+def _measures(**values):
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
 def test_means_of_the_log_start_anew_after_each_line():
     sums = Sums()
-    sums.add({"loss": 1.0})
-    sums.add({"loss": 3.0, "late": 5.0})
+    sums.add(1, _measures(loss=1.0), ["a"])
+    sums.add(2, _measures(loss=3.0, late=5.0), ["b"])
     assert sums.means() == {"loss": 2.0, "late": 5.0}
-    sums.add({"loss": 7.0})
+    sums.add(3, _measures(loss=7.0), ["c"])
     assert sums.means() == {"loss": 7.0}
+
+
+def test_sums_survive_a_checkpoint():
+    sums = Sums()
+    sums.add(1, _measures(loss=1.0), ["a"])
+    stored = json.loads(json.dumps(sums.read()))
+    again = Sums(stored)
+    again.add(2, _measures(loss=2.0), ["b"])
+    assert again.means() == {"loss": 1.5}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_measure_that_is_not_finite_names_its_step_and_pairs(value):
+    sums = Sums()
+    sums.add(6, _measures(loss=1.0), ["a"])
+    sums.add(7, _measures(loss=value), ["b", "c"])
+    with pytest.raises(TrainingError, match="the loss of step 7") as caught:
+        sums.read()
+    assert caught.value.where == "pairs b, c"

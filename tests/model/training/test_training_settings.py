@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +12,11 @@ import yaml
 from click.testing import CliRunner
 from training_runs import make_data, request
 
+from fidediff_model import config
 from fidediff_model.cli import fidediff
-from fidediff_model.training import base, control, kernel, optim, run_folder, settings, start
+from fidediff_model.training import base, control, kernel, optim, settings, setup
 from fidediff_model.training.settings import TrainSettings
-from trajectory_builder.errors import ExitCode, UsageError, UserError
+from trajectory_builder.errors import ExitCode, OutputError, UsageError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +25,16 @@ def data(tmp_path_factory):
 
 
 def _refusal(train, asked):
-    with pytest.raises(Exception, match=r".") as told:
+    with pytest.raises(Exception, match=r".") as caught:
         train(asked)
-    assert not isinstance(told.value, TypeError | KeyError | AttributeError)
-    return told.value
+    assert not isinstance(caught.value, TypeError | KeyError | AttributeError)
+    return caught.value
 
 
 def test_fp16_training_is_refused_with_the_reason():
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         TrainSettings(precision="fp16")
-    assert "loss scale" in told.value.where
+    assert "loss scale" in caught.value.where
 
 
 def test_bf16_without_a_gpu_is_refused(tmp_path, data):
@@ -42,14 +44,15 @@ def test_bf16_without_a_gpu_is_refused(tmp_path, data):
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(UsageError, match="unknown settings: learning_rat"):
-        settings.merged(TrainSettings(), {"learning_rat": 1.0}, where="x.yaml")
+    with pytest.raises(UsageError, match="unknown setting: learning_rat") as caught:
+        config.changed(TrainSettings(), {"learning_rat": 1.0}, where="x.yaml")
+    assert caught.value.cure == "give learning_rate"
 
 
 @pytest.mark.parametrize("value", ["fast", True, 0.5])
 def test_a_value_of_another_kind_is_refused(value):
     with pytest.raises(UsageError, match="steps cannot be"):
-        settings.merged(TrainSettings(), {"steps": value}, where="x.yaml")
+        config.changed(TrainSettings(), {"steps": value}, where="x.yaml")
 
 
 def test_a_perceptual_loss_without_its_file_stops_before_the_run_begins(tmp_path, data):
@@ -91,17 +94,17 @@ def test_a_timestep_beyond_999_is_refused(tmp_path):
 
 def test_a_base_model_that_is_not_there_is_refused(tmp_path, data):
     asked = request(tmp_path / "run", data)
-    absent = start.Request(**{**vars(asked), "base_model": str(tmp_path / "sd21")})
+    absent = replace(asked, base_model=str(tmp_path / "sd21"))
     assert "there is no folder" in _refusal(base.train, absent).what
 
 
 def test_a_base_model_that_predicts_v_is_refused_before_the_run_begins(tmp_path, data):
     for part in ("unet", "vae", "scheduler"):
         (tmp_path / "sd21" / part).mkdir(parents=True)
-    told = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
-    (tmp_path / "sd21/scheduler/scheduler_config.json").write_text(json.dumps(told))
+    schedule = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
+    (tmp_path / "sd21/scheduler/scheduler_config.json").write_text(json.dumps(schedule))
     asked = request(tmp_path / "run", data)
-    other = start.Request(**{**vars(asked), "base_model": str(tmp_path / "sd21")})
+    other = replace(asked, base_model=str(tmp_path / "sd21"))
     assert _refusal(base.train, other).what == "the base model predicts v, not epsilon"
     assert not (tmp_path / "run").exists()
 
@@ -123,7 +126,7 @@ def test_a_manifest_of_another_schema_version_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("at_most", "begun"), [(500, False), (9000, True)])
-def test_a_full_disk_is_told_with_the_cure(tmp_path, data, at_most, begun):
+def test_a_full_disk_is_reported_with_the_cure(tmp_path, data, at_most, begun):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, hard))
     try:
@@ -142,74 +145,76 @@ def test_a_stage_out_of_order_names_the_one_before(tmp_path, data, stage, before
 
 
 def test_holding_out_a_split_that_is_not_there_is_refused(data):
-    found = start.manifest.read(data)
+    found = setup.manifest.read(data)
     given = TrainSettings(crop=32, batch=1, validation_split="test")
     with pytest.raises(UsageError, match="cannot be held out"):
-        start.datasets(found, given)
+        setup.datasets(found, given)
 
 
-def _config(folder, **changes):
+def _config(**changes):
     given = {
         "stage": "base", "data": "d", "data_digest": "a", "base_model": "random:0", "start": "",
-        "start_digest": "", "model": start.model_config.preset("tiny"),
+        "start_digest": "", "model": config.preset("tiny"),
         "settings": TrainSettings(),
     }  # fmt: skip
-    return run_folder.RunConfig(**{**given, **changes})
+    return settings.RunConfig(**{**given, **changes})
 
 
 def test_a_run_folder_of_another_config_is_refused_with_the_difference(tmp_path):
-    run_folder.write(tmp_path, _config(tmp_path))
-    other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
-    with pytest.raises(UsageError) as told:
-        run_folder.refuse_other(tmp_path, other, resume=False)
-    assert told.value.exit_code == ExitCode.OTHER_CONFIG
-    assert "settings.learning_rate: 5e-05 -> 0.001" in told.value.where
+    settings.write_config(tmp_path, _config())
+    other = _config(settings=TrainSettings(learning_rate=1e-3))
+    with pytest.raises(OutputError) as caught:
+        settings.refuse_other(tmp_path, other, resume=False)
+    assert caught.value.exit_code == ExitCode.OTHER_CONFIG
+    assert "settings.learning_rate: 5e-05 -> 0.001" in caught.value.where
 
 
 def test_resuming_with_an_unsafe_change_is_refused(tmp_path):
-    run_folder.write(tmp_path, _config(tmp_path))
-    other = _config(tmp_path, settings=TrainSettings(learning_rate=1e-3))
-    with pytest.raises(UsageError):
-        run_folder.refuse_other(tmp_path, other, resume=True)
+    settings.write_config(tmp_path, _config())
+    other = _config(settings=TrainSettings(learning_rate=1e-3))
+    with pytest.raises(OutputError):
+        settings.refuse_other(tmp_path, other, resume=True)
 
 
 def test_resuming_may_change_how_long_and_how_often(tmp_path):
-    run_folder.write(tmp_path, _config(tmp_path))
-    other = _config(tmp_path, settings=TrainSettings(steps=5, save_every=1, workers=0))
-    run_folder.refuse_other(tmp_path, other, resume=True)
+    settings.write_config(tmp_path, _config())
+    other = _config(settings=TrainSettings(steps=5, save_every=1, workers=0))
+    settings.refuse_other(tmp_path, other, resume=True)
 
 
 def test_a_schedule_that_leads_to_an_end_keeps_its_steps(tmp_path):
-    run_folder.write(tmp_path, _config(tmp_path, settings=TrainSettings(schedule="cosine")))
-    other = _config(tmp_path, settings=TrainSettings(schedule="cosine", steps=5))
-    with pytest.raises(UsageError, match="another config"):
-        run_folder.refuse_other(tmp_path, other, resume=True)
+    settings.write_config(tmp_path, _config(settings=TrainSettings(schedule="cosine")))
+    other = _config(settings=TrainSettings(schedule="cosine", steps=5))
+    with pytest.raises(OutputError, match="another config"):
+        settings.refuse_other(tmp_path, other, resume=True)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(UsageError, match="something else"):
-        run_folder.refuse_other(tmp_path, _config(tmp_path), resume=False)
+        settings.refuse_other(tmp_path, _config(), resume=False)
 
 
 def test_a_second_process_in_a_run_folder_is_refused(tmp_path):
-    held = run_folder.lock(tmp_path)
+    held = setup.lock(tmp_path)
     with pytest.raises(UsageError, match="another process trains"):
-        run_folder.lock(tmp_path)
+        setup.lock(tmp_path)
     held.release()
 
 
 def test_config_yaml_holds_every_setting(tmp_path):
-    run_folder.write(tmp_path, _config(tmp_path))
+    settings.write_config(tmp_path, _config())
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert stored["settings"] == settings.to_dict(TrainSettings())
+    assert stored["settings"] == config.to_dict(TrainSettings())
 
 
-def test_flags_weigh_more_than_the_file_and_the_file_more_than_defaults(tmp_path):
+def test_flags_weigh_more_than_the_file_and_the_file_more_than_defaults(tmp_path, data):
     file = tmp_path / "mine.yaml"
-    file.write_text("steps: 7\nbatch: 3\n")
-    given = run_folder.given_settings("kernel", None, file, {"batch": 9})
-    assert (given.steps, given.batch, given.learning_rate) == (7, 9, 1e-4)
+    file.write_text("clip: 7.0\nkeep: 3\n")
+    asked = request(tmp_path / "run", data, batch=1, steps=1)
+    base.train(replace(asked, config_file=file, settings=asked.settings | {"keep": 5}))
+    stored = settings.read_config(tmp_path / "run").settings
+    assert (stored.clip, stored.keep, stored.weight_decay) == (7.0, 5, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +234,9 @@ def test_8_bit_adamw_without_its_library_is_refused():
 
 @pytest.mark.parametrize("stage", settings.STAGES)
 def test_help_marks_what_is_published(stage):
-    told = CliRunner().invoke(fidediff, ["train", stage, "--help"], terminal_width=200).output
-    assert "[paper" in told
-    assert "[prior; default: 100000]" in told
+    text = CliRunner().invoke(fidediff, ["train", stage, "--help"], terminal_width=200).output
+    assert "[paper" in text
+    assert "[prior; default: 100000]" in text
 
 
 def test_a_users_error_leaves_no_config_behind(tmp_path, data):

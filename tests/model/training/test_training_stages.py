@@ -1,6 +1,7 @@
 """Short runs of the stages on the tiny preset: what trains, what each switch changes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from training_runs import CROP, make_data, request
 from fidediff_model.data.batches import collate
 from fidediff_model.errors import TrainingError
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.training import base, control, kernel, start
+from fidediff_model.training import base, control, kernel, setup
 from fidediff_model.training.settings import TrainSettings
 from trajectory_builder.errors import ExitCode, UserError
 
@@ -155,9 +156,9 @@ def test_a_loss_that_is_no_number_names_the_pairs(tmp_path, data):
 
 
 def _draws(data, **settings):
-    found = start.manifest.read(data)
+    found = setup.manifest.read(data)
     given = {"crop": CROP, "batch": 2, "workers": 0, "validate_every": 0, **settings}
-    train, _ = start.datasets(found, TrainSettings(**given))
+    train, _ = setup.datasets(found, TrainSettings(**given))
     return collate([train[number] for number in range(len(train))])
 
 
@@ -194,7 +195,7 @@ def test_each_consistency_switch_changes_the_gradient(tmp_path, data, switch):
 @pytest.mark.parametrize("variant", ["none", "vanilla"])
 def test_a_control_variant_can_be_chosen_in_its_stage(tmp_path, runs, data, variant):
     asked = request(tmp_path / "run", data, stage="control", start=runs / "kernel", steps=1)
-    control.train(start.Request(**{**vars(asked), "model": {"control.variant": variant}}))
+    control.train(replace(asked, model={"control.variant": variant}))
     loaded = FideDiff.load(tmp_path / "run/model")
     assert loaded.config.control.variant == variant
 
@@ -211,7 +212,7 @@ def test_without_a_control_t_learns_alone(tmp_path, runs, data):
         tmp_path / "run", data, stage="control", start=runs / "kernel", steps=2, gan_weight=0.5,
         log_every=1, validate_every=1, validation_trajectories=2,
     )  # fmt: skip
-    control.train(start.Request(**{**vars(asked), "model": {"control.variant": "none"}}))
+    control.train(replace(asked, model={"control.variant": "none"}))
     assert all("timestep_regressor" in name for name in _trained(tmp_path / "run"))
     # No image is restored to learn from, so there is no loss on one and nothing for D.
     for line in _lines(tmp_path / "run", "train"):
@@ -224,12 +225,12 @@ def test_without_a_control_t_learns_alone(tmp_path, runs, data):
 
 def test_the_control_goes_on_with_a_t_that_learnt_alone(tmp_path, runs, data):
     alone = request(tmp_path / "alone", data, stage="control", start=runs / "kernel", steps=1)
-    control.train(start.Request(**{**vars(alone), "model": {"control.variant": "none"}}))
+    control.train(replace(alone, model={"control.variant": "none"}))
     asked = request(
         tmp_path / "run", data, stage="control", start=tmp_path / "alone", steps=1,
         learning_rate=1e-12,
     )  # fmt: skip
-    control.train(start.Request(**{**vars(asked), "model": {"control.variant": "filter"}}))
+    control.train(replace(asked, model={"control.variant": "filter"}))
     before = FideDiff.load(tmp_path / "alone/model").timestep_regressor.state_dict()
     loaded = FideDiff.load(tmp_path / "run/model")
     assert loaded.control is not None

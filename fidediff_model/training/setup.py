@@ -1,0 +1,391 @@
+"""Everything before a run's first step: settings, checks, config.yaml, data, processes.
+
+All that can be refused is refused here, before weights are loaded and time is spent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fidediff_model import config as model_config
+from fidediff_model.config import ModelConfig
+from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.errors import ModelError
+from fidediff_model.model import folder
+from fidediff_model.model.fidediff import PARTS, FideDiff, Part, build
+from fidediff_model.scores.losses import ReconstructionLoss
+from fidediff_model.training import checkpoint, processes
+from fidediff_model.training import settings as train_settings
+from fidediff_model.training.settings import CONFIG, RunConfig, Stage, TrainSettings
+from fidediff_model.weights.base_folder import check_folder, find_folder
+from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
+from fidediff_model.weights.vgg import VGG16, open_vgg16
+from trajectory_builder import manifest
+from trajectory_builder.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+LOCK = ".tmp-lock"
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a stage; what is None comes from the file, then from the resumed run.
+
+    Attributes:
+        run_dir: the run folder, new or to be resumed.
+        data: folder of the data set, or a manifest.
+        base_model: base weights: folder, hub id or `random:SEED`.
+        start: run folder or model folder of the stage before.
+        config_file: YAML file of settings, or the config.yaml of a run.
+        settings: values of `TrainSettings`, by name.
+        model: values of the model's config, by dotted name, such as {"lora.rank": 16}.
+        preset: of the model, for the stage base.
+        resume: continue the run; safe settings may differ.
+    """
+
+    run_dir: Path
+    data: Path | None = None
+    base_model: str | None = None
+    start: Path | None = None
+    config_file: Path | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
+    preset: str | None = None
+    resume: bool = False
+
+
+@dataclass
+class Run:
+    """A run about to begin.
+
+    Attributes:
+        config: what config.yaml contains.
+        run_dir: the run folder.
+        accelerator: accelerate's, for this process.
+        train: the trajectories to learn from.
+        validation: the trajectories to score; None without a held-out split.
+        checkpoint: where to resume; None at the beginning.
+        loss: on images; None in the stage kernel.
+        lock: of the run folder, held by the first process while it trains.
+    """
+
+    config: RunConfig
+    run_dir: Path
+    accelerator: Any
+    train: TrajectoryDataset
+    validation: TrajectoryDataset | None
+    checkpoint: Path | None = None
+    loss: ReconstructionLoss | None = None
+    lock: FileLock | None = None
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How it is trained."""
+        return self.config.settings
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return bool(self.accelerator.is_main_process)
+
+    def close(self) -> None:
+        """Release the folder; the death of the process releases it too."""
+        if self.lock is not None:
+            self.lock.release()
+
+
+def open_run(stage: Stage, request: Request) -> Run:
+    """Check the request, join the other processes, write config.yaml.
+
+    Raises:
+        UserError: of one of its kinds, for whatever cannot be trained.
+    """
+    stored = train_settings.read_config(request.run_dir) if request.resume else None
+    if stored is not None and stored.stage != stage:
+        raise UsageError(
+            f"{request.run_dir} is a run of the stage {stored.stage}",
+            where=str(request.run_dir / CONFIG),
+            cure=f"run `fidediff train {stored.stage} --resume`, or choose another --run-dir",
+            exit_code=ExitCode.OTHER_CONFIG,
+        )
+    request = _with_config_file(stage, request)
+    config, source = _resolve(stage, request, stored)
+    loss = _open_loss(config.settings) if stage != "kernel" else None
+    train, validation = datasets(source, config.settings)
+    train_settings.refuse_other(request.run_dir, config, resume=request.resume)
+    # Base weights come from a hub only now that nothing else is wrong.
+    if config.base_model.partition(":")[0] != RANDOM:
+        check_folder(find_folder(config.base_model), config.model.base)
+    accelerator = processes.start(config.settings.precision)
+    run = Run(config, request.run_dir, accelerator, train, validation, loss=loss)
+    if run.is_main:
+        train_settings.write_config(request.run_dir, config)
+    accelerator.wait_for_everyone()
+    run.checkpoint = checkpoint.newest(request.run_dir)
+    return run
+
+
+def _with_config_file(stage: Stage, request: Request) -> Request:
+    """The request with what `config_file` adds to it: settings alone, or a run's config.yaml."""
+    if request.config_file is None:
+        return request
+    where = str(request.config_file)
+    values = train_settings.read_yaml(request.config_file)
+    settings = values.get("settings", values)
+    if not isinstance(settings, dict):
+        raise UsageError("settings is no table", where=where, cure="give name: value lines")
+    # Checked by itself, so that an error names the file and not the command line.
+    model_config.changed(train_settings.DEFAULTS[stage], settings, where=where)
+    return replace(request, settings={**settings, **request.settings})
+
+
+def _resolve(
+    stage: Stage, request: Request, stored: RunConfig | None
+) -> tuple[RunConfig, manifest.Manifest]:
+    """The config of a run, from the request, the resumed run and the defaults; and its data."""
+    settings = stored.settings if stored is not None else train_settings.DEFAULTS[stage]
+    settings = model_config.changed(settings, request.settings, where=COMMAND_LINE)
+    settings = replace(settings, precision=processes.resolve_precision(settings.precision))
+    data = request.data or (Path(stored.data) if stored is not None else None)
+    if data is None:
+        raise UsageError(
+            "no data set was given",
+            where="--data",
+            cure="give the folder that trajbuild wrote, or --resume to continue a run",
+        )
+    source = manifest.read(data)
+    start = _start(stage, request, stored)
+    base_model = _base_model(stage, request, stored, start)
+    model = _model_config(request, stored, start)
+    if Path(base_model).is_dir():
+        check_folder(Path(base_model), model.base)
+    config = RunConfig(
+        stage=stage,
+        data=str(data),
+        data_digest=manifest.content_sha256(source.table)[:16],
+        base_model=base_model,
+        start=str(start or ""),
+        start_digest=_digest_of(start) if start else "",
+        settings=settings,
+        model=model,
+    )
+    return config, source
+
+
+def _start(stage: Stage, request: Request, stored: RunConfig | None) -> Path | None:
+    """The model folder that a stage starts from; None for the stage base.
+
+    Raises:
+        UsageError: it is not there, or lacks a part that the stage needs.
+    """
+    if stage == "base":
+        if request.start is not None:
+            raise UsageError(
+                "the stage base starts from base weights",
+                where="--from",
+                cure="leave out --from, or train the stage kernel",
+            )
+        return None
+    before = "base" if stage == "kernel" else "kernel"
+    cure = f"run `fidediff train {before}` first, and give its run folder with --from"
+    start = request.start or (Path(stored.start) if stored is not None else None)
+    if start is None:
+        raise UsageError(
+            f"the stage {stage} starts from the stage {before}", where="--from", cure=cure
+        )
+    inside = start / "model"
+    place = inside if (inside / folder.CONFIG_FILE).is_file() else start
+    if not (place / folder.CONFIG_FILE).is_file():
+        raise UsageError(f"there is no model of the stage {before}", where=str(place), cure=cure)
+    if stage == "control" and "kernel_estimator" not in folder.read_config(place)["parts"]:
+        raise UsageError(
+            "the model has no kernel_estimator: the stage kernel is missing",
+            where=str(place),
+            cure=cure,
+        )
+    return place.resolve()
+
+
+def _base_model(
+    stage: Stage, request: Request, stored: RunConfig | None, start: Path | None
+) -> str:
+    if request.base_model is not None:
+        return request.base_model
+    if stored is not None:
+        return stored.base_model
+    if start is not None:
+        return str(folder.read_config(start)["base_model"])
+    raise UsageError(
+        f"the stage {stage} needs base weights",
+        where="--base-model",
+        cure="give a folder of SD 2.1-base in diffusers' layout, or random:0 to try the program",
+    )
+
+
+def _model_config(request: Request, stored: RunConfig | None, start: Path | None) -> ModelConfig:
+    if stored is not None:
+        model = stored.model
+    elif start is not None:
+        where = str(start / folder.CONFIG_FILE)
+        model = model_config.from_dict(folder.read_config(start)["config"], where=where)
+    else:
+        model = model_config.preset(request.preset or "sd21")
+    return model_config.changed(model, request.model, where=COMMAND_LINE)
+
+
+def _digest_of(place: Path) -> str:
+    """A digest of a model folder's weights and config."""
+    digest = hashlib.sha256()
+    for path in sorted(place.rglob("*")):
+        if path.suffix in (".safetensors", ".json"):
+            digest.update(str(path.relative_to(place)).encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def datasets(
+    source: manifest.Manifest, settings: TrainSettings
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """The trajectories to learn from, and those held out.
+
+    Raises:
+        DataError: nothing to draw from, or images smaller than the crop.
+        UsageError: a split that is not there, or a batch larger than the set.
+    """
+    rules = DrawRules(
+        crop=settings.crop,
+        points=settings.points if settings.consistency else 1,
+        identity=settings.identity if settings.consistency else 0.0,
+        consistency=settings.consistency,
+        fixed_timestep=settings.fixed_timestep,
+        augment=settings.augment,
+        seed=settings.seed,
+    )
+    train = TrajectoryDataset(source, rules, split="train")
+    if settings.batch > len(train):
+        raise UsageError(
+            f"a batch of {settings.batch} trajectories is more than the {len(train)} of the set",
+            where="batch",
+            cure=f"give --batch {len(train)} or less, or more data",
+        )
+    splits = set(source.table.column("split").unique().to_pylist())
+    wanted = settings.validation_split
+    if wanted == "auto":
+        wanted = "validation" if "validation" in splits else ""
+    if not wanted or not settings.validate_every:
+        return train, None
+    if wanted not in splits or wanted == "train":
+        raise UsageError(
+            f"{wanted} cannot be held out: the data set has {', '.join(sorted(splits))}",
+            where="validation_split",
+            cure="hold clips out with `trajbuild split`, or give --validation-split test",
+        )
+    held_out = replace(
+        rules,
+        points=settings.validation_points if settings.consistency else 1,
+        identity=0.0,
+        augment=False,
+    )
+    return train, TrajectoryDataset(source, held_out, split=wanted)
+
+
+def _open_loss(settings: TrainSettings) -> ReconstructionLoss:
+    """L1 and the perceptual distance, whose backbone is read before anything else starts."""
+    vgg: VGG16 | None = None
+    if settings.perceptual != "none":
+        vgg = open_vgg16(settings.vgg16 or None, needed_by=settings.perceptual.upper())
+    return ReconstructionLoss(
+        vgg,
+        perceptual=settings.perceptual,
+        l1_weight=settings.l1_weight,
+        perceptual_weight=settings.perceptual_weight,
+    )
+
+
+def open_base(run: Run) -> BaseWeights:
+    """The base weights of a run, those that its start was trained over.
+
+    Raises:
+        ModelError: they cannot be used, or are not those of the stage before.
+    """
+    config = run.config
+    weights = load_base(
+        config.base_model,
+        config.model.base,
+        dtype=processes.frozen_dtype(run.settings.precision),
+        prompt_start=config.model.prompt.start if config.stage == "base" else "normal",
+    )
+    if config.start:
+        wanted = folder.read_config(Path(config.start))["base_fingerprint"]
+        if weights.fingerprint != wanted:
+            raise ModelError(
+                "the stage before was trained over other base weights",
+                where=f"{config.base_model}, {config.start}",
+                cure="give --base-model the weights that its config.json names",
+            )
+    return weights
+
+
+def open_model(run: Run, weights: BaseWeights, *, add: Sequence[Part]) -> FideDiff:
+    """The model of the stage before, with parts made afresh where it lacks them.
+
+    Raises:
+        ModelError: a stored part does not fit the config.
+    """
+    start = Path(run.config.start)
+    stored = folder.read_config(start)["parts"]
+    parts = [part for part in PARTS if part in stored or part in add]
+    model = build(run.config.model, weights, parts=parts, seed=run.settings.seed)
+    model.base.load(start / "base")
+    for part in model.parts:
+        # The stage control makes its control afresh: it may be of another variant.
+        if part in stored and not (part == "control" and run.config.stage == "control"):
+            folder.load_part(start / part, getattr(model, part))
+    return model.eval()
+
+
+def lock(run_dir: Path) -> FileLock:
+    """Lock the run folder for this process; the lock ends with the process.
+
+    Raises:
+        UsageError: another process trains in it.
+    """
+    from filelock import FileLock, Timeout
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    held = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise UsageError(
+            "another process trains in this run folder",
+            where=str(run_dir / LOCK),
+            cure="wait until it ends, or choose another --run-dir",
+            exit_code=ExitCode.OTHER_CONFIG,
+        ) from error
+    return held
+
+
+def seed_process(run: Run) -> None:
+    """Seed this process's global generators, which layers of other libraries may draw from.
+
+    Training itself draws nothing from them: see `data`.
+    """
+    import random
+
+    import numpy as np
+
+    seed = run.settings.seed * 1000 + int(run.accelerator.process_index)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the global one is what they draw from
+    torch.manual_seed(seed)
