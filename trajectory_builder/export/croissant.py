@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from trajectory_builder.curate import card
+from trajectory_builder.export.work import FileEntry, Written
 from trajectory_builder.version import __version__
 
 NAME = "croissant.json"
@@ -57,25 +57,19 @@ CONTEXT = {
 }
 
 
-def described(
-    card_text: str, markers: Sequence[dict[str, Any]], schema: pa.Schema
-) -> dict[str, Any]:
+def described(card_text: str, units: Sequence[Written], schema: pa.Schema) -> dict[str, object]:
     """The JSON-LD of an export.
 
     Args:
         card_text: the export's card; its head gives the licence.
-        markers: one a shard: its `files` with their digests, its `split`, its `pairs`.
+        units: one per shard.
         schema: columns of the shards. Lists of images and bytes that are no image have no
             Croissant type and are left out.
     """
     head, _ = card.split_front(card_text)
     licence = str(head.get("license", "other"))
-    files = [
-        (name, entry, marker["split"])
-        for marker in markers
-        for name, entry in marker["files"].items()
-    ]
-    content: dict[str, Any] = {
+    files = {name: entry for unit in units for name, entry in unit.files.items()}
+    content: dict[str, object] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
@@ -85,27 +79,27 @@ def described(
         "version": __version__,
         "license": LICENCES.get(licence, licence),
         "url": "https://huggingface.co/datasets",
-        "distribution": [_file_object(name, entry) for name, entry, _ in files],
-        "recordSet": [_record_set(name, schema) for name, _, _ in files],
+        "distribution": [_file_object(name, entry) for name, entry in files.items()],
+        "recordSet": [_record_set(name, schema) for name in files],
     }
     if licence == "cc-by-4.0":
         content["citeAs"] = CITATION
     return content
 
 
-def _file_object(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+def _file_object(name: str, entry: FileEntry) -> dict[str, object]:
     return {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
         "contentUrl": name,
-        "contentSize": f"{entry['bytes']} B",
+        "contentSize": f"{entry.bytes} B",
         "encodingFormat": "application/x-parquet",
-        "sha256": entry["sha256"],
+        "sha256": entry.sha256,
     }
 
 
-def _record_set(name: str, schema: pa.Schema) -> dict[str, Any]:
+def _record_set(name: str, schema: pa.Schema) -> dict[str, object]:
     title = name.rsplit("/", 1)[-1].removesuffix(".parquet")
     return {
         "@type": "cr:RecordSet",
@@ -115,8 +109,8 @@ def _record_set(name: str, schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _field(title: str, file: str, field: pa.Field) -> dict[str, Any]:
-    source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": {"column": field.name}}
+def _field(title: str, file: str, field: pa.Field) -> dict[str, object]:
+    source: dict[str, object] = {"fileObject": {"@id": file}, "extract": {"column": field.name}}
     if pa.types.is_struct(field.type):
         source["transform"] = {"jsonPath": "bytes"}
     described = {

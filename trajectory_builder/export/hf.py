@@ -7,10 +7,9 @@ cannot page through; so the shards are written here, streamed, in row groups of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,21 +17,14 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.export import croissant, work
-from trajectory_builder.export.request import (
-    ExportReport,
-    Request,
-    check,
-    kernels_of,
-    patches,
-    read_rows,
-    shards,
-)  # fmt: skip
-from trajectory_builder.export.work import Unit
+from trajectory_builder.export.pairs import Pair, Patch, patches, read_pairs
+from trajectory_builder.export.request import ExportReport, Request
+from trajectory_builder.export.work import Unit, Written
 
 TARGET = "hf"
-ROWS_A_GROUP = 32
+ROWS_PER_GROUP = 32
 """At most; the viewer loads whole groups, and wants some ten rows of images in one."""
-BYTES_A_GROUP = 64 << 20
+BYTES_PER_GROUP = 64 << 20
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _PATCH = [pa.field(name, pa.int32()) for name in ("width", "height", "left", "top")]
 _LEFT_OUT = {"blur_file_name", "sharp_file_name", "width", "height", "split"}
@@ -60,7 +52,15 @@ TRAJECTORY_SCHEMA = pa.schema(
 )
 """A row is a trajectory: its sharp image and its blurs by ascending n."""
 KERNELS = pa.field("kernels", pa.binary())
-"""The trajectory's kernel file (.npz, of the whole image), where the source knows of such files."""
+"""The trajectory's kernel file (.npz, of the complete image), where the source has such files."""
+
+
+READING = (
+    "```python",
+    "from datasets import load_dataset",
+    'rows = load_dataset("THIS_FOLDER_OR_REPOSITORY")',
+    "```",
+)
 
 
 def export_hf(request: Request) -> ExportReport:
@@ -72,38 +72,35 @@ def export_hf(request: Request) -> ExportReport:
         OutputError: `out` is not ours or holds another export.
         DataError: a source file is not as the manifest says.
     """
-    check(request)
-    rows = read_rows(request)
-    units = [
-        Unit(f"{split}-{index:05d}", str(request.out), tuple(run), request,
-             f"data/{split}-{index:05d}-of-{len(runs):05d}.parquet")
-        for split, runs in shards(rows, request)
-        for index, run in enumerate(runs)
-    ]  # fmt: skip
-    with work.claimed(request, TARGET, rows) as folder:
-        markers, made = work.run(folder, units, write_shard)
-        work.write_index(request, TARGET, markers)
-        pairs = work.pairs_a_split(markers)
-        front = {"configs": _configs(pairs), "task_categories": ["image-to-image"]}
-        work.write_card(request, "Blur trajectories", pairs, _reading(), front)
-        described = croissant.described(
-            (request.out / "README.md").read_text(), markers, schema_of(request, rows)
-        )
+    request.check()
+    pairs = read_pairs(request)
+    units = work.shard_units(
+        pairs, request, lambda split, i, count: f"data/{split}-{i:05d}-of-{count:05d}.parquet"
+    )
+    with work.claimed(request, TARGET, pairs) as folder:
+        done = work.run(folder, units, write_shard)
+        splits = [{"split": split, "path": f"data/{split}-*"} for split in done.pairs]
+        front = {
+            "configs": [{"config_name": "default", "data_files": splits}],
+            "task_categories": ["image-to-image"],
+        }
+        text = work.describe(request, TARGET, done, "Blur trajectories", READING, front)
+        described = croissant.described(text, done.units, schema_of(request, pairs))
         write_atomic(request.out / croissant.NAME, json.dumps(described, indent=1).encode())
     hint = f"datasets.load_dataset({str(request.out)!r})"
-    return ExportReport(request.out, TARGET, pairs, len(units), made, hint)
+    return ExportReport(request.out, TARGET, done.pairs, len(units), done.made, hint)
 
 
-def schema_of(request: Request, rows: Sequence[dict[str, Any]]) -> pa.Schema:
+def schema_of(request: Request, pairs: Sequence[Pair]) -> pa.Schema:
     """The columns of the shards, with the entry by which `datasets` knows images."""
     schema = PAIR_SCHEMA if request.rows == "pair" else TRAJECTORY_SCHEMA
-    if "kernels_path" in rows[0]:
+    if "kernel_path" in pairs[0].columns:
         schema = schema.append(KERNELS)
     features = {"info": {"features": {field.name: _feature(field.type) for field in schema}}}
     return schema.with_metadata({b"huggingface": json.dumps(features).encode()})
 
 
-def _feature(kind: pa.DataType) -> dict[str, Any]:
+def _feature(kind: pa.DataType) -> dict[str, object]:
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
@@ -113,96 +110,87 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
     return {"_type": "Value", "dtype": name}
 
 
-def _configs(pairs: dict[str, int]) -> list[dict[str, Any]]:
-    files = [{"split": split, "path": f"data/{split}-*"} for split in pairs]
-    return [{"config_name": "default", "data_files": files}]
+@dataclass(frozen=True)
+class _Row:
+    """A row of a shard and the bytes of its images."""
+
+    columns: Mapping[str, object]
+    bytes: int
+    pairs: int
 
 
-def _reading() -> list[str]:
-    return [
-        "```python",
-        "from datasets import load_dataset",
-        'rows = load_dataset("THIS_FOLDER_OR_REPOSITORY")',
-        "```",
-    ]
-
-
-def write_shard(unit: Unit) -> dict[str, Any]:
-    """Write one Parquet shard; its marker. Memory holds one row group."""
+def write_shard(unit: Unit) -> Written:
+    """Write one Parquet shard. Memory contains one row group."""
     request = unit.request
-    schema = schema_of(request, unit.rows)
-    path = Path(unit.out) / unit.file
+    schema = schema_of(request, unit.pairs)
+    path = request.out / unit.file
     rows = _pairs(unit) if request.rows == "pair" else _trajectories(unit)
     pairs = 0
     with (
-        work.whole_file(path) as temporary,
+        work.complete_file(path) as temporary,
         # PNG does not compress any further, and the rest is small.
         pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False,
                          write_page_checksum=True, write_page_index=True) as writer,
     ):  # fmt: skip
         for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            pairs += sum(len(row.get("blurs", [None])) for row in group)
-    return {
-        "files": {unit.file: work.file_entry(path)},
-        "split": unit.rows[0]["split"],
-        "pairs": pairs,
-    }
+            columns = [row.columns for row in group]
+            writer.write_table(pa.Table.from_pylist(columns, schema=schema))
+            pairs += sum(row.pairs for row in group)
+    return Written({unit.file: work.file_entry(path)}, unit.pairs[0].split, pairs)
 
 
-def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
+def _groups(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    group: list[_Row] = []
     for row in rows:
         group.append(row)
-        images = [row["sharp"], *([row["blur"]] if "blur" in row else row["blurs"])]
-        size += sum(len(image["bytes"]) for image in images) + len(row["kernels"] or b"")
-        if len(group) >= ROWS_A_GROUP or size >= BYTES_A_GROUP:
+        if len(group) >= ROWS_PER_GROUP or sum(r.bytes for r in group) >= BYTES_PER_GROUP:
             yield group
-            group, size = [], 0
+            group = []
     if group:
         yield group
 
 
-def _pairs(unit: Unit) -> Iterator[dict[str, Any]]:
-    request = unit.request
-    for row in unit.rows:
-        kernels = kernels_of(row)
-        for patch in patches(row, request.crop, request.overlap):
-            columns = {name: row[name] for name in PAIR_SCHEMA.names if name in row}
-            yield columns | {
-                "kernels": kernels,
-                "blur": {"bytes": patch.blur, "path": f"{patch.key}.blur.png"},
-                "sharp": {"bytes": patch.sharp, "path": f"{patch.key}.sharp.png"},
-                "width": patch.width,
-                "height": patch.height,
-                "left": patch.left,
-                "top": patch.top,
-            }
+def _pairs(unit: Unit) -> Iterator[_Row]:
+    for pair in unit.pairs:
+        kernels = pair.kernel_bytes()
+        for patch in patches(pair, unit.request):
+            columns = {name: pair.columns[name] for name in PAIR_SCHEMA.names
+                       if name in pair.columns}  # fmt: skip
+            images = {"blur": _image(patch, "blur"), "sharp": _image(patch, "sharp")}
+            size = len(patch.blur) + len(patch.sharp) + len(kernels or b"")
+            yield _Row(columns | {"kernels": kernels} | images | _place(patch), size, 1)
 
 
-def _trajectories(unit: Unit) -> Iterator[dict[str, Any]]:
-    """One row a trajectory and crop; the rows of a unit stand trajectory by trajectory."""
-    request = unit.request
-    for _, members in groupby(unit.rows, key=lambda row: row["trajectory_id"]):
-        rows = list(members)
-        kernels = kernels_of(rows[0])
-        cuts = [patches(row, request.crop, request.overlap) for row in rows]
+def _trajectories(unit: Unit) -> Iterator[_Row]:
+    """One row per trajectory and crop; the pairs of a unit come trajectory by trajectory."""
+    for name, members in groupby(unit.pairs, key=lambda pair: pair.trajectory_id):
+        pairs = list(members)
+        kernels = pairs[0].kernel_bytes()
+        same_for_all = {
+            "kernels": kernels,
+            "trajectory_id": name,
+            "clip_id": pairs[0].clip_id,
+            "n_frames": [pair.n_frames for pair in pairs],
+            "timesteps": [pair.columns["timestep"] for pair in pairs],
+            "native_n_frames": pairs[0].columns["native_n_frames"],
+        }
+        cuts = [patches(pair, unit.request) for pair in pairs]
         for same_place in zip(*cuts, strict=True):
-            first = same_place[0]
-            yield {
-                "kernels": kernels,
-                "trajectory_id": rows[0]["trajectory_id"],
-                "clip_id": rows[0]["clip_id"],
-                "sharp": {"bytes": first.sharp, "path": f"{first.key}.sharp.png"},
-                "blurs": [
-                    {"bytes": patch.blur, "path": f"{patch.key}.blur.png"} for patch in same_place
-                ],
-                "n_frames": [row["n_frames"] for row in rows],
-                "timesteps": [row["timestep"] for row in rows],
-                "native_n_frames": rows[0]["native_n_frames"],
-                "width": first.width,
-                "height": first.height,
-                "left": first.left,
-                "top": first.top,
+            images = {
+                "sharp": _image(same_place[0], "sharp"),
+                "blurs": [_image(patch, "blur") for patch in same_place],
             }
+            size = sum(len(patch.blur) for patch in same_place) + len(same_place[0].sharp)
+            yield _Row(
+                same_for_all | images | _place(same_place[0]), size + len(kernels or b""),
+                len(pairs),
+            )  # fmt: skip
+
+
+def _image(patch: Patch, kind: str) -> dict[str, object]:
+    payload = patch.blur if kind == "blur" else patch.sharp
+    return {"bytes": payload, "path": f"{patch.key}.{kind}.png"}
+
+
+def _place(patch: Patch) -> dict[str, int]:
+    return {"width": patch.width, "height": patch.height, "left": patch.left, "top": patch.top}

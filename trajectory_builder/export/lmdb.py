@@ -8,7 +8,7 @@ dot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,24 @@ from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import UserError
 from trajectory_builder.export import work
-from trajectory_builder.export.request import (
-    ExportReport,
-    Patch,
-    Request,
-    check,
+from trajectory_builder.export.pairs import (
+    Pair,
+    by_split,
     expected_bytes,
-    kernels_of,
-    patch_count,
+    patch_keys,
     patches,
-    read_rows,
-)  # fmt: skip
+    read_pairs,
+)
+from trajectory_builder.export.request import ExportReport, Request
+from trajectory_builder.export.work import Done, Written
 
 TARGET = "lmdb"
-PAIRS_A_COMMIT = 64
+PAIRS_PER_COMMIT = 64
 COMPRESSION_LEVEL = 1
 """Third field of meta_info.txt. BasicSR's reader skips it."""
 META_INFO = "meta_info.txt"
 KERNELS = "kernels.lmdb"
-"""No trainer reads it; keys are those of whole pairs, without a crop's `_s001`."""
+"""No trainer reads it; keys are those of complete pairs, without a crop's `_s001`."""
 
 
 def folder_names(split: str) -> tuple[str, str]:
@@ -45,35 +44,32 @@ def folder_names(split: str) -> tuple[str, str]:
 
 
 def export_lmdb(request: Request) -> ExportReport:
-    """Write two databases a split. Values are PNG files; a sharp stands once for each of its pairs.
+    """Write two databases per split. Values are PNG files; a sharp is there for each of its pairs.
 
-    Commits are atomic, so a killed export goes on where it stopped; meta_info.txt, without which
+    Commits are atomic, so a killed export resumes where it stopped; meta_info.txt, without which
     BasicSR opens nothing, comes last.
 
     Raises:
         UserError: the lmdb package is not installed, or as the other exports.
     """
-    check(request)
+    request.check()
     _package()
-    rows = read_rows(request)
-    by_split: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_split.setdefault(row["split"], []).append(row)
+    pairs = read_pairs(request)
     made = 0
-    markers = []
-    with work.claimed(request, TARGET, rows) as folder:
-        for split, members in by_split.items():
-            marker = folder.read_marker(split)
-            if marker is None or not _stand(request.out / split, split):
-                marker = _write_split(request, split, members)
-                folder.write_marker(split, marker)
+    units = []
+    with work.claimed(request, TARGET, pairs) as folder:
+        for split, members in by_split(pairs).items():
+            written = work.read_marker(folder, split)
+            if written is None or not _is_there(request.out / split, split):
+                written = _write_split(request, split, members)
+                work.write_marker(folder, split, written)
                 made += 1
-            markers.append(marker)
-        work.write_index(request, TARGET, markers)
-        pairs = work.pairs_a_split(markers)
-        work.write_card(request, "Blur trajectories as LMDB", pairs, _reading(list(by_split)))
+            units.append(written)
+        done = Done(units, made)
+        reading = _reading(list(done.pairs))
+        work.describe(request, TARGET, done, "Blur trajectories as LMDB", reading)
     hint = "BasicSR: io_backend type lmdb, dataroot_lq and dataroot_gt as in README.md"
-    return ExportReport(request.out, TARGET, pairs, 2 * len(by_split), made, hint)
+    return ExportReport(request.out, TARGET, done.pairs, 2 * len(units), made, hint)
 
 
 def _package() -> Any:
@@ -88,67 +84,55 @@ def _package() -> Any:
     return lmdb
 
 
-def _stand(home: Path, split: str) -> bool:
+def _is_there(home: Path, split: str) -> bool:
     return all((home / name / META_INFO).is_file() for name in folder_names(split))
 
 
-def _write_split(request: Request, split: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Fill a split's two databases and write their meta_info.txt; the marker."""
+def _write_split(request: Request, split: str, pairs: Sequence[Pair]) -> Written:
+    """Fill a split's two databases and write their meta_info.txt."""
     homes = [request.out / split / name for name in folder_names(split)]
     for home in homes:
         home.mkdir(parents=True, exist_ok=True)
-    size = 2 * sum(expected_bytes(row, request) for row in rows) + (64 << 20)
+    size = 2 * sum(expected_bytes(pair, request) for pair in pairs) + (64 << 20)
     blurs, sharps = (_Database(home, size) for home in homes)
     lines: list[str] = []
-    with blurs, sharps, Progress(len(rows), "pairs", shown=request.progress) as bar:
-        for row in rows:
-            for patch in _patches(row, request, blurs, sharps):
-                blurs.put(patch.key, patch.blur)
-                sharps.put(patch.key, patch.sharp)
-            lines += _meta_lines(row, request)
+    with blurs, sharps, Progress(len(pairs), "pairs", shown=request.progress) as bar:
+        for pair in pairs:
+            last = patch_keys(pair, request)[-1]
+            if not (last in blurs and last in sharps):  # else an earlier run committed all
+                for patch in patches(pair, request):
+                    blurs.put(patch.key, patch.blur)
+                    sharps.put(patch.key, patch.sharp)
+            lines += _meta_lines(pair, request)
             bar.advance(1)
-    _write_kernels(request, split, rows)
+    _write_kernels(request, split, [pair for pair in pairs if pair.kernels is not None])
     for home in homes:
         write_atomic(home / META_INFO, "".join(f"{line}\n" for line in lines).encode())
     files = {
         f"{split}/{home.name}/{META_INFO}": work.file_entry(home / META_INFO) for home in homes
     }
-    return {"files": files, "split": split, "pairs": len(lines)}
+    return Written(files, split, len(lines))
 
 
-def _write_kernels(request: Request, split: str, rows: list[dict[str, Any]]) -> None:
-    """Fill `kernels.lmdb`: the kernel file (.npz, of the whole image) of each pair that has one."""
-    with_one = [row for row in rows if row.get("kernels_path")]
-    if not with_one:
+def _write_kernels(request: Request, split: str, pairs: Sequence[Pair]) -> None:
+    """Fill `kernels.lmdb`: the kernel file (.npz, of the complete image) of each of `pairs`."""
+    if not pairs:
         return
     home = request.out / split / KERNELS
     home.mkdir(parents=True, exist_ok=True)
-    with _Database(home, sum(row["kernel_bytes"] for row in with_one) + (64 << 20)) as kernels:
-        for row in with_one:
-            if row["key"] not in kernels:
-                kernels.put(row["key"], kernels_of(row) or b"")
+    size = sum(pair.kernels.size for pair in pairs if pair.kernels) + (64 << 20)
+    with _Database(home, size) as kernels:
+        for pair in pairs:
+            if pair.key not in kernels:
+                kernels.put(pair.key, pair.kernel_bytes() or b"")
 
 
-def _patches(
-    row: dict[str, Any], request: Request, blurs: _Database, sharps: _Database
-) -> Iterator[Patch]:
-    """The row's patches, none if an earlier run has committed all of them."""
-    last = _keys(row, request)[-1]
-    if not (last in blurs and last in sharps):
-        yield from patches(row, request.crop, request.overlap)
-
-
-def _keys(row: dict[str, Any], request: Request) -> list[str]:
-    if request.crop is None:
-        return [row["key"]]
-    return [f"{row['key']}_s{i + 1:03d}" for i in range(patch_count(row, request))]
-
-
-def _meta_lines(row: dict[str, Any], request: Request) -> list[str]:
-    height, width = row["height"], row["width"]
+def _meta_lines(pair: Pair, request: Request) -> list[str]:
+    height, width = pair.height, pair.width
     if request.crop is not None:
         height, width = min(height, request.crop), min(width, request.crop)
-    return [f"{key}.png ({height},{width},3) {COMPRESSION_LEVEL}" for key in _keys(row, request)]
+    keys = patch_keys(pair, request)
+    return [f"{key}.png ({height},{width},3) {COMPRESSION_LEVEL}" for key in keys]
 
 
 class _Database:
@@ -174,9 +158,9 @@ class _Database:
             return transaction.get(key.encode()) is not None
 
     def put(self, key: str, payload: bytes) -> None:
-        """Add an entry; every `PAIRS_A_COMMIT` entries are committed together."""
+        """Add an entry; every `PAIRS_PER_COMMIT` entries are committed together."""
         self._waiting.append((key.encode(), payload))
-        if len(self._waiting) >= PAIRS_A_COMMIT:
+        if len(self._waiting) >= PAIRS_PER_COMMIT:
             self._commit()
 
     def _commit(self) -> None:

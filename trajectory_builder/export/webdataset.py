@@ -5,21 +5,12 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from pathlib import Path
-from typing import Any
+from collections import Counter
 
 from trajectory_builder.export import work
-from trajectory_builder.export.request import (
-    ExportReport,
-    Patch,
-    Request,
-    check,
-    kernels_of,
-    patches,
-    read_rows,
-    shards,
-)  # fmt: skip
-from trajectory_builder.export.work import Unit
+from trajectory_builder.export.pairs import Pair, Patch, patches, read_pairs
+from trajectory_builder.export.request import ExportReport, Request
+from trajectory_builder.export.work import Unit, Written
 
 TARGET = "webdataset"
 JSON_COLUMNS = (
@@ -27,11 +18,11 @@ JSON_COLUMNS = (
     "backward_n_frames", "origin", "average_domain", "first_index", "center_index", "fps",
     "exposure_ms", "motion_px",
 )  # fmt: skip
-"""What a pair's .json tells of its row."""
+"""The columns in a pair's .json."""
 
 
 def export_webdataset(request: Request) -> ExportReport:
-    """Write `SPLIT-000000.tar`, ... with `KEY.blur.png`, `KEY.json`, `KEY.sharp.png` a pair.
+    """Write `SPLIT-000000.tar`, ... with `KEY.blur.png`, `KEY.json`, `KEY.sharp.png` per pair.
 
     `KEY.kernels.npz` is there too for a pair whose trajectory has a kernel file.
 
@@ -43,31 +34,22 @@ def export_webdataset(request: Request) -> ExportReport:
         OutputError: `out` is not ours or holds another export.
         DataError: a source file is not as the manifest says.
     """
-    check(request)
-    rows = read_rows(request)
-    units = [
-        Unit(f"{split}-{index:06d}", str(request.out), tuple(run), request,
-             f"{split}-{index:06d}.tar")
-        for split, runs in shards(rows, request)
-        for index, run in enumerate(runs)
-    ]  # fmt: skip
-    with work.claimed(request, TARGET, rows) as folder:
-        markers, made = work.run(folder, units, write_shard)
-        work.write_index(request, TARGET, markers)
-        pairs = work.pairs_a_split(markers)
-        work.write_card(request, "Blur trajectories as WebDataset shards", pairs, _reading(units))
+    request.check()
+    pairs = read_pairs(request)
+    units = work.shard_units(pairs, request, lambda split, i, count: f"{split}-{i:06d}.tar")
+    with work.claimed(request, TARGET, pairs) as folder:
+        done = work.run(folder, units, write_shard)
+        title = "Blur trajectories as WebDataset shards"
+        work.describe(request, TARGET, done, title, _reading(units))
     hint = (
         f"webdataset.WebDataset({str(request.out / units[0].file)!r}, shardshuffle=False)"
         ".decode('rgb8').to_tuple('blur.png', 'sharp.png')"
     )
-    return ExportReport(request.out, TARGET, pairs, len(units), made, hint)
+    return ExportReport(request.out, TARGET, done.pairs, len(units), done.made, hint)
 
 
 def _reading(units: list[Unit]) -> list[str]:
-    counts: dict[str, int] = {}
-    for unit in units:
-        split = unit.file.rsplit("-", 1)[0]
-        counts[split] = counts.get(split, 0) + 1
+    counts = Counter(unit.pairs[0].split for unit in units)
     split, count = next(iter(counts.items()))
     shard = f"{split}-{{000000..{count - 1:06d}}}.tar"
     return [
@@ -80,40 +62,33 @@ def _reading(units: list[Unit]) -> list[str]:
     ]
 
 
-def write_shard(unit: Unit) -> dict[str, Any]:
-    """Write one tar; its marker."""
-    request = unit.request
-    path = Path(unit.out) / unit.file
+def write_shard(unit: Unit) -> Written:
+    """Write one tar."""
+    path = unit.request.out / unit.file
     count = 0
     with (
-        work.whole_file(path) as temporary,
+        work.complete_file(path) as temporary,
         tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for row in unit.rows:
-            kernels = kernels_of(row)
-            for patch in patches(row, request.crop, request.overlap):
-                _add(tar, patch, row, kernels)
+        for pair in unit.pairs:
+            kernels = pair.kernel_bytes()
+            for patch in patches(pair, unit.request):
+                for name, payload in sorted(_members(patch, pair, kernels).items()):
+                    info = tarfile.TarInfo(f"{patch.key}.{name}")
+                    info.size = len(payload)
+                    info.mode = 0o644
+                    tar.addfile(info, io.BytesIO(payload))
                 count += 1
-    return {
-        "files": {unit.file: work.file_entry(path)},
-        "split": unit.rows[0]["split"],
-        "pairs": count,
-    }
+    return Written({unit.file: work.file_entry(path)}, unit.pairs[0].split, count)
 
 
-def _add(tar: tarfile.TarFile, patch: Patch, row: dict[str, Any], kernels: bytes | None) -> None:
-    described = {name: row[name] for name in JSON_COLUMNS}
-    described |= {"width": patch.width, "height": patch.height}
-    described |= {"left": patch.left, "top": patch.top}
+def _members(patch: Patch, pair: Pair, kernels: bytes | None) -> dict[str, bytes]:
+    """The files of a patch by their suffix."""
+    row = {name: pair.columns[name] for name in JSON_COLUMNS}
+    row |= {name: getattr(patch, name) for name in ("width", "height", "left", "top")}
     members = {
         "blur.png": patch.blur,
-        "json": json.dumps(described, sort_keys=True).encode(),
+        "json": json.dumps(row, sort_keys=True).encode(),
         "sharp.png": patch.sharp,
     }
-    if kernels is not None:
-        members["kernels.npz"] = kernels
-    for field, payload in sorted(members.items()):
-        info = tarfile.TarInfo(f"{patch.key}.{field}")
-        info.size = len(payload)
-        info.mode = 0o644
-        tar.addfile(info, io.BytesIO(payload))
+    return members if kernels is None else members | {"kernels.npz": kernels}

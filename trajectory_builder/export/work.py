@@ -1,6 +1,6 @@
-"""Doing an export in units that are whole or absent, so that the same command again goes on.
+"""Doing an export in units that are complete or absent, so that the same command resumes it.
 
-The output folder's state (lock, config, one marker a unit) is that of a build's folder.
+The output folder's state (lock, config, one marker per unit) is that of a build's folder.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from trajectory_builder.build import record
 from trajectory_builder.curate import card
@@ -20,7 +19,8 @@ from trajectory_builder.disk import ownership
 from trajectory_builder.disk.atomic import temporary_name, write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import DataError, ExitCode, OutputError
+from trajectory_builder.errors import ExitCode, OutputError
+from trajectory_builder.export.pairs import Pair, shards
 from trajectory_builder.export.request import Request
 
 CONFIG = ".trajbuild/config.json"
@@ -29,110 +29,165 @@ INDEX = "export.json"
 
 @dataclass(frozen=True)
 class Unit:
-    """Some rows that one worker exports at a time.
+    """Some pairs that one worker exports at a time.
 
     Attributes:
         name: of its marker.
-        out: the export's folder.
-        rows: as `request.read_rows` gives them.
-        request: what was asked for.
-        file: the unit's own file below `out`; "" where a unit writes many.
+        pairs: all of one split.
+        request: the export.
+        file: the unit's own file below the export's folder; "" where a unit writes many.
     """
 
     name: str
-    out: str
-    rows: tuple[dict[str, Any], ...]
+    pairs: tuple[Pair, ...]
     request: Request
     file: str = ""
 
 
-Made = dict[str, Any]
-"""A marker: `files` (name -> bytes, sha256), `split`, `pairs`."""
+@dataclass(frozen=True)
+class FileEntry:
+    """A finished file: its size, and its SHA-256 where it was taken."""
+
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a unit wrote, as its marker keeps it.
+
+    Attributes:
+        files: name below the export's folder -> its entry.
+        split: of the unit's pairs.
+        pairs: exported pairs; crops count.
+    """
+
+    files: Mapping[str, FileEntry]
+    split: str
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """All units of an export, in their order, and how many of them this run made."""
+
+    units: Sequence[Written]
+    made: int
+
+    @property
+    def pairs(self) -> dict[str, int]:
+        """Exported pairs per split."""
+        pairs: dict[str, int] = {}
+        for unit in self.units:
+            pairs[unit.split] = pairs.get(unit.split, 0) + unit.pairs
+        return pairs
 
 
 @contextmanager
-def claimed(
-    request: Request, target: str, rows: Sequence[dict[str, Any]]
-) -> Iterator[OutputFolder]:
+def claimed(request: Request, target: str, pairs: Sequence[Pair]) -> Iterator[OutputFolder]:
     """The output folder, locked and known to belong to this very request and source.
 
     Raises:
-        OutputError: it is not ours, is held by another process, or holds another export (5).
+        OutputError: it is not ours, another process writes it, or it contains another export (5).
     """
     folder = OutputFolder(request.out)
     folder.prepare()
     with folder.lock():
-        digest = hashlib.sha256()
-        for row in rows:
-            files = [row[f"{kind}_sha256"] for kind in ("blur", "sharp")]
-            files += [row["kernel_sha256"]] if row.get("kernels_path") else []
-            digest.update("\0".join([row["key"], *files, "\n"]).encode())
-        config = request.config(target) | {"rows_sha256": digest.hexdigest()}
-        held = folder.read_sealed(CONFIG)
-        if held is None and (request.out / CONFIG).exists():
+        config = request.config(target) | {"rows_sha256": _digest(pairs)}
+        stored = folder.read_sealed(CONFIG)
+        if stored is not None:
+            ownership.refuse_other_config(
+                request.out, stored.get("config", {}), config, file=CONFIG, contents="an export"
+            )
+        elif (request.out / CONFIG).exists():
             raise OutputError(
-                "the note of which export this folder holds is damaged",
+                "the record of which export this folder contains is damaged",
                 where=f"{request.out}/{CONFIG}",
                 cure="choose another --out, or delete the folder and run the same command again",
             )
-        if held is not None:
-            ownership.refuse_other_config(
-                request.out, held.get("config", {}), config, file=CONFIG, contents="an export"
+        elif (request.out / record.BUILD).exists():
+            raise OutputError(
+                f"{request.out} is a data set, not an export",
+                where=str(request.out / record.BUILD),
+                cure="choose another --out",
+                exit_code=ExitCode.OTHER_CONFIG,
             )
         else:
-            if (request.out / record.BUILD).exists():
-                raise DataError(
-                    f"{request.out} is a data set, not an export",
-                    cure="choose another --out",
-                    exit_code=ExitCode.OTHER_CONFIG,
-                )
             folder.write_sealed(CONFIG, {"config": config})
         folder.remove_temporaries()
         yield folder
 
 
-def run(
-    folder: OutputFolder, units: Sequence[Unit], make: Callable[[Unit], Made]
-) -> tuple[list[Made], int]:
-    """Make all units that are not whole; all markers in the units' order, and how many were made.
+def _digest(pairs: Sequence[Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        files = [pair.blur.sha256, pair.sharp.sha256]
+        files += [pair.kernels.sha256] if pair.kernels else []
+        digest.update("\0".join([pair.key, *files, "\n"]).encode())
+    return digest.hexdigest()
+
+
+def shard_units(
+    pairs: Sequence[Pair], request: Request, name: Callable[[str, int, int], str]
+) -> list[Unit]:
+    """One unit per shard of `pairs`; `name` makes its file of split, index and count of shards."""
+    return [
+        Unit(f"{split}-{index:06d}", tuple(run), request, name(split, index, len(runs)))
+        for split, runs in shards(pairs, request).items()
+        for index, run in enumerate(runs)
+    ]
+
+
+def run(folder: OutputFolder, units: Sequence[Unit], make: Callable[[Unit], Written]) -> Done:
+    """Make all units that are not complete.
 
     Args:
         folder: claimed.
         units: what to do.
-        make: a function of a module, as it runs in worker processes; returns the marker.
+        make: a function of a module, as it runs in worker processes.
     """
     from joblib import Parallel, delayed
 
-    pending = [unit for unit in units if _whole(folder, unit) is None]
-    if not units:
-        return [], 0
-    request = units[0].request
-    total = sum(len(unit.rows) for unit in units)
-    done = total - sum(len(unit.rows) for unit in pending)
-    with Progress(total, "pairs", done=done, shown=request.progress) as bar:
-        jobs = min(request.jobs, len(pending)) or 1
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-        for name, rows, marker in parallel(delayed(_make)(make, unit) for unit in pending):
-            folder.write_marker(name, marker)
-            bar.advance(rows)
-    markers = [folder.read_marker(unit.name) for unit in units]
-    return [marker for marker in markers if marker is not None], len(pending)
+    markers = {unit.name: read_marker(folder, unit.name) for unit in units}
+    pending = [unit for unit in units if markers[unit.name] is None]
+    total = sum(len(unit.pairs) for unit in units)
+    done = total - sum(len(unit.pairs) for unit in pending)
+    if pending:
+        request = pending[0].request
+        with Progress(total, "pairs", done=done, shown=request.progress) as bar:
+            parallel = Parallel(
+                n_jobs=min(request.jobs, len(pending)), return_as="generator_unordered"
+            )
+            for index, written in parallel(
+                delayed(_make)(make, unit, index) for index, unit in enumerate(pending)
+            ):
+                write_marker(folder, pending[index].name, written)
+                markers[pending[index].name] = written
+                bar.advance(len(pending[index].pairs))
+    return Done([marker for marker in markers.values() if marker is not None], len(pending))
 
 
-def _make(make: Callable[[Unit], Made], unit: Unit) -> tuple[str, int, Made]:
-    return unit.name, len(unit.rows), make(unit)
+def _make(make: Callable[[Unit], Written], unit: Unit, index: int) -> tuple[int, Written]:
+    return index, make(unit)
 
 
-def _whole(folder: OutputFolder, unit: Unit) -> Made | None:
-    marker = folder.read_marker(unit.name)
+def write_marker(folder: OutputFolder, name: str, written: Written) -> None:
+    """Record that a unit is complete."""
+    folder.write_marker(name, asdict(written))
+
+
+def read_marker(folder: OutputFolder, name: str) -> Written | None:
+    """What a unit wrote; None where it is not complete, or a file of it has another size."""
+    marker = folder.read_marker(name)
     if marker is None:
         return None
-    sizes = ((folder.root / name, entry["bytes"]) for name, entry in marker["files"].items())
-    return marker if all(record.has_size(path, size) for path, size in sizes) else None
+    files = {file: FileEntry(**entry) for file, entry in marker["files"].items()}
+    complete = all(record.has_size(folder.root / file, e.bytes) for file, e in files.items())
+    return Written(files, marker["split"], marker["pairs"]) if complete else None
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def complete_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` which becomes `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
@@ -148,56 +203,59 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def file_entry(path: Path) -> dict[str, Any]:
-    """Size and digest of a finished file, for markers and indices."""
-    return {"bytes": path.stat().st_size, "sha256": record.file_sha256(path)}
+def file_entry(path: Path) -> FileEntry:
+    """Size and digest of a finished file."""
+    return FileEntry(path.stat().st_size, record.file_sha256(path))
 
 
-def pairs_a_split(markers: Sequence[Made]) -> dict[str, int]:
-    """Exported pairs a split, summed over markers."""
-    pairs: dict[str, int] = {}
-    for marker in markers:
-        pairs[marker["split"]] = pairs.get(marker["split"], 0) + marker["pairs"]
-    return pairs
-
-
-def write_index(request: Request, target: str, markers: Sequence[Made]) -> None:
-    """Write export.json: the config, the pairs a split, each file with its size and digest."""
-    content = {
-        "target": target,
-        "config": request.config(target),
-        "pairs": pairs_a_split(markers),
-        "shards": [
-            {"file": name, "split": marker["split"], "pairs": marker["pairs"]} | entry
-            for marker in markers
-            for name, entry in marker["files"].items()
-            if entry.get("sha256")
-        ],
-    }
-    write_atomic(request.out / INDEX, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def write_card(
+def describe(
     request: Request,
+    target: str,
+    done: Done,
     title: str,
-    pairs: dict[str, int],
     reading: Sequence[str],
-    front: dict[str, Any] | None = None,
-) -> None:
-    """Write README.md: what this is, how to read it, and below it the source's own card.
+    front: Mapping[str, object] | None = None,
+) -> str:
+    """Write export.json and README.md, and return the latter's text.
 
     Args:
         request: the export.
-        title: its heading.
-        pairs: exported pairs a split.
-        reading: Markdown lines that show how to read it.
+        target: its name.
+        done: its units.
+        title: heading of README.md.
+        reading: Markdown lines that show how to read the export.
         front: entries for the YAML head beyond the licence and the like.
     """
+    index = {
+        "target": target,
+        "config": request.config(target),
+        "pairs": done.pairs,
+        "shards": [
+            {"file": name, "split": unit.split, "pairs": unit.pairs} | asdict(entry)
+            for unit in done.units
+            for name, entry in unit.files.items()
+            if entry.sha256
+        ],
+    }
+    write_atomic(request.out / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    text = _card(request, title, done.pairs, reading, front or {})
+    write_atomic(request.out / "README.md", text.encode())
+    return text
+
+
+def _card(
+    request: Request,
+    title: str,
+    pairs: Mapping[str, int],
+    reading: Sequence[str],
+    front: Mapping[str, object],
+) -> str:
+    """What this is, how to read it, and below it the source's own card."""
     place = request.source / "README.md"
     source = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
     head, body = card.split_front(source)
     kept = {key: head[key] for key in card.KEPT_KEYS if key in head}
-    crops = "Whole images, the source's files byte for byte."
+    crops = "Complete images, the source's files byte for byte."
     if request.crop is not None:
         crops = (
             f"Crops of {request.crop} x {request.crop} pixels that overlap by {request.overlap},"
@@ -205,7 +263,7 @@ def write_card(
         )
     size = {"size_categories": [card.size_category(sum(pairs.values()))]}
     lines = [
-        *card.front_lines(kept | size | (front or {})),
+        *card.front_lines(kept | size | dict(front)),
         "",
         f"# {title}",
         "",
@@ -223,4 +281,4 @@ def write_card(
     if body.strip():
         lines += ["## The card of what was exported", ""]
         lines += [card.demoted(card.demoted(card.without_loading(body))), ""]
-    write_atomic(request.out / "README.md", "\n".join(lines).encode())
+    return "\n".join(lines)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -75,11 +73,6 @@ SETS = {
     "rsblur": (rsblur, {"test": 6}),
     "pairs": (plain, {"train": 1, "test": 2}),
 }
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "trajectory_builder", "index", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_every_layout_has_a_set_to_be_tested_on():
@@ -217,10 +210,12 @@ def test_name_that_a_manifest_must_not_hold_is_left_out(tmp_path):
     assert [problem.reason for problem in report.problems] == ["name-odd"]
 
 
-def test_problems_end_the_command_with_4_and_stand_in_a_table(tmp_path):
+def test_problems_end_the_command_with_4_and_are_in_a_table(tmp_path, in_process):
     plain(tmp_path / "set")
     (tmp_path / "set/test/target/b.png").unlink()
-    done = run(tmp_path / "set", "--layout", "pairs", "--out", tmp_path / "out", "--json")
+    done = in_process(
+        "index", tmp_path / "set", "--layout", "pairs", "--out", tmp_path / "out", "--json"
+    )
     assert done.returncode == 4, done.stderr
     assert json.loads(done.stdout)["problems"] == {"sharp-missing": 1}
     assert pq.read_table(tmp_path / "out/problems.parquet")["reason"].to_pylist() == [
@@ -229,10 +224,10 @@ def test_problems_end_the_command_with_4_and_stand_in_a_table(tmp_path):
     assert verify.verify_folder(tmp_path / "out").findings == ()
 
 
-def test_one_problem_is_one(tmp_path):
+def test_one_problem_is_one(tmp_path, in_process):
     plain(tmp_path / "set")
     (tmp_path / "set/test/target/b.png").unlink()
-    done = run(tmp_path / "set", "--layout", "pairs", "--out", tmp_path / "out")
+    done = in_process("index", tmp_path / "set", "--layout", "pairs", "--out", tmp_path / "out")
     assert "1 problem: see" in done.stderr
     assert "problem: test/input/b.png has no" in done.stderr
 

@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import small_dataset
-from gopro_tree import trajbuild
 
 from trajectory_builder import manifest
 from trajectory_builder.errors import DataError, OutputError
-from trajectory_builder.export import request as requests
+from trajectory_builder.export import pairs as exported
 from trajectory_builder.export.folders import export_folders
 from trajectory_builder.export.hf import export_hf
 from trajectory_builder.export.lmdb import export_lmdb
@@ -162,6 +161,12 @@ def test_dotted_names_give_keys_without_dots(tmp_path):
     assert not any("." in key for key in keys)
 
 
+def test_two_pairs_never_share_a_key():
+    odd = exported.keys(["a.b/1", "other"])[0]
+    with pytest.raises(DataError, match="two pairs would be exported under the name"):
+        exported.keys(["a.b/1", odd])
+
+
 def basicsr_keys(folder):
     """The keys as `paths_from_lmdb` of BasicSR's data_util.py takes them from meta_info.txt."""
     assert str(folder).endswith(".lmdb")
@@ -202,7 +207,7 @@ def test_meta_info_lines_have_basicsrs_form(dataset, tmp_path):
 def test_lmdb_grows_when_its_map_is_full(dataset, source, tmp_path, monkeypatch):
     from trajectory_builder.export import lmdb as module
 
-    monkeypatch.setattr(module, "PAIRS_A_COMMIT", 4)
+    monkeypatch.setattr(module, "PAIRS_PER_COMMIT", 4)
     database = module._Database(tmp_path, 65536)
     with database:
         for index in range(40):
@@ -356,7 +361,7 @@ def test_crops_are_the_regions_of_their_source_bit_for_bit(dataset, source, tmp_
 @pytest.mark.parametrize(("length", "crop", "overlap"), [(720, 512, 256), (50, 24, 0), (10, 24, 4)])
 def test_crops_cover_every_pixel(length, crop, overlap):
     covered = np.zeros(length, bool)
-    for left, _ in requests.positions(length, 1, crop, overlap):
+    for left, _ in exported.positions(length, 1, crop, overlap):
         assert left + min(crop, length) <= length
         covered[left : left + crop] = True
     assert covered.all()
@@ -364,7 +369,7 @@ def test_crops_cover_every_pixel(length, crop, overlap):
 
 def test_crops_of_gopro_are_nafnets_eight():
     # scripts/data_preparation of NAFNet: size 512, step 256, a last one at the edge: 4 by 2.
-    assert len(requests.positions(1280, 720, 512, 256)) == 8
+    assert len(exported.positions(1280, 720, 512, 256)) == 8
 
 
 @pytest.mark.parametrize(
@@ -438,7 +443,7 @@ def test_altered_source_file_stops_the_export(tmp_path):
     source = small_dataset.make(tmp_path / "set", clips={"train": ("A",)}, trajectories=1)
     path = next((source / "train/blur").rglob("*.png"))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DataError, match="not the file that the manifest tells of"):
+    with pytest.raises(DataError, match="not the one that the manifest describes"):
         export_webdataset(Request(source, tmp_path / "out"))
     assert list((tmp_path / "out").glob("*.tar")) == []
 
@@ -449,7 +454,7 @@ def test_overlap_as_large_as_the_crop_is_refused(dataset, tmp_path):
 
 
 def test_export_into_the_data_set_itself_is_refused(dataset):
-    with pytest.raises(DataError, match="lies inside the data set"):
+    with pytest.raises(DataError, match="is inside the data set"):
         export_folders(Request(dataset, dataset / "train"))
 
 
@@ -459,19 +464,9 @@ def test_two_workers_write_what_one_writes(dataset, tmp_path):
     assert tree(tmp_path / "1") == tree(tmp_path / "2")
 
 
-def test_command_prints_one_json_object(dataset, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "trajectory_builder",
-        "export",
-        str(dataset),
-        "--to",
-        "folders",
-    ]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out"), "--json"], capture_output=True, text=True
-    )
+def test_command_prints_one_json_object(dataset, tmp_path, in_process):
+    words = ["export", dataset, "--to", "folders", "--out", tmp_path / "out", "--jobs", "1"]
+    done = in_process(*words, "--json")
     assert json.loads(done.stdout)["pairs"] == {"train": 12, "test": 6}, done.stderr
 
 
@@ -505,9 +500,9 @@ def test_webdataset_hint_reads_the_export_from_anywhere(dataset, tmp_path):
 
 
 @pytest.mark.parametrize(("files", "told"), [("hardlink", True), ("copy", False)])
-def test_hard_links_of_an_export_are_told(dataset, tmp_path, files, told):
+def test_hard_links_of_an_export_are_named(dataset, tmp_path, in_process, files, told):
     words = ["export", dataset, "--to", "folders", "--out", tmp_path / "out", "--files", files]
-    done = trajbuild(*words, "--jobs", "1")
+    done = in_process(*words, "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert ("editing one edits the data set; --files copy" in done.stdout) == told
 
