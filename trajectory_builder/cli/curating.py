@@ -22,7 +22,7 @@ files: Callable[[F], F] = click.option(
     default="hardlink",
     show_default=True,
     help="How images come into OUT. A reference is a symbolic link: such a set is read with"
-    " --allow-links only. With none there is a manifest alone.",
+    " --allow-links only. With none, only the manifest is written.",
 )
 allow_links: Callable[[F], F] = click.option(
     "--allow-links",
@@ -30,7 +30,7 @@ allow_links: Callable[[F], F] = click.option(
     help="Follow symbolic links out of the source; for sets of your own.",
 )
 seed: Callable[[F], F] = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of all draws."
+    "--seed", type=int, default=0, show_default=True, help="Seed of all random choices."
 )
 
 

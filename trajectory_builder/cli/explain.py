@@ -15,8 +15,8 @@ from trajectory_builder.cli import options
 @click.argument("sample_id")
 @options.as_json
 def command(folder: Path, sample_id: str, as_json: bool) -> None:
-    """Tell which frames, rule, timestep and files make the pair SAMPLE_ID, and
-    where the points of its backward trajectory are.
+    """Print which frames, rule, timestep and files make the pair SAMPLE_ID, and
+    the files of its backward trajectory.
 
     \b
     Example:
@@ -24,16 +24,16 @@ def command(folder: Path, sample_id: str, as_json: bool) -> None:
     """
     from trajectory_builder.verify import explain
 
-    found = explain.explain_pair(folder, sample_id)
+    explained = explain.explain_pair(folder, sample_id)
     if as_json:
-        click.echo(json.dumps(found.as_data()))
+        click.echo(json.dumps(explained.as_data()))
         return
-    row = found.row
+    row = explained.row
     click.echo(f"{row['sample_id']}: n = {row['n_frames']}, t = {row['timestep']}")
-    click.echo(f"rule:   {found.rule()}")
-    for name in found.frames:
+    click.echo(f"rule:   {explained.rule()}")
+    for name in explained.frames:
         mark = "  <- sharp" if name.rsplit("/", 1)[-1] == row["center_frame"] else ""
         click.echo(f"frame:  {name}{mark}")
     click.echo(f"blur:   {row['split']}/{row['blur_file_name']}")
-    for n, timestep, file in found.backward:
+    for n, timestep, file in explained.backward:
         click.echo(f"n = {n:2d}  t = {timestep:3d}  {file}")

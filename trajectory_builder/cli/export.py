@@ -17,11 +17,14 @@ from trajectory_builder.cli import curating, options
     "target",
     required=True,
     type=click.Choice(["hf", "webdataset", "lmdb", "folders"]),
-    help="For whom.",
+    help="The format, see above.",
 )
 @click.option("--out", type=curating.FOLDER, required=True, help="Folder to write.")
 @click.option(
-    "--crop", type=click.IntRange(8), metavar="PX", help="Cut square crops. [default: whole images]"
+    "--crop",
+    type=click.IntRange(8),
+    metavar="PX",
+    help="Cut square crops. [default: complete images]",
 )
 @click.option(
     "--overlap",
@@ -66,9 +69,9 @@ from trajectory_builder.cli import curating, options
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
 @curating.allow_links
 @options.as_json  # fmt: skip
-def command(target: str, as_json: bool, **given: Any) -> None:
-    """Write a data set as TO's trainers read it. Images are taken over byte
-    for byte, or cut into crops without loss.
+def command(target: str, as_json: bool, **settings: Any) -> None:
+    """Write a data set as its trainers read it: images byte for byte, or cut
+    into crops without loss.
 
     \b
     hf          Parquet shards, card, croissant.json
@@ -85,18 +88,18 @@ def command(target: str, as_json: bool, **given: Any) -> None:
     from trajectory_builder.export.request import Request
     from trajectory_builder.export.targets import TARGETS
 
-    given["jobs"] = given["jobs"] or default_jobs()
-    given["shard_bytes"] = given.pop("shard_mb") * 1_000_000
-    if given["overlap"] is None:
-        given["overlap"] = (given["crop"] or 0) // 2
-    report = TARGETS[target](Request(progress=True, **given))
+    settings["jobs"] = settings["jobs"] or default_jobs()
+    settings["shard_bytes"] = settings.pop("shard_mb") * 1_000_000
+    if settings["overlap"] is None:
+        settings["overlap"] = (settings["crop"] or 0) // 2
+    report = TARGETS[target](Request(progress=True, **settings))
     if as_json:
         click.echo(json.dumps(report.as_data()))
         return
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     state = f"{report.made:,} units made" if report.made else "nothing to do"
     click.echo(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
-    if target == "folders" and given["files"] == "hardlink" and given["crop"] is None:
+    if target == "folders" and settings["files"] == "hardlink" and settings["crop"] is None:
         click.echo(
             "files are hard links: editing one edits the data set; --files copy gives files apart"
         )

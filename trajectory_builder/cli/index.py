@@ -26,13 +26,13 @@ from trajectory_builder.cli import curating, options
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
-    help="Of pairs that neither folders nor lists tell."
-    " [default: train where a test list is there, else test]",
+    help="Split of pairs that are in no split folder and in no list."
+    " [default: train if there is a test list, else test]",
 )
 @click.option(
     "--test-list",
     type=click.Path(exists=True, dir_okay=False, path_type=Path, readable=False),
-    help="Text file that names the test pairs. RealBlur's own is found by itself.",
+    help="Text file that names the test pairs. RealBlur's own list is found without it.",
 )
 @click.option(
     "--files",
@@ -40,7 +40,7 @@ from trajectory_builder.cli import curating, options
     default="hardlink",
     show_default=True,
     help="How images come into OUT; a reference is a symbolic link,"
-    " read with --allow-links only. Originals stay where they are.",
+    " read with --allow-links only. Originals stay as they are.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Threads. [default: all cores]")
 @options.as_json  # fmt: skip

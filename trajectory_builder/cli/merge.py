@@ -17,8 +17,8 @@ from trajectory_builder.cli import curating, options
     type=click.Choice(["refuse", "same", "prefix"]),
     default="refuse",
     show_default=True,
-    help="Of sample_ids: refuse; take pairs with equal files once; put the name of its"
-    " folder before each set's clips.",
+    help="Where sample_ids clash: refuse; same takes pairs with equal files once; prefix puts"
+    " the name of its folder before each set's clips.",
 )
 @curating.files
 @curating.allow_links
@@ -31,9 +31,9 @@ def command(
     allow_links: bool,
     as_json: bool,
 ) -> None:
-    """Join data sets into one. Splits are kept; ids and files
-    that clash, and trajectories that would stand in two splits, are named
-    before anything is written.
+    """Join data sets into one. Splits are kept; ids and files that clash, and
+    trajectories that would be in two splits, are named before anything is
+    written.
 
     \b
     Example:

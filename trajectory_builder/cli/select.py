@@ -32,14 +32,14 @@ from trajectory_builder.errors import printable
     "--max-per-trajectory",
     type=click.IntRange(1),
     metavar="K",
-    help="Up to K pairs per trajectory, drawn by identity.",
+    help="Up to K pairs per trajectory, chosen at random.",
 )
 @click.option(
     "--balance",
     metavar="COLUMN",
-    help="In each split keep as many pairs of every value as of the rarest.",
+    help="Keep as many pairs of every value as of the rarest, in each split.",
 )
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="N pairs, drawn by identity.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="N pairs, chosen at random.")
 @curating.seed
 @curating.files
 @curating.allow_links
@@ -60,8 +60,8 @@ def command(  # noqa: PLR0913  # one parameter an option
     """Write the pairs of DATASET that meet all conditions as a data set of
     their own, or print their sample_ids, one a line.
 
-    Conditions apply in the order of the options above. A draw depends on
-    seed and sample_id alone, not on order. Backward points that are left out
+    Conditions apply in the order of the options above. Random
+    choices depend on seed and sample_id alone, not on order. Backward points that are left out
     disappear from backward_n_frames.
 
     \b

@@ -1,4 +1,4 @@
-"""`trajbuild split`: deal out a split anew, by whole clips or trajectories."""
+"""`trajbuild split`: divide a split again, by complete clips or trajectories."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
     return shares
 
 
-@click.command(name="split", short_help="Deal out a split anew, by whole clips or trajectories.")
+@click.command(name="split", short_help="Divide a split again, by complete clips or trajectories.")
 @click.argument("source", metavar="DATASET", type=curating.SOURCE)
 @click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
 @click.option(
@@ -40,22 +40,22 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
     type=click.Choice(["clip", "trajectory"]),
     default="clip",
     show_default=True,
-    help="What is never cut.",
+    help="What always stays in one part.",
 )
 @click.option(
     "--of",
     type=click.Choice(["train", "validation", "test", "all"]),
     default="train",
     show_default=True,
-    help="The split that is dealt out; the others stay.",
+    help="The split that is divided; the others stay.",
 )
 @curating.seed
 @curating.files
 @curating.allow_links
 @options.as_json  # fmt: skip
-def command(source: Path, out: Path, as_json: bool, **given: Any) -> None:
-    """Write DATASET again with one split dealt out anew: whole clips or whole
-    trajectories, the same shares of every n_frames in each part.
+def command(source: Path, out: Path, as_json: bool, **options_of_split: Any) -> None:
+    """Write DATASET again with one split divided: by complete clips or
+    trajectories, with the same share of every n_frames in each part.
 
     \b
     Example:
@@ -64,5 +64,5 @@ def command(source: Path, out: Path, as_json: bool, **given: Any) -> None:
     """
     from trajectory_builder.curate import split
 
-    report = split.split([source], out, given.pop("into"), **given)
-    curating.print_report(report, as_json=as_json, linked=given["files"] == "reference")
+    report = split.split([source], out, options_of_split.pop("into"), **options_of_split)
+    curating.print_report(report, as_json=as_json, linked=options_of_split["files"] == "reference")

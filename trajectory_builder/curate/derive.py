@@ -24,7 +24,7 @@ from trajectory_builder.curate import card
 from trajectory_builder.curate.links import (
     LINK_OF_MODE,
     FileMode,
-    Placing,
+    FileTransfer,
     fresh_folder,
     path_columns,
 )
@@ -112,16 +112,16 @@ def write(
     _refuse_repeated_ids(kept)
     metadata = _metadata(rows, derivation)
     with fresh_folder(out) as folder:
-        placing = Placing(derivation.files, allow_links=derivation.allow_links)
+        transfer = FileTransfer(derivation.files, allow_links=derivation.allow_links)
         parts: dict[str, list[pa.Table]] = {}
         with Progress(len(kept), "pairs", shown=progress) as bar:
             for split, table, source, prefix in _parts(rows, kept, derivation.prefixes):
                 parts.setdefault(split, []).append(table)
                 for column in path_columns(table.schema) if derivation.files != "none" else ():
                     names = pc.unique(table[column].drop_null()).to_pylist()
-                    placing.add_all(source, folder / split, names, prefix)
+                    transfer.add_all(source, folder / split, names, prefix)
                 bar.advance(table.num_rows)
-        placing.flush()
+        transfer.flush()
         manifests = {}
         for split in (split for split in manifest.SPLITS if split in parts):
             (folder / split).mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ def write(
             os.sync()
         _describe(folder, rows, manifests, derivation)
     pairs = {name.split("/")[0]: int(entry["rows"]) for name, entry in manifests.items()}
-    return DerivedReport(out, pairs, placing.placed, dict(dropped or {}))
+    return DerivedReport(out, pairs, transfer.count, dict(dropped or {}))
 
 
 def _refuse_repeated_ids(kept: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
 """A manifest for an existing set of pairs: every file checked and hashed, the originals untouched.
 
 The pairs have no trajectory: n, t and window are unknown and null, and the only backward point is
-the sharp image itself. The manifest lies in a folder of its own, with the files hardlinked,
-referenced or copied into it, as its paths must not leave it.
+the sharp image itself. The manifest is in a folder of its own, with the files linked or copied
+into it, as its paths must not leave it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trajectory_builder import manifest
 from trajectory_builder.build import record
 from trajectory_builder.curate import card, layouts
 from trajectory_builder.curate.layouts import FoundPair, Splitting, find
-from trajectory_builder.curate.links import LINK_OF_MODE, FileMode, Placing, fresh_folder
+from trajectory_builder.curate.links import LINK_OF_MODE, FileMode, FileTransfer, fresh_folder
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import DataError, ExitCode, ImageError
@@ -27,7 +27,7 @@ from trajectory_builder.images import png, png_check
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
 
-PAIRS_A_TASK = 32
+PAIRS_PER_TASK = 32
 SETS = {
     "hide": "HIDE: Shen and others, Human-Aware Motion Deblurring, ICCV 2019.",
     "realblur": "RealBlur: Rim and others, Real-World Blur Dataset for Learning and Benchmarking"
@@ -48,7 +48,7 @@ class IndexReport:
 
     Attributes:
         out: the folder of the manifest.
-        pairs: pairs a split.
+        pairs: pairs per split.
         problems: what is missing or odd; also in problems.parquet.
     """
 
@@ -86,28 +86,27 @@ def index(
 
     Args:
         root: the set; only read.
-        out: the new data set; must not exist and not lie in `root`.
-        layout: one of `pair_layouts.LAYOUTS`.
-        splitting: splits of sets without split folders; as `pair_layouts.splitting` finds when
-            None.
+        out: the new data set; must not exist and not be in `root`.
+        layout: one of `layouts.LAYOUTS`.
+        splitting: splits of sets without split folders; as `layouts.splitting` finds when None.
         files: `hardlink`, `reference` or `copy`.
         jobs: threads that read.
         progress: show progress on stderr.
 
     Raises:
-        DataError: `root` holds no such pairs, or none that can be read.
-        OutputError: `out` is there already, or the file system refuses a link.
+        DataError: `root` has no such pairs, or none that can be read.
+        OutputError: `out` exists already, or the file system refuses a link.
     """
     _refuse_places(root, out)
     listing = find(layout, root, splitting or layouts.splitting(root, layout))
-    rows: list[dict[str, Any]] = []
-    problems = list(listing.problems)
+    checked: list[_Row | Problem] = []
     with Progress(len(listing.pairs), "pairs", shown=progress) as bar:
-        for found, bad in _checked(listing.pairs, jobs):
-            rows += found
-            problems += bad
-            bar.advance(len(found) + len(bad), problems=len(bad))
-    rows = _sound_names(rows, problems)
+        for results in _checked(listing.pairs, jobs):
+            checked += results
+            bar.advance(len(results), problems=sum(isinstance(r, Problem) for r in results))
+    results = [*listing.problems, *_refuse_odd_names(checked)]
+    rows = [result for result in results if isinstance(result, _Row)]
+    problems = [result for result in results if isinstance(result, Problem)]
     if not rows:
         raise DataError(
             f"no pair in {root} can be used",
@@ -125,65 +124,73 @@ def _refuse_places(root: Path, out: Path) -> None:
         raise DataError(
             f"{root} is a file" if root.exists() else f"{root} does not exist",
             where="DIR",
-            cure="give the folder that holds the set, with the layout that --layout names",
+            cure="give the folder of the set, in the layout that --layout names",
             exit_code=ExitCode.WRONG_USE,
         )
     if out.resolve().is_relative_to(root.resolve()):
         raise DataError(
-            f"--out {out} lies inside the set",
+            f"--out {out} is inside the set",
             where=str(root),
             cure="choose a folder outside it; the set is only read",
             exit_code=ExitCode.WRONG_USE,
         )
 
 
-def _checked(
-    pairs: Sequence[FoundPair], jobs: int
-) -> Iterator[tuple[list[dict[str, Any]], list[Problem]]]:
-    """Rows and problems, in the order of the pairs; hashing and checksums leave the GIL free."""
+@dataclass(frozen=True)
+class _Row:
+    """A sound pair and its columns in the manifest."""
+
+    pair: FoundPair
+    columns: dict[str, object]
+
+    def name(self, kind: str) -> str:
+        """The file name of the `blur` or the `sharp` in the new set."""
+        return str(self.columns[f"{kind}_file_name"])
+
+
+def _checked(pairs: Sequence[FoundPair], jobs: int) -> Iterator[list[_Row | Problem]]:
+    """A row or a problem per pair, in their order; hashing and checksums leave the GIL free."""
     from joblib import Parallel, delayed
 
-    tasks = [pairs[i : i + PAIRS_A_TASK] for i in range(0, len(pairs), PAIRS_A_TASK)]
+    tasks = [pairs[i : i + PAIRS_PER_TASK] for i in range(0, len(pairs), PAIRS_PER_TASK)]
     parallel = Parallel(n_jobs=jobs, backend="threading", return_as="generator")
     yield from parallel(delayed(_check_all)(task) for task in tasks)
 
 
-def _check_all(pairs: Sequence[FoundPair]) -> tuple[list[dict[str, Any]], list[Problem]]:
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    for pair in pairs:
-        try:
-            rows.append(_row(pair))
-        except ImageError as error:
-            problems.append(
-                Problem(
-                    error.reason, f"{error.what}: {error.where}", error.cure, pair.split,
-                    pair.clip, _sample_id(pair), error.where,
-                )
-            )  # fmt: skip
-    return rows, problems
+def _check_all(pairs: Sequence[FoundPair]) -> list[_Row | Problem]:
+    return [_check(pair) for pair in pairs]
+
+
+def _check(pair: FoundPair) -> _Row | Problem:
+    try:
+        return _row(pair)
+    except ImageError as error:
+        return Problem(
+            error.reason, f"{error.what}: {error.where}", error.cure, pair.split, pair.clip,
+            _sample_id(pair), error.where,
+        )  # fmt: skip
 
 
 def _sample_id(pair: FoundPair) -> str:
     return f"{pair.clip}/{pair.name}/{pair.kind}"
 
 
-def _row(pair: FoundPair) -> dict[str, Any]:
-    """The manifest row of a pair, and where its files are.
+def _row(pair: FoundPair) -> _Row:
+    """The manifest row of a pair.
 
     Raises:
         ImageError: a file is damaged or no 8-bit RGB PNG, or the two differ in size.
     """
-    row: dict[str, Any] = dict.fromkeys(manifest.SCHEMA.names)
+    columns: dict[str, object] = dict.fromkeys(manifest.SCHEMA.names)
     size: tuple[int, int] | None = None
     for kind, path in (("sharp", pair.sharp), ("blur", pair.blur)):
         payload = png.read_bytes(path)
         header = png_check.check_png(payload, name=str(path), expect=size)
         size = header.width, header.height
-        row[f"{kind}_sha256"] = hashlib.sha256(payload).hexdigest()
-        row[f"{kind}_bytes"] = len(payload)
+        columns[f"{kind}_sha256"] = hashlib.sha256(payload).hexdigest()
+        columns[f"{kind}_bytes"] = len(payload)
     suffix = "" if pair.kind == "blur" else f"_{pair.kind}"
-    return row | {
+    columns |= {
         "sample_id": _sample_id(pair),
         "trajectory_id": f"{pair.clip}/{pair.name}",
         "split": pair.split,
@@ -195,58 +202,63 @@ def _row(pair: FoundPair) -> dict[str, Any]:
         "exposure_ms": pair.exposure_ms,
         "width": header.width,
         "height": header.height,
-        "blur": pair.blur,
-        "sharp": pair.sharp,
     }
+    return _Row(pair, columns)
 
 
-def _sound_names(rows: list[dict[str, Any]], problems: list[Problem]) -> list[dict[str, Any]]:
-    """The rows whose names a manifest may hold, each once; the others become problems."""
-    names = pa.table({"name": pa.array([row["blur_file_name"] for row in rows], pa.string())})
+def _refuse_odd_names(results: Sequence[_Row | Problem]) -> list[_Row | Problem]:
+    """The same with problems for rows whose names a manifest must not have, or has already."""
+    rows = [result for result in results if isinstance(result, _Row)]
+    names = pa.table({"name": pa.array([row.name("blur") for row in rows], pa.string())})
     hostile = set(manifest.hostile_paths(names, ["name"]))
-    kept: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        odd = row["blur_file_name"] in hostile
-        if odd or row["sample_id"] in kept:
-            why = "has a name that a manifest must not hold" if odd else "stands there twice"
-            problems.append(
-                Problem(
-                    "name-odd" if odd else "name-twice", f"{row['blur']} {why}",
-                    "rename the file and index again", row["split"], row["clip_id"],
-                    row["sample_id"], str(row["blur"]),
-                )
-            )  # fmt: skip
-        else:
-            kept[row["sample_id"]] = row
-    return list(kept.values())
+    kept: list[_Row | Problem] = []
+    seen: set[str] = set()
+    for result in results:
+        if isinstance(result, Problem):
+            kept.append(result)
+            continue
+        pair, sample_id = result.pair, _sample_id(result.pair)
+        is_odd = result.name("blur") in hostile
+        if not is_odd and sample_id not in seen:
+            seen.add(sample_id)
+            kept.append(result)
+            continue
+        why = "has a name that a manifest must not have" if is_odd else "occurs twice"
+        kept.append(
+            Problem(
+                "name-odd" if is_odd else "name-twice", f"{pair.blur} {why}",
+                "rename the file and index again", pair.split, pair.clip, sample_id,
+                str(pair.blur),
+            )
+        )  # fmt: skip
+    return kept
 
 
 def _write(
     folder: Path,
-    rows: list[dict[str, Any]],
-    problems: list[Problem],
+    rows: Sequence[_Row],
+    problems: Sequence[Problem],
     layout: str,
     files: FileMode,
 ) -> dict[str, int]:
-    """Files, manifests, problems, card and build.json; pairs a split."""
-    placing = Placing(files)
-    manifests: dict[str, dict[str, Any]] = {}
-    config = {"command": "index", "layout": layout, "link": LINK_OF_MODE[files]}
+    """Write files, manifests, problems, card and build.json; pairs per split."""
+    transfer = FileTransfer(files)
+    manifests = {}
+    counts = {}
     for split in manifest.SPLITS:
-        members = [row for row in rows if row["split"] == split]
+        members = [row for row in rows if row.pair.split == split]
         if not members:
             continue
-        home = folder / split
         for row in members:
-            for kind in ("sharp", "blur"):
-                placing.add_file(row[kind].absolute(), home / row[f"{kind}_file_name"])
-        plain = [{name: row[name] for name in manifest.SCHEMA.names} for row in members]
-        table = pa.Table.from_pylist(plain, schema=manifest.SCHEMA)
+            transfer.add(row.pair.sharp.absolute(), folder / split / row.name("sharp"))
+            transfer.add(row.pair.blur.absolute(), folder / split / row.name("blur"))
+        table = pa.Table.from_pylist([row.columns for row in members], schema=manifest.SCHEMA)
         name = f"{split}/{manifest.FILE_NAME}"
         metadata = {"source": layout, "recipe": f"indexed-{layout}"}
         digest = manifest.write(table, folder / name, metadata)
         manifests[name] = {"sha256": digest, "rows": len(members)}
-    placing.flush()
+        counts[split] = len(members)
+    transfer.flush()
     written = {"README.md": _card(folder, layout, problems).encode()}
     if problems:
         written[record.PROBLEMS] = record.problem_bytes(problems)
@@ -255,14 +267,14 @@ def _write(
     build = {
         "format_version": manifest.FORMAT_VERSION,
         "tool_version": __version__,
-        "config": config,
+        "config": {"command": "index", "layout": layout, "link": LINK_OF_MODE[files]},
         "manifests": manifests,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in written.items()},
         "problems": len(problems),
         "versions": record.versions(),
     }
     record.write_build(folder, build)
-    return {name.split("/")[0]: entry["rows"] for name, entry in manifests.items()}
+    return counts
 
 
 def _card(folder: Path, layout: str, problems: Sequence[Problem]) -> str:

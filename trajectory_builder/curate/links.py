@@ -1,9 +1,9 @@
-"""Taking files over into a new folder: hardlinked, referenced or copied; never moved.
+"""Bringing files into a new folder: hard links, symbolic links or copies; nothing is moved.
 
-Paths in a manifest are relative and stay inside its folder, so a data set made from others has to
-have its files inside too. A hardlink (the default) costs no space and is a file like any other. A
-reference is a symbolic link out of the folder: readers refuse those unless `--allow-links` is
-given, for a manifest from a stranger must not make a program open files elsewhere.
+Paths in a manifest are relative and stay inside its folder, so a data set made from others needs
+its files inside too. A hard link (the default) costs no space and is a file like any other. A
+reference is a symbolic link out of the folder: readers refuse those without `--allow-links`,
+because an untrusted manifest must not make a program open files elsewhere.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 
 from trajectory_builder import manifest
-from trajectory_builder.disk.atomic import TEMPORARY
+from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import OutputError
 
 FileMode = Literal["hardlink", "reference", "copy", "none"]
 LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
-"""What `batch.Batch` and build.json call each."""
+"""The words of `batch.Batch` and build.json for each."""
 
 
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends without an error.
 
-    What an earlier, killed run of the same command left under the temporary name is removed.
+    Anything that a killed run of the same command left under the temporary name is removed.
 
     Raises:
-        OutputError: `out` is there and not empty, or another process writes it.
+        OutputError: `out` exists and is not empty, or another process writes it.
     """
     from filelock import FileLock, Timeout
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(
-            f"{out} is there already",
-            where="nothing in it was touched",
+            f"{out} exists already",
+            where="nothing in it was changed",
             cure="choose another --out, or remove that one first",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,64 +75,60 @@ def path_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-class Placing:
-    """Payload files on their way from data sets into a new folder, each once.
+class FileTransfer:
+    """Files on their way from data sets into a new folder, each once.
 
-    Args:
-        files: `hardlink`, `reference` or `copy`.
+    Attributes:
+        mode: `hardlink`, `reference` or `copy`.
         allow_links: follow symbolic links that lead out of the source's folder.
+        count: files that are in the new folder because of this transfer.
     """
 
-    def __init__(self, files: FileMode, *, allow_links: bool = False) -> None:
-        self.files = files
+    def __init__(self, mode: FileMode, *, allow_links: bool = False) -> None:
+        self.mode = mode
         self.allow_links = allow_links
-        self.placed = 0
-        self._homes: dict[Path, bool] = {}
-        self._made: set[Path] = set()
+        self.count = 0
+        self._is_inside: dict[Path, bool] = {}
+        self._folders: set[Path] = set()
 
     def add_all(self, source: Path, home: Path, names: Iterable[str], prefix: str = "") -> None:
-        """Place files of the manifest folder `source` as `names` under `home`.
+        """Bring files of the manifest folder `source` into `home`.
 
         Args:
-            source: the folder that the files' names are relative to, once `prefix` is taken off.
+            source: the folder that the files' names are relative to, without `prefix`.
             home: the new manifest's folder.
             names: relative POSIX paths in the new folder.
-            prefix: what stands before each name and is no part of it in `source`.
-        """
-        for name in names:
-            self.add(source, name.removeprefix(prefix), home / name)
-
-    def add(self, source: Path, name: str, target: Path) -> None:
-        """Place file `name` of a manifest's folder as `target`, unless that stands already.
+            prefix: the beginning of each name, absent in `source`.
 
         Raises:
-            ManifestError: the file is absent or a link out of the folder.
+            ManifestError: a file is absent or a link out of the folder.
             OutputError: the file system refuses the link.
         """
-        self.add_file(self._resolved(source, name), target)
+        for name in names:
+            self.add(self._resolved(source, name.removeprefix(prefix)), home / name)
 
-    def add_file(self, origin: Path, target: Path) -> None:
-        """Place a file of the user's as `target`, unless that stands already."""
-        if target.parent not in self._made:
+    def add(self, origin: Path, target: Path) -> None:
+        """Bring the file `origin` to `target`, unless something is there already."""
+        if target.parent not in self._folders:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._made.add(target.parent)
+            self._folders.add(target.parent)
         if os.path.lexists(target):
             return
-        if self.files == "hardlink":
+        if self.mode == "hardlink":
             self._hardlink(origin, target)
-        elif self.files == "reference":
+        elif self.mode == "reference":
             os.symlink(origin.resolve(), target)
         else:
             with Batch() as batch:
                 batch.add_copy(target, origin, origin.read_bytes(), link="copy")
-        self.placed += 1
+        self.count += 1
 
     def _hardlink(self, origin: Path, target: Path) -> None:
         try:
             os.link(origin.resolve() if origin.is_symlink() else origin, target)
         except OSError as error:
             raise OutputError(
-                f"cannot make a hardlink: {error.strerror}",
+                f"cannot make a hard link: {error.strerror}",
                 where=f"{target} -> {origin}",
                 cure="use --files copy or --files reference, or put --out on the same file system",
             ) from error
@@ -143,25 +139,16 @@ class Placing:
         A folder is resolved once, so a million files do not cost a million walks up the tree.
         """
         path = source / name
-        if self._inside(source, path.parent):
-            try:
-                kind = os.lstat(path).st_mode
-            except OSError:
-                kind = 0
-            if stat.S_ISREG(kind):
-                return path
+        parent = path.parent
+        if parent not in self._is_inside:
+            self._is_inside[parent] = parent.resolve().is_relative_to(source.resolve())
+        if self._is_inside[parent]:
+            with suppress(OSError):
+                if stat.S_ISREG(os.lstat(path).st_mode):
+                    return path
         return manifest.resolve(source, name, allow_links=self.allow_links).resolve()
-
-    def _inside(self, source: Path, parent: Path) -> bool:
-        if parent not in self._homes:
-            self._homes[parent] = parent.resolve().is_relative_to(source.resolve())
-        return self._homes[parent]
 
     def flush(self) -> None:
         """Flush the folders' entries to the disk."""
-        for folder in self._made:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        for folder in self._folders:
+            sync_folder(folder)

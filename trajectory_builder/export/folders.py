@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trajectory_builder.curate.links import Placing
+from trajectory_builder.curate.links import FileTransfer
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import DataError, ExitCode
 from trajectory_builder.export import work
@@ -105,7 +105,7 @@ def write_pairs(unit: Unit) -> Written:
     """Write one unit's pairs."""
     request = unit.request
     place = LAYOUTS[request.layout]
-    placing = Placing(request.files, allow_links=request.allow_links)
+    transfer = FileTransfer(request.files, allow_links=request.allow_links)
     files: dict[str, FileEntry] = {}
     count = 0
     for pair in unit.pairs:
@@ -118,7 +118,7 @@ def write_pairs(unit: Unit) -> Written:
             linked += zip(names, (pair.blur, pair.sharp), strict=True)
             count += 1
         for name, file in linked:
-            placing.add_file(Path(file.path), request.out / name)
+            transfer.add(Path(file.path), request.out / name)
             files[name] = FileEntry(file.size)
         for patch in patches(pair, request) if request.crop is not None else ():
             names = place(pair, patch.key, request)

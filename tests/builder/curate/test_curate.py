@@ -90,7 +90,7 @@ def test_failed_select_leaves_nothing_behind(tmp_path):
 
 def test_existing_folder_is_never_written_into(dataset, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         select.select([dataset], tmp_path, Criteria())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

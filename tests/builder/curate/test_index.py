@@ -242,7 +242,7 @@ def test_folder_of_another_layout_is_told_what_is_expected(tmp_path):
 
 def test_index_is_never_written_into_the_set(tmp_path):
     plain(tmp_path / "set")
-    with pytest.raises(DataError, match="lies inside the set"):
+    with pytest.raises(DataError, match="is inside the set"):
         pairs.index(tmp_path / "set", tmp_path / "set/out", "pairs")
 
 
@@ -250,7 +250,7 @@ def test_existing_output_folder_is_refused(tmp_path):
     plain(tmp_path / "set")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         pairs.index(tmp_path / "set", tmp_path / "out", "pairs")
 
 
