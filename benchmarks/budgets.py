@@ -30,7 +30,7 @@ import pyarrow.dataset as ds
 from expand import machine, table
 
 from trajectory_builder import manifest
-from trajectory_builder.build import finished, run
+from trajectory_builder.build import run
 from trajectory_builder.curate import select, stats
 from trajectory_builder.images import png
 from trajectory_builder.plan import gopro as plan
@@ -129,14 +129,6 @@ def _dataset(path: Path) -> ds.Dataset:
     return ds.dataset(path, format=ds.ParquetFileFormat(default_fragment_scan_options=checked))
 
 
-def look(source: Path, out: Path) -> None:
-    """What the command does when there is nothing to do, without Python's start."""
-    decisive = {"average": None, "expand_test": False, "link": "copy"}
-    asked = finished.question_sha256(source, None, "fidediff-7877", decisive)
-    if finished.look(out, asked, "quick") is None:
-        raise SystemExit("the finished build was not recognised")
-
-
 def in_turn(rounds: int, jobs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """Medians of the jobs, taken in turn so that a busy moment hits all."""
     taken: dict[str, list[float]] = {name: [] for name in jobs}
@@ -169,7 +161,6 @@ def measure(root: Path, rounds: int) -> list[dict[str, Any]]:
         "plan call": lambda: plan.plan_gopro(source, recipe.load_recipe("fidediff-7877")),
         "stat": lambda: stat_all(out, names),
         "no-op call": lambda: run.build_plan(chosen, out, run.BuildOptions(progress=False)),
-        "no-op look": lambda: look(source, out),
         "no-op": command(*expand, "--no-progress"),
         "arrow select": lambda: arrow_select(large),
         "select": lambda: select.choose([large], select.Criteria("n_frames >= 9")).sample_ids(),
@@ -195,13 +186,6 @@ def rows_of(took: dict[str, float], files: int) -> list[dict[str, Any]]:
         row("`trajbuild plan`, all of GoPro", "plan", listing, "list", "2 s"),
         row("`plan_gopro`, the call", "plan call", listing, "list", ""),
         row("a build with nothing to do, the call", "no-op call", stat, "stat", "ratio of 3"),
-        row(
-            "the look of `expand` at a finished build, without Python's start",
-            "no-op look",
-            stat,
-            "stat",
-            "ratio of 3",
-        ),
         row("`trajbuild expand` with nothing to do, the whole command", "no-op", stat, "stat", ""),
         row(f"select in {ROWS:,} rows", "select", "pyarrow", "arrow select", "ratio of 1.5"),
         row(f"stats of {ROWS:,} rows", "stats", "pyarrow", "arrow stats", "ratio of 1.5"),

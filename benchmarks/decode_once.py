@@ -40,11 +40,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from expand import machine, table
 from skimage import data
 
-from trajectory_builder.build import footage_shard, writer
+from trajectory_builder.build import footage_shard
+from trajectory_builder.build.shard import Shard
 from trajectory_builder.images import png
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.plan import footage
 from trajectory_builder.plan.footage_request import FootageRequest
+from trajectory_builder.plan.table import PlanRow
 
 WIDTH, HEIGHT, FPS = 1280, 720, 240
 SIZES = (5, 7, 9, 11, 13)
@@ -121,15 +123,16 @@ def script(path: Path, frames: int) -> int:
     return made
 
 
-def works(path: Path, out: Path) -> list[writer.Work]:
+def works(path: Path, out: Path) -> list[Shard]:
     """The shards of the clip, as `generate` makes them."""
     plan = footage.plan_footage(FootageRequest((path,), n_frames=SIZES))
     roots = {name: str(root) for name, root in plan.roots.items()}
-    shards: dict[str, list[dict[str, Any]]] = {}
-    for row in plan.table.to_pylist():
+    shards: dict[str, list[PlanRow]] = {}
+    for row in plan.rows():
         shards.setdefault(row["shard"], []).append(row)
     return [
-        writer.Work(out, roots, tuple(rows), plan.orders[name]) for name, rows in shards.items()
+        Shard(name, "", str(out), roots, tuple(rows), None, order=plan.orders[name])
+        for name, rows in shards.items()
     ]
 
 
@@ -140,21 +143,21 @@ class Nowhere:
         """Nothing."""
 
 
-def checked(orders: list[writer.Work], hashed: bool) -> int:
+def checked(shards: list[Shard], hashed: bool) -> int:
     """All of a shard's work but files, whose encoding is `images`' matter, and maybe digests."""
-    encode, digest = writer.encode, png.pixel_sha256
-    writer.encode = lambda pixels: b""
+    encode, digest = png.encode_png, png.pixel_sha256
+    png.encode_png = lambda pixels: b""
     png.pixel_sha256 = digest if hashed else lambda pixels: ""
     try:
-        return sum(len(footage_shard.make(work, Nowhere()).records) for work in orders)  # type: ignore[arg-type, misc]
+        return sum(len(footage_shard.make(s, s.order, Nowhere()).records) for s in shards)  # type: ignore[arg-type, misc]
     finally:
-        writer.encode, png.pixel_sha256 = encode, digest
+        png.encode_png, png.pixel_sha256 = encode, digest
 
 
 def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, Any]]:
     """Medians of all ways, taken in turn."""
     cv2.setNumThreads(1)
-    orders = works(path, out)
+    shards = works(path, out)
     found = video.index(path)
     jobs: dict[str, Callable[[], Any]] = {
         "decode": lambda: decode(path, lambda frame: frame),
@@ -162,9 +165,9 @@ def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, A
         "plain, kept": lambda: kept(path),
         "exact PyAV": lambda: decode(path, exact),
         "frames": lambda: sum(1 for _ in video.decode(video.stretch(found, 0, frames))),
-        "blurs": lambda: sum(1 for work in orders for _ in footage_shard.render(work)),
-        "checked": lambda: checked(orders, hashed=False),
-        "hashed": lambda: checked(orders, hashed=True),
+        "blurs": lambda: sum(1 for s in shards for _ in footage_shard.render(s, s.order)),
+        "checked": lambda: checked(shards, hashed=False),
+        "hashed": lambda: checked(shards, hashed=True),
         "script": lambda: script(path, frames),
     }
     taken: dict[str, list[float]] = {name: [] for name in jobs}

@@ -83,10 +83,10 @@ def floor(trajectory: list[list[str]], out: Path, writer: str) -> None:
     """One decode a needed frame, one encode a pair, one write; no mean, no check, no flush."""
     from kornia_rs.io import decode_image_png_u8
 
-    from trajectory_builder.build import worker
+    from trajectory_builder.build import workers
     from trajectory_builder.images import png
 
-    worker.set_up()  # ours keeps freed memory too
+    workers.set_up()  # ours keeps freed memory too
     decoded = []
     for name in trajectory[-1]:
         payload = Path(name).read_bytes()

@@ -60,7 +60,7 @@ FAULT_POINTS = {
 }  # fmt: skip
 INSIDE = [
     f"{step}={name}" for step in ("temp-written", "before-rename", "after-rename")
-    for name in ("metadata.parquet", "build.json", "config.json", "finished.json")
+    for name in ("metadata.parquet", "build.json", "config.json", "alignment.json")
 ]  # fmt: skip
 """Steps inside the writing of a manifest and of the records that a build is known by."""
 TOKEN = "TRAJBUILD_FUZZ_TRIAL"

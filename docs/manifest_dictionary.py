@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
-from trajectory_builder.plan import gopro, recipe
+from trajectory_builder.plan import recipe
+from trajectory_builder.plan import table as plan_table
 
 PUBLISHED = Path("manifests/gopro_fidediff_7877.parquet")
 """The committed plan, from the root of the repository."""
@@ -120,7 +121,7 @@ def _published(path: Path) -> str:
     counts = table.group_by(["split", "n_frames"]).aggregate([([], "count_all")]).to_pylist()
     order = {split: rank for rank, split in enumerate(manifest.SPLITS)}
     counts.sort(key=lambda row: (order[row["split"]], row["n_frames"]))
-    further = pa.schema([f for f in gopro.SCHEMA if f.name not in manifest.SCHEMA.names])
+    further = pa.schema([f for f in plan_table.SCHEMA if f.name not in manifest.SCHEMA.names])
     lines = [
         f"## {path.name}",
         "",

@@ -3,11 +3,14 @@
 The public API on one screen; each name is imported on first use, so that importing the package
 costs nothing:
 
+    expand_gopro(src, out, options)          all that `trajbuild expand` does
+    ExpandOptions                            recipe, frames, how closely pixels are checked
+    generate_footage(request, out, options)  all that `trajbuild generate` does
     plan_gopro(src, recipe) -> Plan          what a GoPro tree and a recipe give
     plan_footage(request) -> Plan            the same for videos, frames, photographs
     FootageRequest                           what to make of them
     load_recipe(name_or_file) -> Recipe      which windows become pairs
-    build_plan(plan, out, options)           make it, or what is missing of it
+    build_plan(plan, out, options)           make what is missing of a plan
     BuildOptions                             workers, backend, links
     verify_folder(folder, level)             does the folder hold what its manifest says
     explain_pair(folder, sample_id)          where a pair comes from
@@ -24,6 +27,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trajectory_builder.build.expand import ExpandOptions, expand_gopro
+    from trajectory_builder.build.generate import generate_footage
     from trajectory_builder.build.run import BuildOptions, build_plan
     from trajectory_builder.manifest import read as read_manifest
     from trajectory_builder.pixels.averaging import nested_means
@@ -39,9 +44,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildOptions",
+    "ExpandOptions",
     "FootageRequest",
     "build_plan",
+    "expand_gopro",
     "explain_pair",
+    "generate_footage",
     "load_recipe",
     "nested_means",
     "plan_footage",
@@ -55,9 +63,12 @@ __all__ = [
 
 _HOMES = {
     "BuildOptions": ("build.run", "BuildOptions"),
+    "ExpandOptions": ("build.expand", "ExpandOptions"),
     "FootageRequest": ("plan.footage_request", "FootageRequest"),
     "build_plan": ("build.run", "build_plan"),
+    "expand_gopro": ("build.expand", "expand_gopro"),
     "explain_pair": ("verify.explain", "explain_pair"),
+    "generate_footage": ("build.generate", "generate_footage"),
     "load_recipe": ("plan.recipe", "load_recipe"),
     "nested_means": ("pixels.averaging", "nested_means"),
     "plan_footage": ("plan.footage", "plan_footage"),

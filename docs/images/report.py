@@ -14,7 +14,8 @@ import cv2
 from playwright.sync_api import Browser, sync_playwright
 
 from trajectory_builder import report, sample
-from trajectory_builder.build import finished, run
+from trajectory_builder.build import run
+from trajectory_builder.build.expand import default_out
 from trajectory_builder.plan import gopro, recipe
 
 HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ def make_report(folder: Path) -> Path:
     """Sample, expand, report: what `trajbuild demo` does."""
     sample.write_sample(folder)
     planned = gopro.plan_gopro(folder / "GOPRO_Large", recipe.load_recipe(recipe.DEFAULT))
-    target = finished.default_out(folder / "GOPRO_Large")
+    target = default_out(folder / "GOPRO_Large")
     run.build_plan(planned, target, run.BuildOptions(jobs=1, progress=False))
     return report.write_report(target)
 

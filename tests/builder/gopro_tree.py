@@ -168,13 +168,13 @@ def wait_for(condition, seconds=90):
     return found
 
 
-_OF_ONE_RUN = ("build.json", "finished.json", "lock", "holder.json")
+_OF_ONE_RUN = ("build.json", "lock", "holder.json")
 
 
 def tree(folder):
     """Relative name of each file -> SHA-256 of its content.
 
-    Left out: what holds the time (build.json, and finished.json with its digest), and the lock.
+    Left out: build.json, which has the time, and the lock.
     """
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

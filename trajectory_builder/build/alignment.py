@@ -15,14 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.build import backends, record
+from trajectory_builder.build import record, workers
 from trajectory_builder.build.alignment_worker import REACH, PairCheck, Task, check_task
-from trajectory_builder.build.finished import CHECKS
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.plan.gopro import Corrections, Plan
+from trajectory_builder.plan.gopro import Corrections
+from trajectory_builder.plan.table import Plan, PlanRow
 
-PAIRS_A_TASK = 8
+CHECKS = ("off", "quick", "full")
+"""How closely pixels are compared with names; each includes the ones before it."""
+PAIRS_PER_TASK = 8
 NO_CORRECTIONS = Corrections()
 _COUNTS = ("sharp_checked", "sharp_found", "blurs_equal", "blurs_absent", "blurs_differing")
 
@@ -179,7 +181,7 @@ class _Clip:
 
     split: str
     clip: str
-    rows: list[dict[str, Any]]
+    rows: list[PlanRow]
     names: dict[int, str]
 
 
@@ -205,7 +207,7 @@ def _run(
     found = {clip.clip: ClipCheck(clip.split, clip.clip) for clip in clips}
     rows = sum(len(task.rows) for task in tasks)
     with Progress(rows, "official pairs compared", shown=progress) as bar:
-        for name, checks in backends.each(check_task, tasks, jobs=jobs, keep_workers=True):
+        for name, checks in workers.each(check_task, tasks, jobs=jobs, keep_workers=True):
             found[name].checks += checks
             bar.advance(len(checks))
         bar.advance(rows - sum(len(clip.checks) for clip in found.values()))  # could not be read
@@ -217,8 +219,8 @@ def _run(
 def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[Task]:
     rows = clip.rows
     if full:
-        for begin in range(0, len(rows), PAIRS_A_TASK):
-            part = rows[begin : begin + PAIRS_A_TASK]
+        for begin in range(0, len(rows), PAIRS_PER_TASK):
+            part = rows[begin : begin + PAIRS_PER_TASK]
             whole = {row["sample_id"] for row in part}
             yield Task(clip.clip, _near(clip, part), part, whole, roots)
         return
@@ -228,7 +230,7 @@ def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[Task]:
     yield Task(clip.clip, _near(clip, few), few, {middle["sample_id"]}, roots)
 
 
-def _near(clip: _Clip, rows: Iterable[dict[str, Any]]) -> dict[int, str]:
+def _near(clip: _Clip, rows: Iterable[PlanRow]) -> dict[int, str]:
     """Those of the clip's frame names that the rows' checks may need."""
     names: dict[int, str] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Does each official pair of a task lie where the plan has it? What a worker of `alignment` runs.
+"""Compare the official pairs of a task with the frames: what a worker of `alignment` runs.
 
 A module of its own that imports neither tables nor the builder: workers load it before they begin.
 """
@@ -8,19 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from trajectory_builder.build import worker
+from trajectory_builder.build import workers
 from trajectory_builder.disk.atomic import fault_point
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.pixels import averaging
 
+if TYPE_CHECKING:
+    from trajectory_builder.plan.table import PlanRow
+
 REACH = 8
-"""Ours: a sharp image is looked for so many frames before and after its expected rank."""
+"""Our choice: a sharp image is looked for so many frames before and after its expected rank."""
 GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 
 
@@ -54,14 +57,14 @@ class Task:
 
     clip: str
     names: Mapping[int, str]
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[PlanRow]
     with_blur: set[str]
     roots: dict[str, str]
 
 
 def check_task(task: Task) -> tuple[str, list[PairCheck]]:
     """The clip's name and what its pixels say of each pair whose images can be read."""
-    worker.set_up()
+    workers.set_up()
     frames = _Frames(task)
     checks = []
     for row in task.rows:
@@ -107,7 +110,7 @@ class _Frames:
                 return offset
         return None
 
-    def blur_of(self, row: dict[str, Any], roots: dict[str, str]) -> str:
+    def blur_of(self, row: PlanRow, roots: dict[str, str]) -> str:
         """Whether the official blur is the mean of its window."""
         span = range(row["first_index"], row["first_index"] + row["n_frames"])
         frames = [frame for frame in map(self.get, span) if frame is not None]
@@ -116,8 +119,9 @@ class _Frames:
             return "absent"
         if {frame.shape for frame in frames} != {official.shape}:
             return "differs"
-        mean = averaging.mean_of_window(frames, row["average_domain"])
-        tolerance = 0 if row["average_domain"] == "srgb" else GAMMA_TOLERANCE
+        domain = cast(averaging.Domain, row["average_domain"])
+        mean = averaging.mean_of_window(frames, domain)
+        tolerance = 0 if domain == "srgb" else GAMMA_TOLERANCE
         apart = np.abs(mean.astype(np.int16) - official).max()
         return "equal" if apart <= tolerance else "differs"
 

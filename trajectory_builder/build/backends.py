@@ -1,9 +1,9 @@
-"""Where shards run. Results lie on disk; only a few counts come back.
+"""Where shards run: loky, threads, Dask or Ray. Results are on disk; a few counts come back.
 
 `loky` (processes) and `threading` go through joblib. `dask` and `ray` go through their own futures
 and tasks, since joblib's wrappers hang or lose every result when a task kills its worker. On each
 of them a shard that kills its worker is tried once more in a process of its own and then becomes
-rows of problems.parquet; see `attempts`.
+rows of problems.parquet; see `retry`.
 """
 
 from __future__ import annotations
@@ -12,48 +12,40 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from trajectory_builder.build import attempts
-from trajectory_builder.build.lifeline import die_with_parent, interrupts_held
-from trajectory_builder.build.shard import Made, Shard
+from trajectory_builder.build import retry, workers
+from trajectory_builder.build.shard import Shard, ShardResult
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, UserError
 
 BackendName = Literal["loky", "threading", "dask", "ray"]
 BACKENDS: tuple[BackendName, ...] = ("loky", "threading", "dask", "ray")
 FRUITLESS_ROUNDS = 3
-"""Ours: so often workers may all die without a shard having ended before a build gives up."""
+"""Give up after this many rounds in which every worker died and no shard finished."""
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
-"""Ours: how long a build waits for a cluster that has lost all its workers."""
-FEEDER_SECONDS = 1.0
-"""Ours: as long as that a thread is waited for that ends at once unless something is amiss."""
-AHEAD = 2
-"""Shards handed out for each worker, so that none waits for the builder."""
+"""Our choice: how long to wait for a cluster that has lost all its workers."""
 _PACKAGES = {"dask": "distributed", "ray": "ray"}
 _RAY_MEMORY = 128 * 2**20  # bytes of Ray's object store; only counts pass through it
 
-Result = Made | UserError
-T = TypeVar("T")
-R = TypeVar("R")
+Result = ShardResult | UserError
 
 
 class _WorkersLostError(Exception):
-    """All tasks of a backend were lost with a worker; what they finished lies on disk."""
+    """All tasks of a backend were lost with a worker; what they finished is on disk."""
 
 
 def run(
     shards: Sequence[Shard], *, backend: str = "loky", jobs: int = 1, address: str | None = None
-) -> Generator[Made, None, None]:
-    """Make each shard and yield what is told of it, in the order in which they end.
+) -> Generator[ShardResult, None, None]:
+    """Run the shards and yield their results in completion order.
 
     Args:
         shards: of one output folder, whose lock the caller holds.
@@ -62,7 +54,7 @@ def run(
         address: of a Dask scheduler or a Ray head; without it one is started on this machine.
 
     Raises:
-        UserError: what `shard.make` raises.
+        UserError: what `make_shard` raises.
         BuildError: a missing package, no answer at `address`, workers that die idle.
     """
     if not shards:
@@ -70,13 +62,13 @@ def run(
     folder = OutputFolder(Path(shards[0].out))
     waiting = {shard.name: shard for shard in shards}
     if backend != "loky" or _is_serial(backend, jobs, shards):
-        end_workers()  # those of the pixel check have no more to do
+        workers.end_workers()  # those of the pixel check have no more to do
     if backend == "threading" or _is_serial(backend, jobs, shards):
         # Here a death is the builder's own: the shards that it was making when it last died are
         # tried in a process of their own, or one that always kills would end every run.
-        for shard in attempts.left_begun(shards):
-            yield attempts.alone(waiting.pop(shard.name))
-    token = attempts.begin_run(folder, waiting.values())
+        for shard in retry.left_begun(shards):
+            yield retry.alone(waiting.pop(shard.name))
+    token = retry.begin_run(folder, waiting.values())
     fruitless = 0
     while waiting:
         before = len(waiting)
@@ -88,12 +80,12 @@ def run(
                 where=f"{len(waiting):,} shards are left; finished ones stay",
                 cure="often memory ran out: run the same command again with fewer --jobs",
             )
-    attempts.end_run(folder)
+    retry.end_run(folder)
 
 
 def _round(
     waiting: dict[str, Shard], backend: str, jobs: int, token: str, address: str | None
-) -> Generator[Made, None, None]:
+) -> Generator[ShardResult, None, None]:
     """Run what is `waiting`, removing what has ended; what no worker could begin stays in it."""
     suspects: list[Shard] = []
     try:
@@ -108,61 +100,14 @@ def _round(
                     yield result
     except _WorkersLostError:
         for shard in list(waiting.values()):
-            made = attempts.told(shard)
-            if made is not None:
+            finished = retry.finished_result(shard)
+            if finished is not None:
                 del waiting[shard.name]
-                yield made
-            elif attempts.is_begun(shard, token):
+                yield finished
+            elif retry.is_begun(shard, token):
                 suspects.append(waiting.pop(shard.name))
     for shard in suspects:
-        yield attempts.alone(shard)
-
-
-def each(
-    function: Callable[[T], R], items: Sequence[T], *, jobs: int, keep_workers: bool = False
-) -> Generator[R, None, None]:
-    """`function` of each item on `jobs` processes, as they end; for work that writes nothing.
-
-    With `keep_workers` they are left running, for more work that follows.
-    """
-    from joblib import Parallel, delayed, parallel_config
-
-    if jobs == 1 or len(items) < 2:
-        yield from map(function, items)
-        return
-    with parallel_config(backend="loky", n_jobs=jobs, initializer=_tie(os.getpid())):
-        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
-        with interrupts_held():
-            results = tasks(delayed(function)(item) for item in items)
-        with closing(results):
-            yield from results
-    if not keep_workers:
-        end_workers()
-
-
-def end_workers() -> None:
-    """End loky's workers at once, if there are any; they must be idle.
-
-    They would stay for minutes with their memory. They are not asked to end: one that was killed
-    while it waited for work holds the lock by which the others would hear of it, and then they, and
-    the builder with them, would wait for ever.
-    """
-    if _tie.cache_info().currsize:  # else none were started, and this would make a pool
-        from joblib.externals.loky import get_reusable_executor
-
-        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
-        _tie.cache_clear()
-        # The thread that fed them ends a little later and gives their semaphores back: a program
-        # that ends in between would have them reported as leaked.
-        for thread in threading.enumerate():
-            if thread.name == "QueueFeederThread":
-                thread.join(FEEDER_SECONDS)
-
-
-@cache
-def _tie(parent: int) -> Callable[[], None]:
-    """What workers begin with: always the same object, or joblib would start new ones each time."""
-    return partial(die_with_parent, parent)
+        yield retry.alone(shard)
 
 
 def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
@@ -177,7 +122,7 @@ def _results(
     if backend == "ray":
         return _ray(shards, jobs, token, address)
     if _is_serial(backend, jobs, shards):
-        return (attempts.attempt(shard, token) for shard in shards)
+        return (retry.attempt(shard, token) for shard in shards)
     return _joblib(shards, backend, jobs, token)
 
 
@@ -187,18 +132,20 @@ def _joblib(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    options = {"initializer": _tie(os.getpid())} if backend == "loky" else {}
+    options = {"initializer": workers.initializer(os.getpid())} if backend == "loky" else {}
     with parallel_config(backend=backend, n_jobs=jobs, **options):
-        tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
+        tasks = Parallel(
+            return_as="generator_unordered", batch_size=1, pre_dispatch=workers.AHEAD * jobs
+        )
         try:
-            with interrupts_held():
-                results = tasks(delayed(attempts.attempt)(shard, token) for shard in shards)
+            with workers.interrupts_held():
+                results = tasks(delayed(retry.attempt)(shard, token) for shard in shards)
             with closing(results):
                 yield from results
         except BrokenProcessPool as error:
             raise _WorkersLostError from error
     if backend == "loky":
-        end_workers()
+        workers.end_workers()
 
 
 def _dask(
@@ -229,10 +176,10 @@ def _dask_futures(
     flying: dict[Any, Shard] = {}
     silent = 0.0
     while True:
-        workers = client.scheduler_info(-1)["workers"].values()
-        threads = sum(worker["nthreads"] for worker in workers)
-        for shard in islice(rest, max(0, AHEAD * max(1, threads) - len(flying))):
-            future = client.submit(attempts.attempt, shard, token, pure=False, retries=0)
+        known = client.scheduler_info(-1)["workers"].values()
+        threads = sum(worker["nthreads"] for worker in known)
+        for shard in islice(rest, max(0, workers.AHEAD * max(1, threads) - len(flying))):
+            future = client.submit(retry.attempt, shard, token, pure=False, retries=0)
             flying[future] = shard
         if not flying:
             return
@@ -250,7 +197,7 @@ def _dask_futures(
             try:
                 yield future.result()
             except distributed.KilledWorker:
-                yield Made(shard.name, 0, 0, died=True)
+                yield ShardResult(shard.name, 0, 0, died=True)
             except (distributed.CancelledError, OSError) as error:  # the scheduler went away
                 raise _WorkersLostError from error
 
@@ -287,18 +234,18 @@ def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
 
 def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Result, None, None]:
     # The second of these tries finds the note of the first and leaves the shard alone.
-    task = ray.remote(max_retries=2, num_cpus=1)(attempts.attempt)
+    task = ray.remote(max_retries=2, num_cpus=1)(retry.attempt)
     rest = iter(shards)
     flying: dict[Any, Shard] = {}
     silent = 0.0
     while True:
-        workers = int(ray.cluster_resources().get("CPU", 0))
-        for shard in islice(rest, max(0, AHEAD * max(1, workers) - len(flying))):
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        for shard in islice(rest, max(0, workers.AHEAD * max(1, cores) - len(flying))):
             flying[task.remote(shard, token)] = shard
         if not flying:
             return
         done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
-        silent = 0.0 if done or workers else silent + POLL_SECONDS
+        silent = 0.0 if done or cores else silent + POLL_SECONDS
         if silent >= PATIENCE_SECONDS:
             raise _none_left("Ray", "start a node with `ray start --address ADDRESS`")
         for reference in done:
@@ -307,7 +254,7 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Resul
                 yield ray.get(reference)
             except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
                     ray.exceptions.OutOfMemoryError):  # fmt: skip
-                yield Made(shard.name, 0, 0, died=True)
+                yield ShardResult(shard.name, 0, 0, died=True)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.RayError as error:
@@ -374,10 +321,3 @@ def _none_left(name: str, start: str) -> BuildError:
         where=f"none came within {PATIENCE_SECONDS:.0f} s; finished shards stay",
         cure=f"{start} and run the same command again to resume",
     )
-
-
-def default_jobs() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

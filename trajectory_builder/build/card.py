@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.plan.table import Plan
 from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
 

@@ -1,6 +1,6 @@
-"""Whose is the output folder? Of one config and one source; another build is refused.
+"""An output folder belongs to one config and one source; another build in it is refused.
 
-A source may grow under a build. It may not change: what was made would no longer be of one recipe.
+A source may grow during a build. It may not change: the pairs would no longer be of one recipe.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from typing import Any
 import pyarrow as pa
 
 from trajectory_builder.build import record
-from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.build.record import CONFIG
 from trajectory_builder.disk import ownership
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError, shorten
-from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.plan.table import Plan
 
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 
 
 def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
-    """Make the folder this plan's, or find that it is; return the plan's digest.
+    """Store the plan and its config in the folder, or compare with what is there.
+
+    Returns:
+        The plan's digest.
 
     Raises:
         OutputError: it belongs to another config or source (exit 5).
@@ -41,11 +44,11 @@ def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
 def refuse_other_config(
     folder: OutputFolder, plan: Plan, link: str, *, settled: bool
 ) -> dict[str, Any]:
-    """What the folder was claimed with, empty where it was not.
+    """The stored claim of the folder; empty where there is none.
 
     Raises:
-        OutputError: it was claimed with another config. Of a plan that is not settled, the offsets
-            are not compared: pixels have yet to tell them.
+        OutputError: the folder was claimed with another config. Of a plan that is not settled, the
+            offsets are not compared, since the pixels have not been read yet.
     """
     stored = _claimed_config(folder) or {}
     wanted, config = plan.config | {"link": link}, stored.get("config")
@@ -71,13 +74,10 @@ def refuse_other_config(
 
 
 def _claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
-    """What the folder says of the build that it belongs to: `config`, `plan_sha256`.
-
-    Returns:
-        None for a folder that belongs to nobody yet.
+    """`config` and `plan_sha256` of the build that the folder belongs to; None for a new folder.
 
     Raises:
-        OutputError: the file that says it is damaged, and no sound build.json stands in for it.
+        OutputError: the file is damaged, and no sound build.json can replace it.
     """
     stored = folder.read_sealed(CONFIG) or record.read_build(folder.root)
     if stored is None and (folder.root / CONFIG).exists():

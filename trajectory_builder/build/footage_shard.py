@@ -1,27 +1,42 @@
-"""Make one shard of a user's footage: frames go by once, windows become blurs, checks are made.
+"""Make one shard of a user's footage: frames pass once, windows become blurs, checks are made.
 
-Runs in a worker. What time alone cannot tell is found here, on the frames: a scene cut inside a
+Runs in a worker. What times alone do not show is found here, on the frames: a scene cut inside a
 window, a frame stored twice, a picture that does not move. Such a window makes no pair.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from trajectory_builder.build import still_shard
-from trajectory_builder.build.writer import Pixels, Result, Work, at_depth, drawn_camera, write_pair
+from trajectory_builder.build.writer import (
+    Contents,
+    Pixels,
+    Record,
+    at_depth,
+    pair_problem,
+    pair_record,
+    trajectories,
+    write_image,
+)
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
 from trajectory_builder.images.video import reading as video
-from trajectory_builder.images.video.colour import Colour
 from trajectory_builder.pixels import averaging, camera, interpolation, motion
 from trajectory_builder.trajectory import Problem
 
-Stream = Iterator[tuple[int, Pixels | None]]
+if TYPE_CHECKING:
+    from trajectory_builder.build.shard import Shard
+    from trajectory_builder.plan.order import FootageOrder
+    from trajectory_builder.plan.table import PlanRow
+
+Frames = dict[int, Pixels | None]  # by rank; None where a frame cannot be read
 See = Callable[[int, motion.Small], None]
 
 DAMAGED, VIDEO_DAMAGED = "frame-damaged", "video-frame-damaged"
@@ -37,62 +52,113 @@ _WHAT = {
 }  # fmt: skip
 
 
-def make(work: Work, batch: Batch) -> Result:
+def make(shard: Shard, order: FootageOrder, batch: Batch) -> Contents:
     """Make a shard's files, which get their names when `batch` ends."""
-    result = Result()
-    if work.order["kind"] == "still":
-        for rows in work.trajectories():
-            still_shard.make(work, rows, batch, result)
-    else:
-        _make_windows(work, batch, result)
-    return result
+    if order.kind == "still":
+        parts = [_make_still(shard, order, rows, batch) for rows in trajectories(shard.rows)]
+        return Contents(
+            [record for part in parts for record in part.records],
+            [problem for part in parts for problem in part.problems],
+            {name: digest for part in parts for name, digest in part.frames.items()},
+        )
+    reader = FrameReader(shard, order)
+    watch = Watch(order.factor)
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for rows, frames in complete_windows(reader.stream(watch.see), trajectories(shard.rows)):
+        moved, lost = _judge(order, rows, frames, watch)
+        problems += lost
+        watch.forget(rows[-1]["first_index"])
+        if moved:
+            records += _write(shard, order, moved, frames, batch)
+    return Contents(records, [*reader.problems, *problems], reader.digests)
 
 
-def render(work: Work) -> Iterator[tuple[dict[str, Any], Pixels]]:
-    """The blurs of a shard as they were written, for `verify --level deep`: (row, pixels)."""
-    result = Result()
-    if work.order["kind"] == "still":
-        for rows in work.trajectories():
-            shot = still_shard.shoot(work, rows, result)
-            if shot is not None:
+def render(shard: Shard, order: FootageOrder) -> Iterator[tuple[PlanRow, Pixels]]:
+    """The blurs of a shard as they were written, for `verify --level deep`."""
+    if order.kind == "still":
+        for rows in trajectories(shard.rows):
+            shot = still_shard.shoot(shard, order, rows)
+            if isinstance(shot, still_shard.StillShot):
                 yield from ((row, shot.blurs[row["n_frames"]]) for row in rows)
         return
-    for rows, frames in _whole_windows(_stream(work, result), work.trajectories()):
+    stream = FrameReader(shard, order).stream()
+    for rows, frames in complete_windows(stream, trajectories(shard.rows)):
         sound = [row for row in rows if _has_all(row, frames)]
         if sound:
-            blurs = _expose(work, sound, frames)
+            blurs = _expose(order, sound, frames)
             yield from ((row, blurs[row["n_frames"]]) for row in sound)
 
 
-def _make_windows(work: Work, batch: Batch, result: Result) -> None:
-    watch = Watch(work.order["interpolate"] + 1)
-    stream = _stream(work, result, watch.see)
-    for rows, frames in _whole_windows(stream, work.trajectories()):
-        moved = _judge(work, rows, frames, watch, result)
-        watch.forget(rows[-1]["first_index"])
-        if not moved:
-            continue
-        kept = [row for row, _ in moved]
-        blurs = _expose(work, kept, frames)
-        sharp = at_depth(cast(Pixels, frames[rows[0]["center_index"]]), work.order["bits"])
-        made = drawn_camera(work, rows[0]["trajectory_id"])
-        for row, pixels in moved:
-            extra = {"motion_px": pixels} | made
-            write_pair(work, batch, row, blurs[row["n_frames"]], sharp, extra, result)
+def _make_still(shard: Shard, order: FootageOrder, rows: list[PlanRow], batch: Batch) -> Contents:
+    shot = still_shard.shoot(shard, order, rows)
+    if isinstance(shot, still_shard.LostStill):
+        problems = [pair_problem(row, shot.reason, shot.what, shot.cure) for row in rows]
+        return Contents(problems=problems, frames=shot.frames)
+    kernels = still_shard.write_kernels(shard, rows, shot, batch)
+    extra = [kernels | still_shard.motion(shot, row["n_frames"]) for row in rows]
+    blurs = [shot.blurs[row["n_frames"]] for row in rows]
+    records = _write_pairs(shard, order, rows, blurs, shot.sharp, extra, batch)
+    return Contents(records, frames=shot.frames)
 
 
-def _whole_windows(
-    stream: Stream, trajectories: Sequence[list[dict[str, Any]]]
-) -> Iterator[tuple[list[dict[str, Any]], dict[int, Pixels | None]]]:
+def _write(
+    shard: Shard,
+    order: FootageOrder,
+    moved: Sequence[tuple[PlanRow, float]],
+    frames: Frames,
+    batch: Batch,
+) -> list[Record]:
+    """Write the pairs of one trajectory from its frames."""
+    rows = [row for row, _ in moved]
+    blurs = _expose(order, rows, frames)
+    sharp = at_depth(cast(Pixels, frames[rows[0]["center_index"]]), order.bits)
+    extra: list[Record] = [{"motion_px": pixels} for _, pixels in moved]
+    pixels = [blurs[row["n_frames"]] for row in rows]
+    return _write_pairs(shard, order, rows, pixels, sharp, extra, batch)
+
+
+def _write_pairs(
+    shard: Shard,
+    order: FootageOrder,
+    rows: Sequence[PlanRow],
+    blurs: Sequence[Pixels],
+    sharp: Pixels,
+    extra: Sequence[Record],
+    batch: Batch,
+) -> list[Record]:
+    """Write a trajectory's sharp image once and each of its blurs."""
+    folder = Path(shard.out, rows[0]["split"])
+    sharp_file = write_image(batch, folder / rows[0]["sharp_file_name"], sharp, hash_pixels=False)
+    drawn = _drawn_camera(order, rows[0]["trajectory_id"])
+    return [
+        pair_record(
+            row, sharp_file, write_image(batch, folder / row["blur_file_name"], blur), own | drawn
+        )
+        for row, blur, own in zip(rows, blurs, extra, strict=True)
+    ]
+
+
+def _drawn_camera(order: FootageOrder, trajectory_id: str) -> Record:
+    """The manifest column of a trajectory's camera settings; nothing without them."""
+    if not order.camera:
+        return {}
+    drawn = camera.draw(camera.parse(order.camera), trajectory_id, order.seed)
+    return {"camera": json.dumps(drawn.as_data(), sort_keys=True)}
+
+
+def complete_windows(
+    stream: Iterator[tuple[int, Pixels | None]], groups: Sequence[list[PlanRow]]
+) -> Iterator[tuple[list[PlanRow], Frames]]:
     """Each trajectory's rows with its frames by rank, as soon as the last one has come.
 
-    Holds the frames of open windows alone.
+    Keeps the frames of open windows alone.
     """
-    waiting = sorted(trajectories, key=lambda rows: _last(rows[-1]))
+    waiting = sorted(groups, key=lambda rows: _last(rows[-1]))
     # The first rank that this trajectory or any later one still needs.
     firsts = [int(rows[-1]["first_index"]) for rows in waiting]
     needed = list(accumulate(reversed(firsts), min))[::-1]
-    kept: dict[int, Pixels | None] = {}
+    kept: Frames = {}
     place = 0
     for rank, pixels in stream:
         kept[rank] = pixels
@@ -105,72 +171,55 @@ def _whole_windows(
             del kept[old]
 
 
-def _last(row: dict[str, Any]) -> int:
-    return int(row["first_index"] + row["n_frames"] - 1)
+def _last(row: PlanRow) -> int:
+    return row["first_index"] + row["n_frames"] - 1
 
 
-def _has_all(row: dict[str, Any], frames: dict[int, Pixels | None]) -> bool:
+def _has_all(row: PlanRow, frames: Frames) -> bool:
     ranks = range(row["first_index"], _last(row) + 1)
     return all(frames.get(rank) is not None for rank in ranks)
 
 
 def _judge(
-    work: Work,
-    rows: list[dict[str, Any]],
-    frames: dict[int, Pixels | None],
-    watch: Watch,
-    result: Result,
-) -> list[tuple[dict[str, Any], float]]:
-    """Rows that make a pair with their motion in pixels; the others become problems."""
-    kept: list[dict[str, Any]] = []
-    lost = VIDEO_DAMAGED if work.order["kind"] == "video" else DAMAGED
+    order: FootageOrder, rows: list[PlanRow], frames: Frames, watch: Watch
+) -> tuple[list[tuple[PlanRow, float]], list[Problem]]:
+    """Rows that make a pair with their motion in pixels, and the problems of the others."""
+    kept: list[PlanRow] = []
+    problems: list[Problem] = []
+    damaged = VIDEO_DAMAGED if order.kind == "video" else DAMAGED
     for row in rows:
-        reason = None if _has_all(row, frames) else lost
-        reason = reason or watch.interruption(row)
+        reason = watch.interruption(row) if _has_all(row, frames) else damaged
         if reason is None:
             kept.append(row)
         else:
-            result.problems.append(_problem(row, reason))
+            problems.append(pair_problem(row, reason, *_WHAT[reason]))
     motions = watch.motions(kept) if kept else []
     # Short windows move little in any clip: what counts is whether the trajectory gets anywhere.
-    if motions and motions[-1][1] < work.order["motion_floor"]:
-        result.problems += [_problem(row, motion.STATIC) for row in kept]
-        return []
-    return [(row, median) for row, (median, _) in zip(kept, motions, strict=True)]
+    if motions and motions[-1][1] < order.motion_floor:
+        static = [pair_problem(row, motion.STATIC, *_WHAT[motion.STATIC]) for row in kept]
+        return [], problems + static
+    return [(row, median) for row, (median, _) in zip(kept, motions, strict=True)], problems
 
 
-def _problem(row: dict[str, Any], reason: str) -> Problem:
-    what, cure = _WHAT[reason]
-    return Problem(
-        reason,
-        f"{row['sample_id']} is left out: {what}",
-        cure,
-        row["split"],
-        row["clip_id"],
-        row["sample_id"],
-    )
-
-
-def _expose(
-    work: Work, rows: Sequence[dict[str, Any]], frames: dict[int, Pixels | None]
-) -> dict[int, Pixels]:
+def _expose(order: FootageOrder, rows: Sequence[PlanRow], frames: Frames) -> dict[int, Pixels]:
     """Blurs of the rows by n, from one run outwards over the longest window."""
     longest = max(rows, key=lambda row: row["n_frames"])
     window = [cast(Pixels, frames[r]) for r in range(longest["first_index"], _last(longest) + 1)]
     sizes = [row["n_frames"] for row in rows]
-    if work.order["camera"]:
+    if order.camera:
         name = longest["trajectory_id"]
-        drawn = camera.draw(camera.parse(work.order["camera"]), name, work.order["seed"])
-        return dict(camera.expose(window, sizes, drawn, name, work.order["seed"]))
-    means = averaging.nested_means(window, sizes, longest["average_domain"])
-    return {n: at_depth(mean, work.order["bits"]) for n, mean in means.items()}
+        drawn = camera.draw(camera.parse(order.camera), name, order.seed)
+        return dict(camera.expose(window, sizes, drawn, name, order.seed))
+    domain = cast(averaging.Domain, longest["average_domain"])
+    means = averaging.nested_means(window, sizes, domain)
+    return {n: at_depth(mean, order.bits) for n, mean in means.items()}
 
 
 class Watch:
-    """Small copies of the frames that went by, and what they tell of a window.
+    """Small copies of the frames that passed, and what they show of a window.
 
     Args:
-        factor: frames after interpolation for one as shot; rows count the former.
+        factor: frames after interpolation per frame as shot; rows count the former.
     """
 
     def __init__(self, factor: int) -> None:
@@ -182,57 +231,82 @@ class Watch:
         self._small[rank] = small
 
     def forget(self, rank: int) -> None:
-        """Drop what lies well before a window that starts at `rank`."""
+        """Drop what is well before a window that starts at `rank`."""
         border = rank // self._factor
         for old in [r for r in self._small if r < border - 64]:
             del self._small[old]
 
-    def _span(self, row: dict[str, Any]) -> range:
+    def _span(self, row: PlanRow) -> range:
         return range(row["first_index"] // self._factor, -(-_last(row) // self._factor) + 1)
 
-    def interruption(self, row: dict[str, Any]) -> str | None:
+    def interruption(self, row: PlanRow) -> str | None:
         """A cut or a repeated frame inside a window, or None."""
         return motion.interruption([self._small[rank] for rank in self._span(row)])
 
-    def motions(self, rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+    def motions(self, rows: Sequence[PlanRow]) -> list[tuple[float, float]]:
         """(median, 95th percentile) of the displacement over nested windows, in pixels."""
         spans = [self._span(row) for row in rows]
         frames = [self._small[rank] for rank in spans[-1]]
         reaches = [len(span) // 2 for span in spans]
-        found = motion.growing_displacement(frames, reaches)
+        displacements = motion.growing_displacement(frames, reaches)
         # A window that ends between two frames as shot spans a part of what was measured.
         shares = [
             (row["n_frames"] - 1) / (self._factor * (len(span) - 1))
             for row, span in zip(rows, spans, strict=True)
         ]
-        return [(share * a, share * b) for share, (a, b) in zip(shares, found, strict=True)]
+        return [(share * a, share * b) for share, (a, b) in zip(shares, displacements, strict=True)]
 
 
-def _stream(work: Work, result: Result, see: See | None = None) -> Stream:
-    """The shard's frames as windows count them, interpolated ones among them."""
-    shot = _shot_frames(work, result, see)
-    count = work.order["interpolate"]
-    if not count:
-        return shot
-    spans = [range(rows[-1]["first_index"], _last(rows[-1]) + 1) for rows in work.trajectories()]
-    return interpolation.upsampled(shot, count, spans)
+class FrameReader:
+    """Reads a shard's frames; keeps digests of the files it read, and problems of bad ones."""
 
+    def __init__(self, shard: Shard, order: FootageOrder) -> None:
+        self._shard = shard
+        self._order = order
+        self.digests: dict[str, str] = {}
+        self.problems: list[Problem] = []
 
-def _shot_frames(work: Work, result: Result, see: See | None) -> Stream:
-    """The frames as shot; `see` gets a small copy of each, and none are made without it."""
-    rank = work.order["first"]
-    size = (work.order["size"][0], work.order["size"][1])
-    for part in work.order["parts"]:
-        path = Path(work.roots[part["root"]], part["name"])
-        if work.order["kind"] == "video":
-            frames = video.decode_with_luma(_stretch(path, part))
-        else:
-            frames = _files(path, part["names"], size, result)
-        for frame in frames:
-            if see is not None and frame is not None:
-                see(rank, _small(frame))
-            yield rank, None if frame is None else frame.pixels
-            rank += 1
+    def stream(self, see: See | None = None) -> Iterator[tuple[int, Pixels | None]]:
+        """(rank, pixels) of the frames as windows count them, interpolated ones among them.
+
+        `see` gets a small copy of each frame as shot; without it none are made.
+        """
+        frames = self._shot_frames(see)
+        if not self._order.interpolate:
+            return frames
+        groups = trajectories(self._shard.rows)
+        spans = [range(rows[-1]["first_index"], _last(rows[-1]) + 1) for rows in groups]
+        return interpolation.upsampled(frames, self._order.interpolate, spans)
+
+    def _shot_frames(self, see: See | None) -> Iterator[tuple[int, Pixels | None]]:
+        rank = self._order.first
+        for part in self._order.parts:
+            path = Path(self._shard.roots[part.root], part.name)
+            if part.stretch is not None:
+                frames = video.decode_with_luma(replace(part.stretch, path=path))
+            else:
+                frames = self._files(path, part.frames)
+            for frame in frames:
+                if see is not None and frame is not None:
+                    see(rank, _small(frame))
+                yield rank, None if frame is None else frame.pixels
+                rank += 1
+
+    def _files(self, folder: Path, names: Sequence[str | None]) -> Iterator[video.Decoded | None]:
+        """Frames of a folder; one that cannot be read is reported once and costs its windows."""
+        for name in names:
+            if name is None:
+                yield None
+                continue
+            try:
+                picture = pictures.read(folder / name, expect=self._order.size)
+            except ImageError as error:
+                problem = Problem(error.reason, error.what, error.cure, file=error.where)
+                self.problems.append(problem)
+                yield None
+                continue
+            self.digests[name] = picture.sha256
+            yield video.Decoded(picture.pixels)
 
 
 def _small(frame: video.Decoded) -> motion.Small:
@@ -241,33 +315,3 @@ def _small(frame: video.Decoded) -> motion.Small:
     return motion.small_of_luma(
         frame.luma, full_range=frame.full_range, orientation=frame.orientation
     )
-
-
-def _stretch(path: Path, part: dict[str, Any]) -> video.Stretch:
-    return video.Stretch(
-        path=path,
-        seek=part["seek"],
-        pts=tuple(part["pts"]),
-        keys=tuple(part["keys"]),
-        colour=Colour(**part["colour"]),
-        orientation=part["orientation"],
-        size=tuple(part["size"]),
-    )
-
-
-def _files(
-    folder: Path, names: Sequence[str | None], size: tuple[int, int], result: Result
-) -> Iterator[video.Decoded | None]:
-    """Frames of a folder; one that cannot be read is told of once and costs its windows."""
-    for name in names:
-        if name is None:
-            yield None
-            continue
-        try:
-            found = pictures.read(folder / name, expect=size)
-        except ImageError as error:
-            result.problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
-            yield None
-            continue
-        result.frames[name] = found.sha256
-        yield video.Decoded(found.pixels)

@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 
 from trajectory_builder import manifest
 from trajectory_builder.build import card
-from trajectory_builder.build.finished import CONFIG
 from trajectory_builder.disk.atomic import fault_point, write_atomic
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import printable
 from trajectory_builder.images import png
-from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.plan.table import Plan
 from trajectory_builder.trajectory import SETTLED, Problem
 from trajectory_builder.version import __version__
 
 BUILD = "build.json"
+CONFIG = ".trajbuild/config.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
 ALIGNMENT = ".trajbuild/alignment.json"

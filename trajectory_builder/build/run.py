@@ -1,4 +1,4 @@
-"""Carry out a plan: shards to files and markers, markers to manifests; resume by doing it again.
+"""Carry out a plan: shards to files and markers, markers to manifests; run it again to resume.
 
 The manifest is a pure function of plan and markers and is written last, so the same input and
 recipe give the same bytes whatever the workers, their order, or how often the build was killed.
@@ -11,9 +11,9 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,58 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest
-from trajectory_builder.build import attempts, backends, record
-from trajectory_builder.build.claim import claim, refuse_other_config
-from trajectory_builder.build.finished import BuildReport
+from trajectory_builder.build import backends, record
+from trajectory_builder.build.claim import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
-from trajectory_builder.plan.gopro import Plan
+from trajectory_builder.plan.table import Plan, PlanRow
 from trajectory_builder.trajectory import SETTLED, Problem
 
-BYTES_A_PIXEL = 1.7
-"""Ours: a generous guess of a blur's PNG size, for the check of free space before the start."""
+BYTES_PER_PIXEL = 1.7
+"""Our choice: a generous guess of a blur's PNG size, for the check of free space at the start."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made.
+
+    Attributes:
+        out: the output folder.
+        pairs: pairs on disk per split.
+        made: pairs made by this run; 0 when everything was complete already.
+        problems: rows of problems.parquet.
+        seconds: wall time of this run.
+    """
+
+    out: Path
+    pairs: dict[str, int]
+    made: int
+    problems: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Done, or done in part."""
+        return ExitCode.DONE_IN_PART if self.problems else ExitCode.DONE
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {
+            "out": str(self.out),
+            "pairs": self.pairs,
+            "made": self.made,
+            "problems": self.problems,
+            "seconds": round(self.seconds, 3),
+            "exit_code": int(self.exit_code),
+        }
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build; nothing of it changes a byte of the result, but `link` how files are taken.
+    """How to build. Nothing here changes a byte of the result; `link` changes how files get there.
 
     Attributes:
         jobs: workers.
@@ -59,65 +93,64 @@ class BuildOptions:
     progress: bool = True
 
 
-def build_plan(
-    plan: Plan,
-    out: Path,
-    options: BuildOptions | None = None,
-    *,
-    settle: Callable[[Plan], Plan] | None = None,
-) -> BuildReport:
-    """Make everything in `plan` that `out` does not hold yet.
+def build_plan(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildReport:
+    """Make everything in `plan` that `out` does not contain yet.
 
     Args:
         plan: what to make.
         out: the output folder; new, empty, or one that the same config has begun.
         options: workers, links, strictness.
-        settle: gives the plan to build in its place, as the pixels would have it. It may take long,
-            so it is asked once the folder is held and known to be of this config.
 
     Raises:
-        OutputError: `out` is not ours, held by another builder, or of another config (exit 5).
+        OutputError: `out` is not ours, locked by another builder, or of another config (exit 5).
         BuildError: too little space, or a problem under `strict`.
     """
     options = options or BuildOptions()
     started = time.monotonic()
-    _refuse(plan, out, options)
+    refuse(plan, out, options)
+    with locked(out, options) as folder:
+        report = build_in(folder, plan, options)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def locked(out: Path, options: BuildOptions) -> Iterator[OutputFolder]:
+    """Create the output folder and lock it against other builders.
+
+    Raises:
+        OutputError: it is not ours, locked by another builder, or cannot be written.
+    """
     folder = OutputFolder(out)
     folder.prepare()
     try:
         with folder.lock(wait_seconds=options.wait_seconds):
-            if settle is not None:
-                refuse_other_config(folder, plan, options.link, settled=False)
-                plan = settle(plan)
-                _refuse_problems(plan, options)
-            report = _build(plan, folder, options)
-    except OSError as error:  # what is read is guarded where it is read
+            yield folder
+    except OSError as error:  # errors of reading are handled where it is read
         raise write_error(error, str(out)) from error
-    return replace(report, seconds=time.monotonic() - started)
 
 
-def _build(plan: Plan, folder: OutputFolder, options: BuildOptions) -> BuildReport:
-    """What `build_plan` does while it holds the folder."""
+def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildReport:
+    """`build_plan` in a folder that is locked already."""
     digest = claim(folder, plan, options.link)
-    folder.remove_temporaries()  # also of a finished build: that of its note, `finished.json`
+    # Before the look at a finished build: a run of it may have been killed over a new alignment.
+    folder.remove_temporaries()
     if record.is_finished(folder, digest, plan.alignment):
         counts, problems = record.pair_counts(folder), record.problem_count(folder)
         return BuildReport(folder.root, counts, 0, problems, 0.0)
     shards = list(_shards(plan, folder.root, options.link))
-    pending = [shard for shard in shards if not _is_whole(folder, shard)]
+    pending = [shard for shard in shards if not _is_complete(folder, shard)]
     _check_space(pending, folder.root)
     made = _run(pending, plan, folder, options)
     pairs, problems = _finish(folder, plan, shards, digest, options)
     return BuildReport(folder.root, pairs, made, problems, 0.0)
 
 
-def _refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
+def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
     """Refuse what cannot be built, before anything is written.
 
     Raises:
-        OutputError: `out` lies inside the source.
-        BuildError: the backend's package is not installed.
-        BuildError: a problem under `strict`.
+        OutputError: `out` is inside the source.
+        BuildError: the backend's package is not installed, or a problem under `strict`.
     """
     backends.refuse_absent(options.backend)
     for root in plan.roots.values():
@@ -128,10 +161,15 @@ def _refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
                 cure="choose a folder outside it; the source is only read",
                 exit_code=ExitCode.WRONG_USE,
             )
-    _refuse_problems(plan, options)
+    refuse_problems(plan, options)
 
 
-def _refuse_problems(plan: Plan, options: BuildOptions) -> None:
+def refuse_problems(plan: Plan, options: BuildOptions) -> None:
+    """Refuse a plan with problems under `strict`.
+
+    Raises:
+        BuildError: naming the first.
+    """
     if options.strict and plan.problems:
         raise _strict(plan.problems[0], len(plan.problems))
 
@@ -149,26 +187,27 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     roots = {name: str(root) for name, root in plan.roots.items()}
     salt = f"{plan.config_sha256}/{link}/{png.codecs()}".encode()
     sizes = _Sizes(roots)
-    for name, rows in _by_shard(plan.table):
+    for name, rows in _by_shard(plan).items():
         order = plan.orders.get(name)
-        text = json.dumps([rows, order] if order else rows, sort_keys=True).encode()
+        decisive = [rows, asdict(order)] if order else rows
+        text = json.dumps(decisive, sort_keys=True, default=str).encode()
         yield Shard(
             name=name,
             digest=hashlib.sha256(salt + text).hexdigest(),
             out=str(out),
             roots=roots,
             rows=tuple(rows),
-            size=(order["size"][0], order["size"][1]) if order else sizes.of_clip(rows),
+            size=order.size if order else sizes.of_clip(rows),
             link=link,
             order=order,
         )
 
 
-def _by_shard(table: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
+def _by_shard(plan: Plan) -> dict[str, list[PlanRow]]:
+    rows: dict[str, list[PlanRow]] = {}
+    for row in plan.rows():
         rows.setdefault(row["shard"], []).append(row)
-    yield from rows.items()
+    return rows
 
 
 class _Sizes:
@@ -178,7 +217,7 @@ class _Sizes:
         self._roots = roots
         self._found: dict[tuple[str, str], tuple[int, int] | None] = {}
 
-    def of_clip(self, rows: list[dict[str, Any]]) -> tuple[int, int] | None:
+    def of_clip(self, rows: list[PlanRow]) -> tuple[int, int] | None:
         """(width, height) by majority over the sharp images of the clip's first shard."""
         key = (rows[0]["split"], rows[0]["clip_id"])
         if key not in self._found:
@@ -195,11 +234,11 @@ class _Sizes:
         return self._found[key]
 
 
-def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
+def _is_complete(folder: OutputFolder, shard: Shard) -> bool:
     """Whether a shard's marker is of this plan, without problems, and its files have their sizes.
 
-    A shard with problems is made again, since its input may have been mended; but not for those
-    that lie in the footage itself.
+    A shard with problems is made again, since its input may have been fixed meanwhile; but not for
+    problems of the footage itself.
     """
     marker = folder.read_marker(shard.name)
     if marker is None or marker["digest"] != shard.digest:
@@ -218,10 +257,11 @@ def _is_whole(folder: OutputFolder, shard: Shard) -> bool:
             folder.root / row["split"] / pair["kernel_path"], pair["kernel_bytes"]
         ):
             return False
-        for kind in ("blur", "sharp"):
-            path = folder.root / row["split"] / row[f"{kind}_file_name"]
-            if not record.has_size(path, pair[f"{kind}_bytes"]):
-                return False
+        split = folder.root / row["split"]
+        if not record.has_size(split / row["blur_file_name"], pair["blur_bytes"]):
+            return False
+        if not record.has_size(split / row["sharp_file_name"], pair["sharp_bytes"]):
+            return False
     return True
 
 
@@ -239,7 +279,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
             files = set()
         files |= {r["blur_file_name"] for r in shard.rows
                   if shard.link == "copy" or not r["blur_source"]}  # fmt: skip
-        need += int(len(files) * width * height * BYTES_A_PIXEL)
+        need += int(len(files) * width * height * BYTES_PER_PIXEL)
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
@@ -252,12 +292,12 @@ def _check_space(pending: list[Shard], out: Path) -> None:
 def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildOptions) -> int:
     """Make the shards; return how many pairs were made."""
     made = 0
-    whole = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
-    progress = Progress(plan.table.num_rows, "pairs", done=whole, shown=options.progress)
+    done = plan.table.num_rows - sum(len(shard.rows) for shard in pending)
+    progress = Progress(plan.table.num_rows, "pairs", done=done, shown=options.progress)
     results = backends.run(
         pending, backend=options.backend, jobs=options.jobs, address=options.address
     )
-    with progress, closing(results), progress.following(lambda: attempts.pairs_under_way(folder)):
+    with progress, closing(results):
         for result in results:
             made += result.pairs
             progress.advance(result.pairs, problems=result.problems)
@@ -298,7 +338,7 @@ def _finish(
 
 
 def _with_records(table: pa.Table, pairs: dict[str, dict[str, Any]]) -> pa.Table:
-    """Manifest rows: the plan's rows that were made, with what the markers tell of them."""
+    """Manifest rows: the plan's rows that were made, with the records of the markers."""
     ids = table["sample_id"].to_pylist()
     kept = table.filter(pa.array([name in pairs for name in ids]))
     records = [pairs[name] for name in kept["sample_id"].to_pylist()]
@@ -337,7 +377,7 @@ def needed_bytes(plan: Plan, out: Path) -> int:
         width, height = shard.size or (1280, 720)
         files = {row["blur_file_name"] for row in shard.rows}
         files |= {row["sharp_file_name"] for row in shard.rows}
-        total += int(len(files) * width * height * BYTES_A_PIXEL)
+        total += int(len(files) * width * height * BYTES_PER_PIXEL)
     return total
 
 

@@ -3,67 +3,74 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from trajectory_builder.build.writer import Pixels, Result, Work, at_depth, drawn_camera, write_pair
+from trajectory_builder.build.writer import Pixels, Record, at_depth
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
 from trajectory_builder.pixels import camera
 from trajectory_builder.sources import stills
-from trajectory_builder.trajectory import Problem
+
+if TYPE_CHECKING:
+    from trajectory_builder.build.shard import Shard
+    from trajectory_builder.plan.order import FootageOrder
+    from trajectory_builder.plan.table import PlanRow
 
 
 @dataclass(frozen=True)
 class StillShot:
-    """A photograph's sharp image, its blurs by n, and the camera's poses."""
+    """A photograph's sharp image, its blurs by n, the camera's poses, and the file's digest."""
 
     sharp: Pixels
     blurs: dict[int, Pixels]
     poses: stills.Poses
+    frames: dict[str, str]
 
 
-def shoot(work: Work, rows: list[dict[str, Any]], result: Result) -> StillShot | None:
-    """Draw a camera path and expose the photograph along it; None and problems if it is bad."""
-    part, name = work.order["parts"][0], rows[0]["trajectory_id"]
+@dataclass(frozen=True)
+class LostStill:
+    """Why a photograph gives no pair, and its file's digest if it could be read."""
+
+    reason: str
+    what: str
+    cure: str
+    frames: dict[str, str] = field(default_factory=dict)
+
+
+def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillShot | LostStill:
+    """Draw a camera path and expose the photograph along it."""
+    part, name = order.parts[0], rows[0]["trajectory_id"]
     try:
-        found = pictures.read(Path(work.roots[part["root"]], part["name"]))
+        picture = pictures.read(Path(shard.roots[part.root], part.name))
     except ImageError as error:
-        result.problems += [_lost(row, error.reason, error.what, error.cure) for row in rows]
-        return None
-    result.frames[part["name"]] = found.sha256
-    photo = at_depth(_reduced(found.pixels, work.order["max_side"]), work.order["bits"])
+        return LostStill(error.reason, error.what, error.cure)
+    frames = {part.name: picture.sha256}
+    photo = at_depth(_reduced(picture.pixels, order.max_side), order.bits)
     sizes = [row["n_frames"] for row in rows]
     settings = stills.StillSettings(slices=max(sizes))
     margin = settings.margin
     height, width = photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin
     if min(height, width) < stills.KERNEL_SIZE:
         small = f"the photograph is only {photo.shape[1]} x {photo.shape[0]} pixels large"
-        result.problems += [
-            _lost(row, "photo-too-small", small, "give a larger one") for row in rows
-        ]
-        return None
-    random = camera.generator(work.order["seed"], name, "path")
+        return LostStill("photo-too-small", small, "give a larger one", frames)
+    random = camera.generator(order.seed, name, "path")
     poses = stills.camera_path(settings, height, width, random)
-    if work.order["camera"]:
+    if order.camera:
         slices = [np.rint(stills.render_slice(photo, pose, margin)) for pose in poses]
-        drawn = camera.draw(camera.parse(work.order["camera"]), name, work.order["seed"])
-        frames = [one.astype(photo.dtype) for one in slices]
-        blurs = dict(camera.expose(frames, sizes, drawn, name, work.order["seed"]))
+        drawn = camera.draw(camera.parse(order.camera), name, order.seed)
+        exposed = [one.astype(photo.dtype) for one in slices]
+        blurs = dict(camera.expose(exposed, sizes, drawn, name, order.seed))
     else:
         blurs = stills.blurs(photo, poses, sizes, margin)
     sharp = np.ascontiguousarray(photo[margin : margin + height, margin : margin + width])
-    return StillShot(sharp, blurs, poses)
-
-
-def _lost(row: dict[str, Any], reason: str, what: str, cure: str) -> Problem:
-    what = f"{row['sample_id']} is left out: {what}"
-    return Problem(reason, what, cure, row["split"], row["clip_id"], row["sample_id"])
+    return StillShot(sharp, blurs, poses, frames)
 
 
 def _reduced(pixels: Pixels, max_side: int) -> Pixels:
@@ -74,26 +81,25 @@ def _reduced(pixels: Pixels, max_side: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 
-def make(work: Work, rows: list[dict[str, Any]], batch: Batch, result: Result) -> None:
-    """Write the pairs of one camera path, and its true kernels."""
-    shot = shoot(work, rows, result)
-    if shot is None:
-        return
+def write_kernels(shard: Shard, rows: Sequence[PlanRow], shot: StillShot, batch: Batch) -> Record:
+    """Write the true kernels of a camera path; the manifest columns that name the file."""
     height, width = shot.sharp.shape[:2]
-    sizes = [row["n_frames"] for row in rows]
-    payload = stills.kernel_file(shot.poses, sizes, height, width)
-    kernel_path = f"kernels/{rows[0]['trajectory_id']}.npz"
-    batch.add(work.out / rows[0]["split"] / kernel_path, payload)
+    payload = stills.kernel_file(shot.poses, [row["n_frames"] for row in rows], height, width)
+    name = f"kernels/{rows[0]['trajectory_id']}.npz"
+    batch.add(Path(shard.out, rows[0]["split"], name), payload)
+    return {
+        "kernel_path": name,
+        "kernel_sha256": hashlib.sha256(payload).hexdigest(),
+        "kernel_bytes": len(payload),
+    }
+
+
+def motion(shot: StillShot, n_frames: int) -> Record:
+    """How far the picture moves over the middle `n_frames` slices: the median of its corners."""
+    height, width = shot.sharp.shape[:2]
+    # (2, 1) and (1, 2): the four corners as rows and columns.
     corners = np.array([0.0, height - 1.0])[:, None], np.array([0.0, width - 1.0])[None, :]
-    for row in rows:
-        ends = [
-            shot.poses[len(shot.poses) // 2 + side * (row["n_frames"] // 2)] for side in (-1, 1)
-        ]
-        (y0, x0), (y1, x1) = (stills.offsets(pose, *corners, height, width) for pose in ends)
-        extra = {
-            "motion_px": float(np.median(np.hypot(y1 - y0, x1 - x0))),
-            "kernel_path": kernel_path,
-            "kernel_sha256": hashlib.sha256(payload).hexdigest(),
-            "kernel_bytes": len(payload),
-        } | drawn_camera(work, row["trajectory_id"])
-        write_pair(work, batch, row, shot.blurs[row["n_frames"]], shot.sharp, extra, result)
+    middle, reach = len(shot.poses) // 2, n_frames // 2
+    y0, x0 = stills.offsets(shot.poses[middle - reach], *corners, height, width)
+    y1, x1 = stills.offsets(shot.poses[middle + reach], *corners, height, width)
+    return {"motion_px": float(np.median(np.hypot(y1 - y0, x1 - x0)))}

@@ -1,12 +1,12 @@
-"""What makers of footage shards share: the work order, the result, writing a pair."""
+"""Writing the images of a shard: files through a `Batch`, and what the manifest says of them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,103 +14,111 @@ import numpy.typing as npt
 
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.images import png
-from trajectory_builder.pixels import camera
 from trajectory_builder.trajectory import Problem
 
-Pixels = npt.NDArray[Any]
+if TYPE_CHECKING:  # a worker must not load tables
+    from trajectory_builder.plan.table import PlanRow
+
+Pixels = npt.NDArray[Any]  # (H, W, 3) RGB, uint8 or uint16
+Record = dict[str, str | int | float | None]
+"""A pair's manifest columns that need pixels, and its sample_id."""
 
 
-@dataclass
-class Result:
+@dataclass(frozen=True)
+class Contents:
     """What a shard gave: records of pairs, problems, and digests of the files that were read."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     frames: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Work:
-    """A shard of footage.
+class ImageFile:
+    """A written image; `pixel_sha256` is None where no manifest column takes it."""
 
-    Attributes:
-        out: the output folder.
-        roots: folders and files that parts start from.
-        rows: its plan rows.
-        order: what else the plan says of it, see `generate`.
+    sha256: str
+    size: int
+    width: int
+    height: int
+    pixel_sha256: str | None = None
+
+
+def trajectories(rows: Sequence[PlanRow]) -> list[list[PlanRow]]:
+    """The rows of each trajectory together, ascending in n."""
+    groups: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        groups.setdefault(row["trajectory_id"], []).append(row)
+    return [sorted(group, key=lambda row: row["n_frames"]) for group in groups.values()]
+
+
+def write_image(batch: Batch, path: Path, pixels: Pixels, *, hash_pixels: bool = True) -> ImageFile:
+    """Encode pixels as PNG of their depth; the file gets its name when `batch` ends."""
+    payload = _encode(pixels)
+    batch.add(path, payload)
+    height, width = pixels.shape[:2]
+    sha256 = hashlib.sha256(payload).hexdigest()
+    pixel_sha256 = png.pixel_sha256(pixels) if hash_pixels else None
+    return ImageFile(sha256, len(payload), width, height, pixel_sha256)
+
+
+def copy_image(
+    batch: Batch, path: Path, source: Path, *, size: tuple[int, int] | None, link: str
+) -> ImageFile:
+    """Copy or link a file of the user's after checking it.
+
+    Raises:
+        ImageError: it cannot be read, is no sound PNG, or has another size.
     """
+    payload = png.read_bytes(source)
+    header = png.check_png(payload, name=str(source), expect=size)
+    batch.add_copy(path, source, payload, link=link)
+    sha256 = hashlib.sha256(payload).hexdigest()
+    return ImageFile(sha256, len(payload), header.width, header.height)
 
-    out: Path
-    roots: dict[str, str]
-    rows: tuple[dict[str, Any], ...]
-    order: dict[str, Any]
 
-    def trajectories(self) -> list[list[dict[str, Any]]]:
-        """Its rows, those of one trajectory together, ascending in n."""
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows:
-            groups.setdefault(row["trajectory_id"], []).append(row)
-        return [sorted(group, key=lambda row: row["n_frames"]) for group in groups.values()]
+def pair_record(
+    row: PlanRow,
+    sharp: ImageFile,
+    blur: ImageFile,
+    extra: Mapping[str, str | int | float | None] | None = None,
+) -> Record:
+    """The record of a pair; `extra` are further manifest columns."""
+    return {
+        "sample_id": row["sample_id"],
+        "width": sharp.width,
+        "height": sharp.height,
+        "sharp_sha256": sharp.sha256,
+        "sharp_bytes": sharp.size,
+        "blur_sha256": blur.sha256,
+        "blur_bytes": blur.size,
+        "blur_pixel_sha256": blur.pixel_sha256,
+        **(extra or {}),
+    }
+
+
+def pair_problem(row: PlanRow, reason: str, what: str, cure: str, file: str = "") -> Problem:
+    """The problem of a pair that is left out; `file` is the input that is bad."""
+    return Problem(
+        reason=reason,
+        what=f"{row['sample_id']} is left out: {what}",
+        cure=cure,
+        split=row["split"],
+        clip_id=row["clip_id"],
+        sample_id=row["sample_id"],
+        file=file,
+    )
 
 
 def at_depth(pixels: Pixels, bits: int) -> Pixels:
-    """Pixels in 8 or 16 bits a channel; 16 to 8 rounds to nearest, 8 stays 8."""
+    """Pixels in 8 or 16 bits per channel; 16 to 8 rounds to nearest, 8 stays 8."""
     if bits == 8 and pixels.dtype == np.uint16:
+        # 65535 / 255 = 257, and half of it rounds.
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return pixels
 
 
-def drawn_camera(work: Work, trajectory_id: str) -> dict[str, Any]:
-    """The manifest column of a trajectory's camera settings; nothing without them."""
-    if not work.order["camera"]:
-        return {}
-    settings = camera.parse(work.order["camera"])
-    drawn = camera.draw(settings, trajectory_id, work.order["seed"])
-    return {"camera": json.dumps(drawn.as_data(), sort_keys=True)}
-
-
-def write_pair(  # where it goes, and what a pair is
-    work: Work,
-    batch: Batch,
-    row: dict[str, Any],
-    blur: Pixels,
-    sharp: Pixels,
-    extra: dict[str, Any],
-    result: Result,
-) -> None:
-    """Write a blur and, with its trajectory's first one, the sharp image; record the pair."""
-    blur_payload, sharp_payload = encode(blur), _written_sharp(work, batch, row, sharp, result)
-    batch.add(work.out / row["split"] / row["blur_file_name"], blur_payload)
-    batch.count()
-    result.records.append(
-        {
-            "sample_id": row["sample_id"],
-            "width": blur.shape[1],
-            "height": blur.shape[0],
-            "sharp_sha256": sharp_payload[0],
-            "sharp_bytes": sharp_payload[1],
-            "blur_sha256": hashlib.sha256(blur_payload).hexdigest(),
-            "blur_bytes": len(blur_payload),
-            "blur_pixel_sha256": png.pixel_sha256(blur),
-        }
-        | extra
-    )
-
-
-def _written_sharp(
-    work: Work, batch: Batch, row: dict[str, Any], sharp: Pixels, result: Result
-) -> tuple[str, int]:
-    """Write a trajectory's sharp image with its first pair; its digest and size after that."""
-    last = result.records[-1] if result.records else None
-    if last and last["sample_id"].rsplit("/", 1)[0] == row["trajectory_id"]:
-        return last["sharp_sha256"], last["sharp_bytes"]
-    payload = encode(sharp)
-    batch.add(work.out / row["split"] / row["sharp_file_name"], payload)
-    return hashlib.sha256(payload).hexdigest(), len(payload)
-
-
-def encode(pixels: Pixels) -> bytes:
-    """A PNG of 8 or 16 bits a channel."""
+def _encode(pixels: Pixels) -> bytes:
     if pixels.dtype == np.uint8:
         return png.encode_png(pixels)
     done, payload = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))

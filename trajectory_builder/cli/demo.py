@@ -24,8 +24,9 @@ def command(out: Path, jobs: int | None) -> int:
       trajbuild demo --out demo
     """
     from trajectory_builder import report, sample, verify
-    from trajectory_builder.build import finished, run
-    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.build import run
+    from trajectory_builder.build.expand import default_out
+    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.plan import gopro, recipe
 
     workers = jobs or default_jobs()
@@ -33,7 +34,7 @@ def command(out: Path, jobs: int | None) -> int:
     sample.write_sample(out)
     click.echo("2/4 expand: windows averaged round each sharp frame", err=True)
     planned = gopro.plan_gopro(out / "GOPRO_Large", recipe.load_recipe(recipe.DEFAULT))
-    target = finished.default_out(out / "GOPRO_Large")
+    target = default_out(out / "GOPRO_Large")
     built = run.build_plan(planned, target, run.BuildOptions(jobs=workers))
     options.print_report(built)
     click.echo("3/4 verify: every file hashed and decoded", err=True)

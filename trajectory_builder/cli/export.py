@@ -84,7 +84,7 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
       trajbuild export GOPRO_Large_trajectories --to lmdb --crop 512 --out lmdb
     Run the same command again to resume.
     """
-    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.export.request import Request
     from trajectory_builder.export.targets import TARGETS
 

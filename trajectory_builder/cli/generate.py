@@ -97,15 +97,15 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
       trajbuild generate --src photos --stills --out set
     Run the same command again to resume.
     """
-    from trajectory_builder.build import run
+    from trajectory_builder.build.generate import generate_footage
     from trajectory_builder.plan import footage
 
-    plan = footage.plan_footage(_request(given))
+    request = _request(given)
     if dry_run:
-        options.print_plan(plan, out, as_json=as_json)
+        options.print_plan(footage.plan_footage(request), out, as_json=as_json)
         return None
-    options.tell_notes(plan.notes, plan.problems)
-    report = run.build_plan(plan, out, options.build_options(given))
+    chosen = options.build_options(given)
+    report = generate_footage(request, out, chosen, on_plan=options.print_notes)
     if as_json:
         click.echo(json.dumps(report.as_data()))
     else:

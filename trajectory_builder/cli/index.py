@@ -64,7 +64,7 @@ def command(
     Example:
       trajbuild index HIDE_dataset --layout hide --out hide
     """
-    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.curate import index
     from trajectory_builder.curate.layouts import splitting
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +12,8 @@ import click
 from trajectory_builder.errors import printable
 
 if TYPE_CHECKING:
-    from trajectory_builder.build.finished import BuildReport
-    from trajectory_builder.build.run import BuildOptions
-    from trajectory_builder.plan.gopro import Corrections, Plan
+    from trajectory_builder.build.run import BuildOptions, BuildReport
+    from trajectory_builder.plan.table import Plan
     from trajectory_builder.trajectory import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,8 +68,8 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
-def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = None) -> Plan:
-    """The plan that the options of `source` ask for, with what the pixels said against names."""
+def plan_of(src: Path, given: dict[str, Any]) -> Plan:
+    """The plan that the options of `source` ask for."""
     from dataclasses import replace
 
     from trajectory_builder.plan import gopro, recipe
@@ -78,16 +77,13 @@ def plan_of(src: Path, given: dict[str, Any], corrections: Corrections | None = 
     chosen = recipe.load_recipe(given["recipe"])
     if given["average"]:
         chosen = replace(chosen, average=given["average"])
-    return gopro.plan_gopro(
-        src, chosen, frames=given["frames"], expand_test=given["expand_test"],
-        corrections=corrections,
-    )  # fmt: skip
+    return gopro.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
 
 
 def build_options(given: dict[str, Any]) -> BuildOptions:
     """The build's options from those of `build`."""
-    from trajectory_builder.build.backends import default_jobs
     from trajectory_builder.build.run import BuildOptions
+    from trajectory_builder.build.workers import default_jobs
 
     return BuildOptions(
         jobs=given["jobs"] or default_jobs(),
@@ -121,14 +117,14 @@ def tell_problem_count(count: int, out: Path) -> None:
     click.echo(f"{problems}: see {printable(str(out))}/problems.parquet", err=True)
 
 
-def tell_notes(notes: Sequence[str], problems: Sequence[Problem]) -> None:
-    """Say on stderr what is odd or missing in the source before the work starts."""
-    for note in notes:
+def print_notes(plan: Plan) -> None:
+    """Print on stderr what is odd or missing in the source, before the work starts."""
+    for note in plan.notes:
         click.echo(f"note: {printable(note)}", err=True)
-    for problem in problems[:5]:
+    for problem in plan.problems[:5]:
         click.echo(f"problem: {named(problem)}", err=True)
-    if len(problems) > 5:
-        click.echo(f"problem: and {len(problems) - 5:,} more", err=True)
+    if len(plan.problems) > 5:
+        click.echo(f"problem: and {len(plan.problems) - 5:,} more", err=True)
 
 
 def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:

@@ -36,7 +36,7 @@ def command(
       trajbuild verify GOPRO_Large_trajectories --level full
     """
     from trajectory_builder import verify
-    from trajectory_builder.build.backends import default_jobs
+    from trajectory_builder.build.workers import default_jobs
 
     report = verify.verify_folder(
         folder, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,

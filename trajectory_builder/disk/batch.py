@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +27,11 @@ class Batch:
     Flushing begins when a file is written, in threads of its own, and is waited for before the
     first rename: the disk works while the next images are made. Use it as a context manager; an
     error inside leaves no file under any name.
-
-    Args:
-        note: a file that grows by a byte with each `count`, if it is there: who looks at it sees
-            how far the batch is.
     """
 
-    def __init__(self, note: Path | None = None) -> None:
+    def __init__(self) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        self._note = note
         self._written: dict[Path, Path] = {}
         self._flushing: list[Future[None]] = []
         self._threads = ThreadPoolExecutor(FLUSH_THREADS, "flush")
@@ -96,16 +90,6 @@ class Batch:
         if not temporary.is_symlink():
             self._flushing.append(self._threads.submit(_flush, temporary))
         fault_point("temp-written")
-
-    def count(self) -> None:
-        """Tell those who look at the note that one more thing is done."""
-        if self._note is not None:
-            with suppress(OSError):  # it is only looked at
-                descriptor = os.open(self._note, os.O_WRONLY | os.O_APPEND)
-                try:
-                    os.write(descriptor, b".")
-                finally:
-                    os.close(descriptor)
 
     def _temporary(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

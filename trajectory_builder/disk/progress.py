@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 LINE_SECONDS = 30.0
 """Ours: how often a log file gets a line."""
-LOOK_SECONDS = 1.0
-"""Ours: how often it is looked how far the parts are that have not ended."""
 
 
 class Progress:
@@ -25,8 +20,6 @@ class Progress:
         if shown and done and done < total:
             tqdm.write(f"{done:,} of {total:,} {unit} already whole", file=sys.stderr)
         self._problems = 0
-        self._ended = done
-        self._total = total
         self._lock = threading.Lock()
         self._bar = tqdm(
             total=total,
@@ -58,42 +51,6 @@ class Progress:
         """Tell that `count` more are done, and how many of them met problems."""
         with self._lock:
             self._problems += problems
-            self._ended += count
             if self._problems:
                 self._bar.set_postfix_str(f"{self._problems:,} problems", refresh=False)
-            self._show(self._ended)
-
-    def under_way(self, count: int) -> None:
-        """Tell that `count` are done in parts that `advance` will tell of once they have ended."""
-        with self._lock:
-            self._show(min(self._ended + count, self._total))
-
-    def _show(self, count: int) -> None:
-        # Never backwards: a part that has just ended is under way no more and not yet told.
-        self._bar.update(max(0, count - int(self._bar.n)))
-
-    @contextmanager
-    def following(self, count: Callable[[], int]) -> Iterator[None]:
-        """Ask `count` once a second, in a thread, how many are done in parts under way.
-
-        Less often where asking is slow, as on a network mount: a twentieth of the time at most.
-        """
-        if self._bar.disable:
-            yield
-            return
-        over = threading.Event()
-
-        def follow() -> None:
-            took = 0.0
-            while not over.wait(max(LOOK_SECONDS, 20 * took)):
-                started = time.monotonic()
-                self.under_way(count())
-                took = time.monotonic() - started
-
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(LOOK_SECONDS)  # no longer: a network mount may hang
+            self._bar.update(count)

@@ -115,10 +115,7 @@ class OutputFolder:
         return content
 
     def begun_path(self, shard: str) -> Path:
-        """Where a worker notes that it has begun a shard; gone when the shard has ended.
-
-        It holds the run's token, and a byte more for each pair that is written.
-        """
+        """Where a worker notes that it has begun a shard, with the run's token; gone at its end."""
         return self.state / "begun" / shard
 
     def remove_temporaries(self) -> int:

@@ -13,7 +13,7 @@ from trajectory_builder.doctor.machine import usable_cores
 from trajectory_builder.errors import UserError, shorten
 
 if TYPE_CHECKING:
-    from trajectory_builder.plan.gopro import Plan
+    from trajectory_builder.plan.table import Plan
 
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "lustre", "beegfs")
 LEAST_FREE = 1 << 30
@@ -35,10 +35,11 @@ def examine(
         text = "no source given"
         cure = "trajbuild doctor --src GOPRO_Large tells what is missing and the space needed"
         return [Finding("source", "good", text, cure), space(folder, None)]
-    from trajectory_builder.build import finished, run
+    from trajectory_builder.build import run
+    from trajectory_builder.build.expand import default_out
     from trajectory_builder.plan import gopro, recipe
 
-    target = out or finished.default_out(src)
+    target = out or default_out(src)
     try:
         made = gopro.plan_gopro(src, recipe.load_recipe("fidediff-7877"), frames=frames)
     except UserError as error:

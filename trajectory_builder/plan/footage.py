@@ -1,14 +1,14 @@
-"""A plan for footage of one's own: clips to windows, timesteps, splits and shards.
+"""The plan of a user's footage: clips to windows, timesteps, splits and shards.
 
-The plan is complete before the build starts; frames are decoded once, by `exposure`, shard by
-shard. Here only headers, frame times and, to warn of ghosts, two frames at a few places are read.
+The plan is complete before the build starts; frames are decoded once, shard by shard, by
+`build.footage_shard`. Here only headers, frame times and, to warn of ghosts, two frames at a few
+places of each clip are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,17 @@ from trajectory_builder import manifest
 from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.pixels import camera
 from trajectory_builder.plan import ghosting, recipe, windows
-from trajectory_builder.plan.clips import ClipPlan
+from trajectory_builder.plan.clips import ClipPlan, plan_clip
 from trajectory_builder.plan.footage_request import FootageRequest
-from trajectory_builder.plan.gopro import SCHEMA, Plan
+from trajectory_builder.plan.table import Plan
 from trajectory_builder.plan.windows import WindowChoice
 from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
 from trajectory_builder.trajectory import Problem
 
-_ROWS_AT_ONCE = 4096
-
 
 def plan_footage(request: FootageRequest) -> Plan:
-    """Plan a data set of one's own footage.
+    """Plan a data set of a user's footage.
 
     Raises:
         DataError: no footage that can be used.
@@ -52,17 +50,14 @@ def plan_footage(request: FootageRequest) -> Plan:
     )
     _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
-    rows: list[pa.Table] = []
-    orders: dict[str, dict[str, Any]] = {}
     problems, notes = list(found.problems), list(found.notes)
+    clips: list[ClipPlan] = []
     for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
-        planned = ClipPlan(clip, splits[clip.shot], choice, request)
-        rows.append(_table(planned.rows()))
-        orders |= planned.orders()
-        problems += planned.problems
+        clips.append(plan_clip(clip, splits[clip.shot], choice, request))
+        problems += clips[-1].problems
         if not request.stills:
             notes += ghosting.warnings(clip, request.interpolate)
-    table = pa.concat_tables(rows)
+    table = pa.concat_tables([planned.table for planned in clips])
     if table.num_rows == 0:
         raise _no_window(found.clips, problems, choice)
     return Plan(
@@ -71,16 +66,8 @@ def plan_footage(request: FootageRequest) -> Plan:
         config=_config(request, choice),
         problems=tuple(problems),
         notes=tuple(notes),
-        orders=orders,
+        orders={name: order for planned in clips for name, order in planned.orders.items()},
     )
-
-
-def _table(rows: Iterator[dict[str, Any]]) -> pa.Table:
-    """Plan rows as a table, some thousand at a time: as dicts an hour's rows fill gigabytes."""
-    parts = [SCHEMA.empty_table()]
-    while part := list(islice(rows, _ROWS_AT_ONCE)):
-        parts.append(pa.Table.from_pylist(part, schema=SCHEMA))
-    return pa.concat_tables(parts)
 
 
 def _choice(request: FootageRequest) -> WindowChoice:
@@ -108,7 +95,7 @@ def _check_bits(request: FootageRequest) -> None:
 
 
 def _check_domain(average: str, clips: Sequence[Footage]) -> None:
-    """Averages in gamma2.2 are those of GoPro's: of 8-bit frames."""
+    """Refuse gamma2.2, defined as GoPro's on 8-bit frames, for photographs and 16-bit frames."""
     if average == "srgb":
         return
     other = [clip.name for clip in clips if clip.kind == "still" or clip.bits == 16]
@@ -121,39 +108,41 @@ def _check_domain(average: str, clips: Sequence[Footage]) -> None:
 
 
 def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
-    """All that decides the pairs; where the sources lie does not."""
+    """All that decides the pairs; where the sources are does not."""
     parts = asdict(request)
     for name in ("sources", "recipe", "n_frames", "average"):
         del parts[name]
-    told = choice.recipe.as_data()
+    plain_recipe = choice.recipe.as_data()
     if request.camera:
-        told["average"] = "camera"
+        plain_recipe["average"] = "camera"
         settings = camera.parse(request.camera)
         parts["camera"] = settings.as_text()
         if settings.response not in camera.BUILT_IN:
             parts["response_sha256"] = camera.curve_sha256(settings.response)
     return parts | {
         "source": "footage",
-        "recipe": told,
+        "recipe": plain_recipe,
         "format_version": manifest.FORMAT_VERSION,
     }
 
 
 def request_of(config: Mapping[str, Any], sources: Sequence[Path]) -> FootageRequest:
-    """The request that a build's config tells of, for footage that may have moved."""
-    told = dict(config["recipe"])
-    if told["average"] == "camera":
-        told["average"] = "srgb"
+    """The request that a build's config records, for footage that may have moved."""
+    plain_recipe = dict(config["recipe"])
+    if plain_recipe["average"] == "camera":
+        plain_recipe["average"] = "srgb"
     names = {field.name for field in fields(FootageRequest)}
     kept = {name: value for name, value in config.items() if name in names}
-    return FootageRequest(**kept | {"sources": tuple(sources), "recipe": recipe.from_data(told)})
+    return FootageRequest(
+        **kept | {"sources": tuple(sources), "recipe": recipe.from_data(plain_recipe)}
+    )
 
 
 def _no_window(
     clips: Sequence[Footage], problems: Sequence[Problem], choice: WindowChoice
 ) -> UsageError:
     reasons = sorted({problem.reason for problem in problems})
-    told = [problem.what for problem in problems[:3]]
+    examples = [problem.what for problem in problems[:3]]
     fitting = windows.fitting_n(choice, max(clip.length for clip in clips)) or "3"
     cures = sorted({problem.cure for problem in problems if problem.reason != "clip-too-short"})
     if "clip-too-short" in reasons or not reasons:
@@ -161,6 +150,6 @@ def _no_window(
     return UsageError(
         f"no window of {windows.longest_n(choice, '')} frames can be made"
         f" ({', '.join(reasons) or 'no clip is long enough'})",
-        where=shorten(told) or shorten([clip.name for clip in clips]),
+        where=shorten(examples) or shorten([clip.name for clip in clips]),
         cure="; ".join(cures),
     )

@@ -1,8 +1,7 @@
-"""Is the camera fast enough? Two neighbouring frames are looked at in a few places of a clip."""
+"""Warn of footage whose neighbouring frames are too far apart to average."""
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +10,11 @@ from trajectory_builder.errors import ImageError, VideoError
 from trajectory_builder.images import pictures
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.pixels import motion
-from trajectory_builder.sources import frames
+from trajectory_builder.plan.clips import ranges
 from trajectory_builder.sources.footage import Footage
 
-LOOKED_AT = (0.1, 0.5, 0.9)
-"""Ours: places of a clip at which two neighbouring frames are looked at before the build."""
+PLACES = (0.1, 0.5, 0.9)
+"""Our choice: where in a clip two neighbouring frames are compared before the build."""
 
 
 def neighbour_motion(clip: Footage) -> float | None:
@@ -25,7 +24,7 @@ def neighbour_motion(clip: Footage) -> float | None:
     two neighbours can be read.
     """
     found = []
-    for place in LOOKED_AT:
+    for place in PLACES:
         rank = int(place * (clip.length - 1))
         # At a keyframe two frames cost two decodes.
         rank = clip.starts[bisect_right(clip.starts, rank) - 1] if clip.kind == "video" else rank
@@ -39,18 +38,13 @@ def neighbour_motion(clip: Footage) -> float | None:
 
 
 def _read(clip: Footage, first: int, end: int) -> Iterator[Any]:
-    offset = 0
-    for part in clip.parts:
+    for part, low, high in ranges(clip, first, end):
         content = part.content
-        if content is None:
-            continue
-        low, high = max(first - offset, 0), min(end - offset, len(content))
-        if low < high and isinstance(content, video.Video):
+        if isinstance(content, video.Video):
             yield from video.decode(video.stretch(content, low, high))
-        elif low < high and isinstance(content, frames.FrameFolder):
-            for name in itertools.islice(content.names, low, high):
+        elif content is not None:
+            for name in content.names[low:high]:
                 yield pictures.read(content.path / name).pixels if name else None
-        offset += len(content)
 
 
 def warnings(clip: Footage, interpolate: int) -> list[str]:

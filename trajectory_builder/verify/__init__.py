@@ -1,79 +1,35 @@
-"""Does a folder hold what its manifest says?
+"""Compare a data set's folder with its manifest.
 
 `quick` looks at names and sizes, `full` hashes and decodes every file, `deep` also averages every
-new blur again from its frames (see `rebuild`). Nothing is changed.
+new blur again from its frames (see `rerender`). Nothing is changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trajectory_builder import manifest
-from trajectory_builder.build import record
-from trajectory_builder.build.finished import CONFIG
+from trajectory_builder.build import record, workers
+from trajectory_builder.build.record import CONFIG
 from trajectory_builder.disk.atomic import TEMPORARY
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import ExitCode, ImageError, ManifestError, printable
+from trajectory_builder.errors import ImageError, ManifestError, printable
 from trajectory_builder.images import pictures, png
-from trajectory_builder.verify import rebuild
+from trajectory_builder.verify import rerender
+from trajectory_builder.verify.finding import Finding, VerifyReport
 
-LEVELS = ("quick", "full", "deep")
-FILES_A_TASK = 64
-REBUILD = "run the command that built it again; it restores just what is missing"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as the manifest says.
-
-    Attributes:
-        reason: a short fixed word, e.g. `file-missing`.
-        what: the sentence for a person.
-        file: relative to the data set's folder.
-        cure: what to do.
-    """
-
-    reason: str
-    what: str
-    file: str = ""
-    cure: str = REBUILD
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `verify` looked at and what it found."""
-
-    folder: Path
-    level: str
-    rows: int
-    files: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Done, or problems found."""
-        return ExitCode.PROBLEMS_FOUND if self.findings else ExitCode.DONE
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {
-            "folder": str(self.folder),
-            "level": self.level,
-            "rows": self.rows,
-            "files": self.files,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+FILES_PER_TASK = 64
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """A payload file as the manifest tells it; a width of 0 marks one that is no picture."""
+    """A payload file as the manifest lists it; a width of 0 marks one that is no picture."""
 
     name: str
     size: int
@@ -92,7 +48,7 @@ def verify_folder(
     allow_links: bool = False,
     progress: bool = False,
 ) -> VerifyReport:
-    """Hold a data set against its manifest.
+    """Compare a data set with its manifest.
 
     Args:
         folder: a data set's folder.
@@ -127,8 +83,8 @@ def verify_folder(
         findings += _full(folder, sound, jobs, progress)
     if level == "deep":
         unsound = {finding.file for finding in findings}
-        found = rebuild.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
-        findings += [Finding(*one) for one in found if one.file not in unsound]
+        different = rerender.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
+        findings += [finding for finding in different if finding.file not in unsound]
     return VerifyReport(folder, level, len(rows), len(expected), tuple(findings))
 
 
@@ -203,16 +159,10 @@ def _quick(folder: Path, one: _Expected, allow_links: bool) -> Finding | None:
 
 
 def _full(folder: Path, expected: list[_Expected], jobs: int, progress: bool) -> list[Finding]:
-    from joblib import Parallel, delayed
-
-    tasks = [expected[i : i + FILES_A_TASK] for i in range(0, len(expected), FILES_A_TASK)]
+    tasks = [expected[i : i + FILES_PER_TASK] for i in range(0, len(expected), FILES_PER_TASK)]
     findings: list[Finding] = []
-    bar = Progress(len(expected), "files", shown=progress)
-    with bar:
-        results: Iterable[tuple[int, list[Finding]]] = Parallel(
-            n_jobs=jobs, return_as="generator_unordered"
-        )(delayed(_decode_all)(folder, task) for task in tasks)
-        for count, found in results:
+    with Progress(len(expected), "files", shown=progress) as bar:
+        for count, found in workers.each(partial(_decode_all, folder), tasks, jobs=jobs):
             findings += found
             bar.advance(count, problems=len(found))
     return sorted(findings, key=lambda finding: finding.file)

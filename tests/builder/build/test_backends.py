@@ -220,7 +220,7 @@ def test_missing_extra_names_the_command_that_installs_it(source, tmp_path):
 
 
 def test_worker_that_does_not_see_the_output_is_an_error(source, tmp_path):
-    from trajectory_builder.build.attempts import attempt
+    from trajectory_builder.build.retry import attempt
     from trajectory_builder.build.shard import Shard
 
     shard = Shard("train/a/0000", "d", str(tmp_path / "elsewhere"), {}, (), None)

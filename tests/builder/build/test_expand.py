@@ -13,7 +13,9 @@ import pytest
 from gopro_tree import SMALL, SMALL_PAIRS, gamma_mean, load, mean, three_parts, trajbuild, tree
 
 from trajectory_builder import manifest
-from trajectory_builder.build import finished, run
+from trajectory_builder.build import run
+from trajectory_builder.build.expand import expand_gopro
+from trajectory_builder.cli import main
 from trajectory_builder.errors import DataError, ExitCode, OutputError
 from trajectory_builder.plan import gopro, recipe
 from trajectory_builder.verify import explain
@@ -166,37 +168,35 @@ def test_each_frame_is_opened_once_in_a_build(small_source, tmp_path):
     assert set(opened.values()) == {1}
 
 
+def test_library_and_command_write_the_same_record(small_source, tmp_path):
+    report = expand_gopro(small_source.pairs, tmp_path / "library")
+    with pytest.raises(SystemExit) as ended:
+        main(["expand", "--src", str(small_source.pairs), "--out", str(tmp_path / "command")])
+    assert (report.exit_code, ended.value.code) == (0, 0)
+    library, command = (
+        json.loads((tmp_path / name / "build.json").read_text()) for name in ("library", "command")
+    )
+    assert library["alignment"]["level"] == "quick"
+    of_a_run = {"finished", "sha256"}
+    assert {k: v for k, v in library.items() if k not in of_a_run} == {
+        k: v for k, v in command.items() if k not in of_a_run
+    }
+
+
 def test_second_run_says_that_there_is_nothing_to_do(small_source, own_built):
     done = expand(small_source.pairs, own_built)
     assert (done.returncode, "nothing to do" in done.stdout) == (0, True)
 
 
-def test_nothing_to_do_is_told_without_a_plan(small_source, own_built):
-    code = (
-        "import atexit, sys; from trajectory_builder.cli import main;"
-        "atexit.register(lambda: print('pyarrow' in sys.modules)); main(sys.argv[1:])"
-    )
-    arguments = ["expand", "--src", str(small_source.pairs), "--out", str(own_built)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.stdout.splitlines()[0].endswith("nothing to do")
-    assert done.stdout.splitlines()[1] == "False"
-
-
-def test_note_of_a_quick_check_does_not_answer_for_a_full_one(small_source, own_built):
+def test_quick_check_does_not_answer_for_a_full_one(small_source, own_built):
     done = expand(small_source.pairs, own_built, "--check", "full")
     assert "pixels (full), train" in done.stderr
 
 
-def test_note_does_not_answer_for_an_image_that_was_cut(small_source, own_built):
+def test_image_that_was_cut_is_made_again(small_source, own_built):
     cut = next((own_built / "train/blur").rglob("*.png"))
     cut.write_bytes(cut.read_bytes()[:-1])
     assert json.loads(expand(small_source.pairs, own_built, "--json").stdout)["made"] > 0
-
-
-def test_recipe_from_a_pipe_is_left_for_the_plan_to_read(small_source, tmp_path):
-    os.mkfifo(tmp_path / "recipe.yaml")
-    asked = finished.question_sha256(small_source.pairs, None, str(tmp_path / "recipe.yaml"), {})
-    assert asked is None
 
 
 def test_second_run_touches_no_file(small_source, own_built):

@@ -127,9 +127,9 @@ def full(faithful, small_disk):
 
 
 @pytest.mark.parametrize("step", ["temp-written", "before-rename"])
-def test_a_kill_inside_the_note_of_the_end_leaves_no_temporary_file(faithful, tmp_path, step):
+def test_a_kill_inside_the_report_of_the_check_leaves_no_temporary_file(faithful, tmp_path, step):
     out = tmp_path / "out"
-    assert expand(faithful, out, fault=f"{step}=finished.json").returncode == -signal.SIGKILL
+    assert expand(faithful, out, fault=f"{step}=alignment.json").returncode == -signal.SIGKILL
     assert len(kill_fuzz.temporaries(out)) == 1
     assert expand(faithful, out).returncode == 0
     assert kill_fuzz.temporaries(out) == []

@@ -115,7 +115,7 @@ def test_frames_of_open_windows_alone_are_held():
             seen.append(weakref.ref(pixels))
             yield rank, pixels
 
-    windows_seen = footage_shard._whole_windows(stream(), rows)
+    windows_seen = footage_shard.complete_windows(stream(), rows)
     held = [sum(one() is not None for one in seen) for _ in windows_seen]
     assert len(held) == 4
     assert max(held) <= 13 + 4  # two windows overlap, their centres four frames apart
@@ -175,19 +175,19 @@ def test_killed_generate_continues_to_the_same_bytes(clip, made, tmp_path, fault
 def test_long_video_is_cut_into_shards_at_keyframes(tmp_path, monkeypatch):
     path = write_video(tmp_path / "long.mp4", pan(300))
     plan = footage.plan_footage(FootageRequest((path,), n_frames=(13,)))
-    firsts = {name: order["first"] for name, order in plan.orders.items()}
-    assert list(firsts) == ["train/long/0000", "train/long/0001"]
-    assert 240 <= firsts["train/long/0001"] < 240 + 13
+    firsts = {name: order.first for name, order in plan.orders.items()}
+    assert list(firsts) == ["train/long/0000", "train/long/0001", "train/long/0002"]
+    assert 120 <= firsts["train/long/0001"] < 120 + 13
 
 
 def test_neighbouring_shards_share_a_window_at_most(tmp_path):
     path = write_video(tmp_path / "long.mp4", pan(500))
     plan = footage.plan_footage(FootageRequest((path,), n_frames=(13,), every=1))
     spans = [
-        (order["first"], order["first"] + len(order["parts"][0]["pts"]))
+        (order.first, order.first + len(order.parts[0].stretch.pts))
         for order in plan.orders.values()
     ]
-    assert [after[0] for after in spans[1:]] == [240, 480]
+    assert [after[0] for after in spans[1:]] == [120, 240, 360, 480]
     assert all(before[1] - after[0] <= 12 for before, after in pairwise(spans))
 
 

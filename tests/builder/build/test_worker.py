@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trajectory_builder.build import backends
+from trajectory_builder.build import workers
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import small_gopro
@@ -22,10 +22,10 @@ import small_gopro
 FAULTS = """
 import resource, sys
 import numpy as np
-from trajectory_builder.build import worker
+from trajectory_builder.build import workers
 
 if sys.argv[1] == "set up":
-    worker.set_up()
+    workers.set_up()
 for round in range(21):
     if round == 1:  # the first round's memory is new to either
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -47,7 +47,7 @@ def test_a_set_up_worker_is_not_given_new_pages_for_each_image() -> None:
 
 
 def test_opencv_has_one_thread_in_a_set_up_worker() -> None:
-    told = "import cv2; from trajectory_builder.build import worker; worker.set_up()"
+    told = "import cv2; from trajectory_builder.build import workers; workers.set_up()"
     code = f"{told}; print(cv2.getNumThreads())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert int(done.stdout) == 1
@@ -60,11 +60,11 @@ def process_id(seconds: float) -> int:
 
 def test_the_same_workers_serve_one_job_after_another() -> None:
     first, second = (
-        set(backends.each(process_id, [0.2] * 4, jobs=2, keep_workers=True)) for _ in range(2)
+        set(workers.each(process_id, [0.2] * 4, jobs=2, keep_workers=True)) for _ in range(2)
     )
     assert len(first) == 2
     assert second == first
-    backends.end_workers()
+    workers.end_workers()
 
 
 def is_at_work(pid: int) -> bool:
@@ -73,10 +73,10 @@ def is_at_work(pid: int) -> bool:
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_workers_end_even_where_one_of_them_can_no_longer_be_asked(blow: signal.Signals) -> None:
-    there = set(backends.each(process_id, [0.2] * 4, jobs=2, keep_workers=True))
+    there = set(workers.each(process_id, [0.2] * 4, jobs=2, keep_workers=True))
     os.kill(min(there), blow)
     # In a thread: asked to end, the other would wait for a lock that the first holds.
-    ending = threading.Thread(target=backends.end_workers, daemon=True)
+    ending = threading.Thread(target=workers.end_workers, daemon=True)
     ending.start()
     ending.join(timeout=20)
     assert not ending.is_alive()
@@ -86,12 +86,12 @@ def test_workers_end_even_where_one_of_them_can_no_longer_be_asked(blow: signal.
 def test_no_thread_of_the_workers_goes_on_when_they_have_ended() -> None:
     # It gives semaphores back, and a program that ends before would have them reported as leaked.
     for _ in range(3):
-        list(backends.each(process_id, [0.01] * 4, jobs=2))
+        list(workers.each(process_id, [0.01] * 4, jobs=2))
         assert "QueueFeederThread" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_worker_of_expand_imports_neither_tables_nor_footage() -> None:
-    told = "import sys; from trajectory_builder.build import alignment_worker, attempts"
+    told = "import sys; from trajectory_builder.build import alignment_worker, retry"
     code = f"{told}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     loaded = set(done.stdout.split())

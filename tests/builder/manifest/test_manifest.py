@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from trajectory_builder import manifest
 from trajectory_builder.errors import ManifestError
-from trajectory_builder.plan import gopro
+from trajectory_builder.plan import table as plan_table
 
 HOSTILE = [
     "", ".", "..", "/", "/etc/passwd", "//etc/passwd", "../x.png", "blur/../../x.png", "blur/..",
@@ -398,7 +398,7 @@ def test_data_dictionary_is_what_the_schema_says():
 
 def test_every_column_has_a_meaning_in_the_data_dictionary():
     told = (PACKAGE.parent / "manifests/README.md").read_text()
-    for name in (*manifest.SCHEMA.names, *gopro.SCHEMA.names):
+    for name in (*manifest.SCHEMA.names, *plan_table.SCHEMA.names):
         row = next(line for line in told.splitlines() if line.startswith(f"| `{name}` |"))
         assert len(row.split("|")[4].strip()) > 4
 

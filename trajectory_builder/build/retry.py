@@ -1,4 +1,4 @@
-"""One attempt at a shard, and what follows when the process that made it dies.
+"""Attempts at a shard, and what follows when the process that made it dies.
 
 A worker notes on disk that it has begun a shard and removes the note when the shard has ended. A
 note that outlives its worker names the shard that the worker died over, on every backend and
@@ -18,10 +18,9 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
-from trajectory_builder.build.shard import Made, Shard, make
+from trajectory_builder.build.shard import Shard, ShardResult, make_shard, write_marker
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, UserError
@@ -30,9 +29,9 @@ from trajectory_builder.version import __version__
 
 _CHILD = """
 import sys
-from trajectory_builder.build.lifeline import die_with_parent
+from trajectory_builder.build.workers import die_with_parent
 die_with_parent(int(sys.argv[1]))
-from trajectory_builder.build.attempts import child
+from trajectory_builder.build.retry import child
 child()
 """
 
@@ -56,7 +55,7 @@ def end_run(folder: OutputFolder) -> None:
     (folder.state / "run").unlink(missing_ok=True)
 
 
-def attempt(shard: Shard, token: str) -> Made | UserError:
+def attempt(shard: Shard, token: str) -> ShardResult | UserError:
     """Make a shard in this worker, unless one died over it in this run.
 
     Returns:
@@ -68,12 +67,12 @@ def attempt(shard: Shard, token: str) -> Made | UserError:
     try:
         _refuse_other_place(folder, shard, token)
         if is_begun(shard, token):
-            return Made(shard.name, 0, 0, died=True)
+            return ShardResult(shard.name, 0, 0, died=True)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(token)
-        made = make(shard)
+        made = make_shard(shard)
     except MemoryError:
-        return Made(shard.name, 0, 0, died=True)
+        return ShardResult(shard.name, 0, 0, died=True)
     except UserError as error:
         note.unlink(missing_ok=True)
         return error
@@ -81,7 +80,7 @@ def attempt(shard: Shard, token: str) -> Made | UserError:
         return BuildError(
             f"cannot write to the output: {error.strerror or error}",
             where=f"{error.filename or shard.out} on {socket.gethostname()}",
-            cure="mend it and run the same command again to resume",
+            cure="fix it and run the same command again to resume",
         )
     note.unlink(missing_ok=True)
     return made
@@ -125,22 +124,22 @@ def is_begun(shard: Shard, token: str | None = None) -> bool:
         noted = OutputFolder(Path(shard.out)).begun_path(shard.name).read_text()
     except OSError:
         return False
-    return token is None or noted.rstrip(".") == token  # a dot for each pair written so far
+    return token is None or noted == token
 
 
-def told(shard: Shard) -> Made | None:
-    """What a shard's marker tells, where the shard has ended although nobody has reported it."""
+def finished_result(shard: Shard) -> ShardResult | None:
+    """Result from the shard's marker, if it finished but the worker died before reporting."""
     marker = OutputFolder(Path(shard.out)).read_marker(shard.name)
     if marker is None or marker["digest"] != shard.digest or is_begun(shard):
         return None
-    return Made(shard.name, len(marker["pairs"]), len(marker["problems"]))
+    return ShardResult(shard.name, len(marker["pairs"]), len(marker["problems"]))
 
 
-def alone(shard: Shard) -> Made:
+def alone(shard: Shard) -> ShardResult:
     """Make a shard in a fresh process of its own; its pairs become problems if that dies too.
 
     Raises:
-        UserError: what `make` raises.
+        UserError: what `make_shard` raises.
     """
     result = subprocess.run(
         [sys.executable, "-c", _CHILD, str(os.getpid())],
@@ -151,7 +150,7 @@ def alone(shard: Shard) -> Made:
     folder = OutputFolder(Path(shard.out))
     if result.returncode == 0:
         folder.begun_path(shard.name).unlink(missing_ok=True)
-        made: Made | UserError = pickle.loads(result.stdout)
+        made: ShardResult | UserError = pickle.loads(result.stdout)
         if isinstance(made, UserError):
             raise made
         if not made.died:
@@ -162,11 +161,11 @@ def alone(shard: Shard) -> Made:
 def child() -> None:
     """Entry of the process that `alone` starts: a shard comes in, what was made goes out."""
     shard: Shard = pickle.load(sys.stdin.buffer)
-    made: Made | UserError
+    made: ShardResult | UserError
     try:
-        made = make(shard)
+        made = make_shard(shard)
     except MemoryError:
-        made = Made(shard.name, 0, 0, died=True)
+        made = ShardResult(shard.name, 0, 0, died=True)
     except UserError as error:
         made = error
     sys.stdout.buffer.write(pickle.dumps(made))
@@ -183,8 +182,8 @@ def _how_it_ended(code: int) -> str:
         return f"was ended by signal {-code}"
 
 
-def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
-    """Write a marker that tells of every pair of the shard why it is not there."""
+def _give_up(folder: OutputFolder, shard: Shard, how: str) -> ShardResult:
+    """Write a marker that gives the reason for every pair of the shard."""
     problems = [
         Problem(
             reason="worker-died",
@@ -198,32 +197,10 @@ def _give_up(folder: OutputFolder, shard: Shard, how: str) -> Made:
         )
         for row in shard.rows
     ]
-    marker = {
-        "shard": shard.name,
-        "digest": shard.digest,
-        "pairs": [],
-        "problems": [asdict(problem) for problem in problems],
-        "frames": {},
-    }
-    folder.write_marker(shard.name, marker)
+    write_marker(shard, [], problems, {})
     with suppress(OSError):
         folder.begun_path(shard.name).unlink()
-    return Made(shard.name, 0, len(problems))
-
-
-def pairs_under_way(folder: OutputFolder) -> int:
-    """How many pairs are written of shards that have not ended; they may yet be made again."""
-    # os.walk, unlike rglob, passes over a folder that is removed meanwhile.
-    walk = os.walk(folder.state / "begun")
-    return sum(_dots(Path(where, name)) for where, _, names in walk for name in names)
-
-
-def _dots(note: Path) -> int:
-    try:
-        noted = note.read_text()
-    except OSError:  # its shard has just ended
-        return 0
-    return len(noted) - len(noted.rstrip("."))
+    return ShardResult(shard.name, 0, len(problems))
 
 
 def left_begun(shards: Iterable[Shard]) -> list[Shard]:
