@@ -28,8 +28,9 @@ import torch
 from skimage.data import astronaut
 
 from fidediff_model.data.image_files import read_image
+from fidediff_model.data.rules import DrawRules
 from fidediff_model.data.sampler import TrajectorySampler
-from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset, make_loader
+from fidediff_model.data.trajectories import TrajectoryDataset, make_loader
 from trajectory_builder import manifest
 
 POINTS = (7, 9, 11, 13)

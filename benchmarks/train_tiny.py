@@ -200,7 +200,7 @@ RUNS: dict[str, tuple[Any, str, dict[str, Any], dict[str, Any]]] = {
         control, "timestep", {"points": 1, "identity": 0.0, "augment": True},
         {"control.variant": "filter"},
     ),
-    "base-off": (base, "", {"consistency": False}, {}),
+    "base-off": (base, "", {"points_of": "native", "timestep_of": "fixed"}, {}),
 }  # fmt: skip
 """Run -> (stage, the run before, settings that differ, values of the model's config)."""
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fidediff_model.config import preset
-    from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+    from fidediff_model.data.rules import DrawRules
+    from fidediff_model.data.trajectories import TrajectoryDataset
     from fidediff_model.demo.practice import make as make_practice_base
     from fidediff_model.model.diffusion import alpha_bar, z0_hat
     from fidediff_model.model.fidediff import FideDiff
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DrawRules": ("data.trajectories", "DrawRules"),
+    "DrawRules": ("data.rules", "DrawRules"),
     "FideDiff": ("model.fidediff", "FideDiff"),
     "Restored": ("model.restored", "Restored"),
     "TrainRequest": ("training.setup", "Request"),

@@ -107,6 +107,11 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
         click.Option(["--base-model"], help="SD 2.1-base: a folder, a hub id, or random:SEED."),
         click.Option(["--config", "config_file"], type=FOLDER, help="YAML file of settings."),
         click.Option(
+            ["--consistency/--no-consistency"],
+            default=True,
+            help="Off: --points-of native --timestep-of fixed. [paper; default: on]",
+        ),
+        click.Option(
             ["--resume"],
             is_flag=True,
             help="Continue RUN; what is not given comes from its config.yaml, and settings that"
@@ -153,6 +158,10 @@ def _run(stage: Stage, values: dict[str, Any]) -> int:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     settings = {f.name: typed.pop(f.name) for f in of_stage(stage) if f.name in typed}
+    if "consistency" in typed:
+        is_on = typed.pop("consistency")
+        pair = ("all", "given") if is_on else ("native", "fixed")
+        settings = dict(zip(("points_of", "timestep_of"), pair, strict=True)) | settings
     model = {
         dotted: typed.pop(option.name)
         for dotted, option in MODEL_OPTIONS[stage].items()

@@ -1,6 +1,6 @@
-"""Batches of trajectories: what one draw and one batch hold, on the host and on the device.
+"""Batches of trajectories: the contents of one draw and one batch, on the host and on the device.
 
-N = T x k throughout: T trajectories a batch, k points of each, those of a trajectory together.
+N = T x k throughout: T trajectories per batch, k points of each, those of a trajectory adjacent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Skipped(NamedTuple):
 
 
 class Item(TypedDict):
-    """One draw: k points of one trajectory, cut and turned alike."""
+    """One draw: k points of one trajectory, with the same crop and orientation."""
 
     blur: Tensor  # (k, 3, c, c) uint8
     sharp: Tensor  # (3, c, c) uint8
@@ -38,7 +38,7 @@ class Item(TypedDict):
 
 
 class Batch(TypedDict):
-    """T draws; their N = T x k points one after the other, those of a trajectory together."""
+    """T draws; their N = T x k points one after the other, those of a trajectory adjacent."""
 
     blur: Tensor  # (N, 3, c, c) uint8
     sharp: Tensor  # (T, 3, c, c) uint8
@@ -51,7 +51,7 @@ class Batch(TypedDict):
 
 
 class DeviceBatch(NamedTuple):
-    """A batch as the model takes it: one row a point, images float32 in [-1, 1]."""
+    """A batch as the model takes it: one row per point, images float32 in [-1, 1]."""
 
     blur: Tensor  # (N, 3, c, c)
     sharp: Tensor  # (N, 3, c, c), repeated for each point of its trajectory
@@ -60,7 +60,7 @@ class DeviceBatch(NamedTuple):
 
 
 def collate(items: list[Item]) -> Batch:
-    """Draws of one crop size and number of points as a batch; images stay uint8."""
+    """A batch of draws with one crop size and number of points; images stay uint8."""
     points = [len(item["sample_id"]) for item in items]
     return Batch(
         blur=torch.cat([item["blur"] for item in items]),
@@ -95,10 +95,10 @@ def _to_range(pixels: Tensor) -> Tensor:
 
 @dataclass
 class SkipLog:
-    """Keeps the count of skipped draws in the training process; names each file once.
+    """Counts skipped draws in the training process; names each file once.
 
     Attributes:
-        count: draws that a file cost, each replaced by another trajectory.
+        count: draws lost to a file, each replaced by another trajectory.
         files: reason by file.
     """
 

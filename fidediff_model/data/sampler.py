@@ -1,8 +1,8 @@
 """The order of draws: a function of (seed, epoch, position), known before anything is read.
 
-Draws have positions 0, 1, 2, ... without end; epoch e is the positions e x size to (e + 1) x size,
-a permutation of all trajectories. A step takes the next positions, the ranks in turns, so resuming
-is starting at a position, and neither workers nor the number of ranks change what a step sees.
+Draws have positions 0, 1, 2, ... without end; epoch e covers positions e x size to (e + 1) x size,
+a permutation of all trajectories. A step takes the next positions, dealt to the ranks in turn. So
+to resume is to start at a position, and neither workers nor ranks change what a step sees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 
 class Draw(NamedTuple):
-    """Which trajectory, and in which epoch: the epoch decides how it is cut and turned."""
+    """Which trajectory, and in which epoch: the epoch decides its crop and orientation."""
 
     epoch: int
     trajectory: int

@@ -16,7 +16,8 @@ import torch
 
 from fidediff_model import config as model_config
 from fidediff_model.data.batches import collate, to_device
-from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.data.rules import DrawRules
+from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.demo import practice
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.metrics import as_uint8, psnr

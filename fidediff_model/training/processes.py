@@ -1,6 +1,6 @@
-"""Where a run computes: device, precision, and the processes that train together.
+"""Device, precision, and the processes that train together.
 
-accelerate finds the processes from the environment that `torchrun` or `accelerate launch` sets.
+accelerate finds the other processes through the environment of `torchrun` or `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fidediff_model.training.settings import Precision
 from trajectory_builder.errors import ExitCode, UsageError, UserError
 
 LOST_AFTER = datetime.timedelta(minutes=10)
-"""How long a process waits for the others before it gives up (ours)."""
+"""How long a process waits for the others before it gives up (our choice)."""
 
 _LOST = re.compile(
     "connection (closed|reset|refused)|closed by peer|broken pipe|timed out|timeout|gloo|nccl",
@@ -28,7 +28,7 @@ _LOST = re.compile(
 
 
 def resolve_precision(wanted: Precision) -> Precision:
-    """`auto` becomes bf16 on a GPU that computes in it, else fp32.
+    """Turn `auto` into bf16 on a GPU that computes in it, else into fp32.
 
     Raises:
         UsageError: bf16 was asked for and no GPU here computes in it.
@@ -47,7 +47,7 @@ def resolve_precision(wanted: Precision) -> Precision:
 
 
 def start(precision: Precision) -> Any:
-    """An `Accelerator` for this process, in bf16 or fp32; joins the others where there are any."""
+    """An `Accelerator` for this process, in bf16 or fp32; joins the other processes if any."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     cpu = not torch.cuda.is_available()
@@ -59,13 +59,13 @@ def start(precision: Precision) -> Any:
 
 
 def frozen_dtype(precision: Precision) -> torch.dtype:
-    """The type of weights that do not train."""
+    """The type of frozen weights."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 @contextmanager
 def reporting_lost_ones(processes: int) -> Iterator[None]:
-    """Turn the back end's errors about a dead peer into one that says so.
+    """Turn errors of gloo and NCCL about a dead peer into one that says so.
 
     Raises:
         TrainingError: another process of the run ended.
@@ -78,21 +78,21 @@ def reporting_lost_ones(processes: int) -> Iterator[None]:
         raise TrainingError(
             "another process of this run ended or does not answer, so this one ends too",
             where=str(error).strip().splitlines()[0][:120],
-            cure="look at what the other one said; the same command goes on from the newest"
+            cure="look at the other one's output; the same command resumes from the newest"
             " checkpoint",
         ) from error
 
 
 def any_of(accelerator: Any, *flags: bool) -> list[bool]:
-    """For each flag, whether it is set in any process; all of them must ask."""
+    """For each flag, whether it is set in any process; a collective, so all must call it."""
     if accelerator.num_processes == 1:
         return list(flags)
-    told = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
-    return [bool(count > 0) for count in accelerator.reduce(told, reduction="sum").tolist()]
+    set_here = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
+    return [count > 0 for count in accelerator.reduce(set_here, reduction="sum").tolist()]
 
 
 def from_all(accelerator: Any, value: Any) -> list[Any]:
-    """The values of all processes, by rank; all of them must ask."""
+    """The values of all processes, by rank; a collective, so all must call it."""
     if accelerator.num_processes == 1:
         return [value]
     from accelerate.utils import gather_object
@@ -102,10 +102,10 @@ def from_all(accelerator: Any, value: Any) -> list[Any]:
 
 
 def end(accelerator: Any) -> None:
-    """Leave the group of processes in order.
+    """Leave the process group in order.
 
-    Without the wait and the collection, gloo's threads were seen to abort one run in three after
-    all work was done.
+    Without the wait and the collection, gloo's threads aborted one run in three after all work was
+    done: a DDP module collected at interpreter exit outlives the group that it belongs to.
     """
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
@@ -115,7 +115,7 @@ def end(accelerator: Any) -> None:
 
 
 def unequal_batches(before: int, now: int) -> UserError:
-    """The refusal of a resume whose step takes another number of trajectories."""
+    """The error of a resume whose step takes another number of trajectories."""
     return UserError(
         f"a step of this run takes {before} trajectories, this command would take {now}",
         where="batch x accumulate x processes",

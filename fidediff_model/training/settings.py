@@ -59,11 +59,16 @@ class TrainSettings:
 
     # Data: see `data.DrawRules`.
     crop: int = _setting(256, "Side of the square crops, in image pixels.", "prior")
-    batch: int = _setting(4, "Trajectories a batch, on each process.", safe=True)
+    batch: int = _setting(4, "Trajectories per batch, on each process.", safe=True)
     points: int = _setting(2, "Blurs of each trajectory in a batch.")
     identity: float = _setting(0.05, "Probability that a point is the sharp image, t = 0.")
-    consistency: bool = _setting(True, "Train all points of trajectories.", "paper")
-    fixed_timestep: float = _setting(200.0, "t of every blur when consistency is off.")
+    points_of: Literal["all", "native"] = _setting(
+        "all", "Draw from all blurs of a trajectory, or its native one.", "paper"
+    )
+    timestep_of: Literal["given", "fixed"] = _setting(
+        "given", "t of a blur: the manifest's, or always the same.", "paper"
+    )
+    fixed_timestep: float = _setting(200.0, "t of every blur with --timestep-of fixed.")
     augment: bool = _setting(True, "Flip and turn crops.")
     workers: int = _setting(4, "Loader processes; any number gives the same run.", safe=True)
     seed: int = _setting(0, "Of the draws and of new weights.")
@@ -98,7 +103,7 @@ class TrainSettings:
     discriminator_rate: float = _setting(5e-5, "Learning rate of D.", "prior", stages=_IMAGES)
     time_weight: float = _setting(1.0, "Of L_time.", stages=("control",))
     control_timestep: Literal["given", "estimated"] = _setting(
-        "given", "t that the UNet is told while the control trains.", stages=("control",)
+        "given", "t that the UNet gets while the control trains.", stages=("control",)
     )
     # What is seen and kept.
     max_train_minutes: float = _setting(0.0, "Save and stop then; 0 never.", safe=True)

@@ -15,13 +15,14 @@ import torch
 
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
-from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset
+from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
 from fidediff_model.model import folder
 from fidediff_model.model.fidediff import PARTS, FideDiff, Part, build
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import checkpoint, processes
 from fidediff_model.training import settings as train_settings
+from fidediff_model.training.datasets import open_datasets
 from fidediff_model.training.settings import CONFIG, RunConfig, Stage, TrainSettings
 from fidediff_model.weights.base_folder import check_folder, find_folder
 from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
@@ -120,7 +121,7 @@ def open_run(stage: Stage, request: Request) -> Run:
     request = _with_config_file(stage, request)
     config, source = _resolve(stage, request, stored)
     loss = _open_loss(config.settings) if stage != "kernel" else None
-    train, validation = datasets(source, config.settings)
+    train, validation = open_datasets(source, config.settings)
     train_settings.refuse_other(request.run_dir, config, resume=request.resume)
     # Base weights come from a hub only now that nothing else is wrong.
     if config.base_model.partition(":")[0] != RANDOM:
@@ -251,52 +252,6 @@ def _digest_of(place: Path) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def datasets(
-    source: manifest.Manifest, settings: TrainSettings
-) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
-    """The trajectories to learn from, and those held out.
-
-    Raises:
-        DataError: nothing to draw from, or images smaller than the crop.
-        UsageError: a split that is not there, or a batch larger than the set.
-    """
-    rules = DrawRules(
-        crop=settings.crop,
-        points=settings.points if settings.consistency else 1,
-        identity=settings.identity if settings.consistency else 0.0,
-        consistency=settings.consistency,
-        fixed_timestep=settings.fixed_timestep,
-        augment=settings.augment,
-        seed=settings.seed,
-    )
-    train = TrajectoryDataset(source, rules, split="train")
-    if settings.batch > len(train):
-        raise UsageError(
-            f"a batch of {settings.batch} trajectories is more than the {len(train)} of the set",
-            where="batch",
-            cure=f"give --batch {len(train)} or less, or more data",
-        )
-    splits = set(source.table.column("split").unique().to_pylist())
-    wanted = settings.validation_split
-    if wanted == "auto":
-        wanted = "validation" if "validation" in splits else ""
-    if not wanted or not settings.validate_every:
-        return train, None
-    if wanted not in splits or wanted == "train":
-        raise UsageError(
-            f"{wanted} cannot be held out: the data set has {', '.join(sorted(splits))}",
-            where="validation_split",
-            cure="hold clips out with `trajbuild split`, or give --validation-split test",
-        )
-    held_out = replace(
-        rules,
-        points=settings.validation_points if settings.consistency else 1,
-        identity=0.0,
-        augment=False,
-    )
-    return train, TrajectoryDataset(source, held_out, split=wanted)
 
 
 def _open_loss(settings: TrainSettings) -> ReconstructionLoss:

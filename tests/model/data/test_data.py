@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fidediff_model.data.batches import UNKNOWN, SkipLog, collate, to_device
+from fidediff_model.data.rules import DrawRules
 from fidediff_model.data.sampler import Draw
-from fidediff_model.data.trajectories import DrawRules, TrajectoryDataset, make_loader
+from fidediff_model.data.trajectories import TrajectoryDataset, make_loader
 from trajectory_builder import manifest
 from trajectory_builder.errors import DataError
 
@@ -115,8 +116,20 @@ def test_points_of_a_draw_are_different_while_there_are_enough(trajectories):
     assert sorted(item["n_frames"].tolist()) == [5, 7, 9, 11]
 
 
-def test_short_trajectory_repeats_its_points(trajectories):
-    assert _dataset(trajectories, points=3)[Draw(0, 0)]["n_frames"].tolist() == [7, 7, 7]
+def test_a_trajectory_with_one_blur_gives_identity_as_its_second_point(trajectories):
+    item = _dataset(trajectories, points=2)[Draw(0, 0)]
+    assert item["n_frames"].tolist() == [7, 1]
+    assert torch.equal(item["blur"][1], item["sharp"])
+    assert item["timestep"].tolist() == [120, 0]
+
+
+def test_points_repeat_only_after_the_sharp_image_joined_them(trajectories):
+    assert _dataset(trajectories, points=3)[Draw(0, 0)]["n_frames"].tolist() == [7, 1, 7]
+
+
+def test_with_a_fixed_timestep_a_short_trajectory_repeats_its_blur(trajectories):
+    item = _dataset(trajectories, points=2, timestep_of="fixed")[Draw(0, 0)]
+    assert item["n_frames"].tolist() == [7, 7]
 
 
 def test_every_point_is_drawn_in_some_epoch(trajectories):
@@ -172,26 +185,37 @@ def test_identity_points_are_as_frequent_as_asked(trajectories):
     assert 0.18 < share < 0.32  # three deviations round 0.25
 
 
-def test_without_consistency_only_native_blurs_are_drawn(trajectories):
-    data = _dataset(trajectories, consistency=False)
+def test_points_of_native_draws_only_native_blurs(trajectories):
+    data = _dataset(trajectories, points_of="native")
     drawn = {data[Draw(e, i)]["n_frames"].item() for e in range(8) for i in range(3)}
     assert drawn == {7, 11, 13}
 
 
-def test_without_consistency_the_timestep_is_fixed(trajectories):
-    data = _dataset(trajectories, consistency=False, fixed_timestep=180.0)
+def test_points_of_native_keeps_the_timesteps_of_the_manifest(trajectories):
+    data = _dataset(trajectories, points_of="native")
+    assert [data[i]["timestep"].item() for i in range(3)] == [120, 200, 240]
+
+
+def test_a_fixed_timestep_leaves_all_blurs_to_be_drawn(trajectories):
+    data = _dataset(trajectories, timestep_of="fixed")
+    assert {data[Draw(e, 2)]["n_frames"].item() for e in range(40)} == {7, 9, 11, 13}
+
+
+def test_a_fixed_timestep_is_that_of_every_blur(trajectories):
+    data = _dataset(trajectories, timestep_of="fixed", fixed_timestep=180.0)
     assert {data[i]["timestep"].item() for i in range(3)} == {180.0}
 
 
 def test_rows_that_cannot_be_drawn_are_counted(trajectories):
-    assert _dataset(trajectories, consistency=False).left_out == 9 - 3
+    assert _dataset(trajectories, points_of="native").left_out == 9 - 3
 
 
-def test_pair_of_unknown_length_trains_without_consistency(tmp_path):
+def test_pair_of_unknown_length_trains_with_a_fixed_timestep(tmp_path):
     rows = [
         _row("A/000001", 7, [7]) | {"n_frames": None, "timestep": None, "native_n_frames": None}
     ]
-    item = _dataset(_write_set(tmp_path, rows), consistency=False)[0]
+    off = {"points_of": "native", "timestep_of": "fixed"}
+    item = _dataset(_write_set(tmp_path, rows), **off)[0]
     assert item["n_frames"].tolist() == [UNKNOWN]
 
 
@@ -201,7 +225,7 @@ def test_manifest_without_timesteps_is_refused_with_a_cure(tmp_path):
     ]
     with pytest.raises(DataError) as error:
         _dataset(_write_set(tmp_path, rows))
-    assert "without consistency" in error.value.cure
+    assert "--timestep-of fixed" in error.value.cure
 
 
 def test_other_splits_are_not_drawn(trajectories):
@@ -229,10 +253,22 @@ def test_rules_out_of_range_are_refused(wrong):
         DrawRules(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"points": 2}, {"identity": 0.1}])
-def test_rules_that_need_consistency_are_refused_without_it(wrong):
-    with pytest.raises(DataError, match="without consistency"):
-        DrawRules(consistency=False, **wrong)
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [({"points_of": "native", "points": 2}, "one native blur"),
+     ({"timestep_of": "fixed", "identity": 0.1}, "t = 0")],
+)  # fmt: skip
+def test_rules_that_contradict_each_other_are_refused(wrong, text):
+    with pytest.raises(DataError, match=text):
+        DrawRules(**wrong)
+
+
+def test_clips_can_be_held_out(trajectories):
+    rules = DrawRules(crop=CROP)
+    train = TrajectoryDataset(trajectories, rules, without={"A"})
+    held_out = TrajectoryDataset(trajectories, rules, clips={"A"})
+    names = [{data[i]["trajectory_id"] for i in range(len(data))} for data in (train, held_out)]
+    assert names == [{"B/000001"}, {"A/000001", "A/000011"}]
 
 
 @pytest.fixture

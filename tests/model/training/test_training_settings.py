@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
-from training_runs import make_data, request
+from training_runs import command, make_data, request
 
 from fidediff_model import config
 from fidediff_model.cli import fidediff
-from fidediff_model.training import base, control, kernel, optim, settings, setup
+from fidediff_model.training import base, control, datasets, kernel, optim, settings, setup
 from fidediff_model.training.settings import TrainSettings
 from trajectory_builder.errors import ExitCode, OutputError, UsageError, UserError
 
@@ -145,10 +145,52 @@ def test_a_stage_out_of_order_names_the_one_before(tmp_path, data, stage, before
 
 
 def test_holding_out_a_split_that_is_not_there_is_refused(data):
-    found = setup.manifest.read(data)
+    found = datasets.manifest.read(data)
     given = TrainSettings(crop=32, batch=1, validation_split="test")
     with pytest.raises(UsageError, match="cannot be held out"):
-        setup.datasets(found, given)
+        datasets.open_datasets(found, given)
+
+
+def _held_out(folder, clips, **settings):
+    source = datasets.manifest.read(make_data(folder, train=clips))
+    train, validation = datasets.open_datasets(source, TrainSettings(crop=32, batch=1, **settings))
+    held_out = {validation._id(i) for i in range(len(validation))} if validation else set()
+    return {train._id(i) for i in range(len(train))}, held_out
+
+
+def test_a_set_without_validation_holds_a_tenth_of_its_clips_out(tmp_path, caplog):
+    train, held_out = _held_out(tmp_path, 20)
+    assert (len(train), len(held_out)) == (18, 2)
+    assert not train & held_out
+    assert "2 of 20 training clips are held out (--seed 0)" in caplog.text
+
+
+def test_clips_that_are_held_out_depend_on_the_seed(tmp_path):
+    both = [_held_out(tmp_path, 20, seed=seed)[1] for seed in (1, 2)]
+    assert both[0] != both[1]
+
+
+def test_a_set_of_few_clips_trains_without_validation_and_says_so(tmp_path, caplog):
+    assert _held_out(tmp_path, 3) == ({f"train{i}/000001" for i in range(3)}, set())
+    assert "no validation" in caplog.text
+
+
+def test_without_validation_no_clip_is_held_out(tmp_path):
+    train, held_out = _held_out(tmp_path, 20, validate_every=0)
+    assert (len(train), len(held_out)) == (20, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [([], ("all", "given")), (["--no-consistency"], ("native", "fixed")),
+     (["--no-consistency", "--points-of", "all"], ("all", "fixed")),
+     (["--timestep-of", "fixed"], ("all", "fixed"))],
+)  # fmt: skip
+def test_consistency_is_a_pair_of_switches(tmp_path, data, words, pair):
+    call = command(tmp_path / "run", data, steps=1)[3:] + words
+    assert CliRunner().invoke(fidediff, call).exit_code == 0
+    stored = settings.read_config(tmp_path / "run").settings
+    assert (stored.points_of, stored.timestep_of) == pair
 
 
 def _config(**changes):

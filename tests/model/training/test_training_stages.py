@@ -11,7 +11,7 @@ from training_runs import CROP, make_data, request
 from fidediff_model.data.batches import collate
 from fidediff_model.errors import TrainingError
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.training import base, control, kernel, setup
+from fidediff_model.training import base, control, datasets, kernel
 from fidediff_model.training.settings import TrainSettings
 from trajectory_builder.errors import ExitCode, UserError
 
@@ -156,16 +156,22 @@ def test_a_loss_that_is_no_number_names_the_pairs(tmp_path, data):
 
 
 def _draws(data, **settings):
-    found = setup.manifest.read(data)
+    found = datasets.manifest.read(data)
     given = {"crop": CROP, "batch": 2, "workers": 0, "validate_every": 0, **settings}
-    train, _ = setup.datasets(found, TrainSettings(**given))
+    train, _ = datasets.open_datasets(found, TrainSettings(**given))
     return collate([train[number] for number in range(len(train))])
 
 
-def test_without_consistency_every_blur_has_the_fixed_timestep(data):
-    batch = _draws(data, consistency=False, fixed_timestep=123.0)
+def test_a_fixed_timestep_is_that_of_every_blur(data):
+    batch = _draws(data, timestep_of="fixed", fixed_timestep=123.0, points=3)
     assert set(batch["timestep"].tolist()) == {123.0}
+    assert set(batch["n_frames"].tolist()) == {3, 5, 7}
+
+
+def test_native_points_have_their_own_timesteps(data):
+    batch = _draws(data, points_of="native", identity=0.0)
     assert set(batch["n_frames"].tolist()) == {7}
+    assert set(batch["timestep"].tolist()) == {120.0}
 
 
 def test_points_is_the_number_of_blurs_of_a_trajectory(data):
@@ -180,12 +186,12 @@ def test_identity_points_are_the_sharp_image_at_timestep_0(data):
 
 @pytest.mark.parametrize(
     "switch",
-    [{"consistency": False}, {"points": 1}, {"identity": 1.0},
-     {"consistency": False, "fixed_timestep": 900.0}],
-    ids=["consistency", "points", "identity", "fixed timestep"],
+    [{"points_of": "native"}, {"timestep_of": "fixed"}, {"points": 1}, {"identity": 1.0},
+     {"timestep_of": "fixed", "fixed_timestep": 900.0}],
+    ids=["native", "fixed", "points", "identity", "fixed timestep"],
 )  # fmt: skip
 def test_each_consistency_switch_changes_the_gradient(tmp_path, data, switch):
-    before = {"consistency": False} if "fixed_timestep" in switch else {}
+    before = {"timestep_of": "fixed"} if "fixed_timestep" in switch else {}
     base.train(request(tmp_path / "plain", data, steps=1, **before))
     base.train(request(tmp_path / "switched", data, steps=1, **switch))
     plain, switched = (_first_moments(tmp_path / name) for name in ("plain", "switched"))
