@@ -16,8 +16,8 @@ from typing import Any
 
 from fidediff_model.restore.files import FORMATS
 from trajectory_builder.errors import UsageError, printable, shorten
+from trajectory_builder.images.video.containers import SUFFIXES as VIDEO_SUFFIXES
 
-VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 RECORD_FILE = "restored.jsonl"
 
 
@@ -31,7 +31,7 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is restored frame by frame."""
-        return self.source.suffix.lower() in VIDEO_ENDINGS
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def collect(inputs: Sequence[str], out: Path) -> list[Job]:
@@ -74,7 +74,7 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
         if not jobs:
             raise UsageError(
                 f"the folder {printable(path)} holds no image and no video",
-                where=f"looked for {', '.join([*FORMATS, *VIDEO_ENDINGS])}",
+                where=f"looked for {', '.join([*FORMATS, *VIDEO_SUFFIXES])}",
                 cure="give the folder that holds them",
             )
         return jobs
@@ -91,7 +91,7 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
 def _files_below(folder: Path, out: Path) -> Iterable[Path]:
     """Images and videos below a folder, sorted; not what an earlier run wrote into it."""
     own = out.resolve()
-    endings = {*FORMATS, *VIDEO_ENDINGS}
+    endings = {*FORMATS, *VIDEO_SUFFIXES}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in endings and file.is_file():
             if own != folder.resolve() and own in file.resolve().parents:

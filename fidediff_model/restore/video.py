@@ -1,8 +1,6 @@
-"""A video restored frame by frame: times, sound and colour tags kept, memory constant.
+"""A video restored frame by frame; times, sound, colours and tags are kept, memory is constant.
 
-Sound is copied packet by packet, not encoded again. A rotation in the container is applied to the
-frames. More than 8 bits stay more than 8 bits. Nothing looks from frame to frame: the model is one
-of images.
+More than 8 bits stay more than 8 bits. Frames are restored one by one: the model sees no motion.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,14 @@ import torch
 from fidediff_model.restore.engine import ReadyModel
 from fidediff_model.restore.files import to_unit
 from trajectory_builder.disk.atomic import NO_ROOM
-from trajectory_builder.errors import ExitCode, VideoError
+from trajectory_builder.errors import VideoError, printable
+from trajectory_builder.images.video.colour import Colour, RgbConverter
+from trajectory_builder.images.video.containers import main_stream, open_container, pyav
+from trajectory_builder.images.video.orientation import orientation_of, upright
+from trajectory_builder.images.video.properties import losses, read_properties
+from trajectory_builder.images.video.reading import colour_of_frame, stream_tags
+from trajectory_builder.images.video.writing import VideoWriter
 
-# Encoder and options by container; visually lossless qualities (ours).
-_X264 = ("libx264", {"crf": "16", "preset": "medium"})
-_ENCODERS = {
-    ".webm": ("libvpx-vp9", {"crf": "20", "b:v": "0", "row-mt": "1"}),
-    ".avi": ("mpeg4", {"qscale": "2", "flags": "+qscale", "global_quality": "236"}),
-}
 _AHEAD = 4
 
 
@@ -39,7 +37,7 @@ def restore_video(
 
     Args:
         ready: the model.
-        source: any video that FFmpeg reads.
+        source: a video file.
         target: a temporary name; the caller renames it.
         batch: frames restored together.
         report: called as report("frame", count).
@@ -48,202 +46,146 @@ def restore_video(
         Values for the record: width, height, frames, the mean and range of t_hat, notes.
 
     Raises:
-        VideoError: it cannot be opened or decoded, or holds no frame.
+        VideoError: it cannot be opened or decoded, has no frame, or its frames change in size.
         OSError: the disk is full.
     """
-    av = _av()
+    av = pyav()
     try:
-        with av.open(str(source)) as opened, av.open(str(target), "w") as written:
-            values = _Passage(ready, opened, written, target, report).run(batch)
+        with open_container(source) as opened:
+            film = main_stream(opened, source)
+            film.thread_type = "AUTO"
+            with VideoWriter(opened, film, target) as writer:
+                passage = _Passage(ready, opened, film, source, writer, report)
+                passage.run(batch)
+            notes = [*writer.notes, *passage.notes]
     except av.error.FFmpegError as error:
         if error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise VideoError(
-            f"the video cannot be read: {error.strerror}", where=str(source), cure="copy it again"
+            f"the video cannot be read: {error.strerror}",
+            where=printable(str(source)),
+            cure="check that it plays; copy it again from the camera",
         ) from error
-    if not values["frames"]:
+    if not passage.t_hats:
         raise VideoError(
-            "the video holds no frame", where=str(source), cure="check it with ffprobe"
+            "no frame of the video can be decoded",
+            where=printable(str(source)),
+            cure="check that it plays; copy it again from the camera",
         )
-    return values
+    notes += losses(read_properties(source), read_properties(target))
+    return passage.record() | {"notes": notes}
 
 
-def _av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise VideoError(
-            "PyAV is not installed, which reads videos",
-            cure="pip install 'fidediff[video]'",
-            exit_code=ExitCode.WRONG_USE,
-        ) from error
-    return av
+@dataclass
+class _Frame:
+    """A decoded frame, its pixels upright, (H, W, 3) uint8 or uint16, and how it stores colour."""
+
+    decoded: Any
+    pixels: npt.NDArray[Any]
+    colour: Colour
 
 
 class _Passage:
     """One video on its way: reader thread -> batches on the device -> writer thread."""
 
     def __init__(
-        self, ready: ReadyModel, opened: Any, written: Any, target: Path, report: Any
+        self,
+        ready: ReadyModel,
+        opened: Any,
+        film: Any,
+        source: Path,
+        writer: VideoWriter,
+        report: Any,
     ) -> None:
-        self.ready, self.opened, self.written = ready, opened, written
-        self.target, self.report = target, report
-        pictures = [s for s in opened.streams.video if not _is_cover(s)]
-        if not pictures:
-            raise VideoError(
-                "the file holds no video",
-                where=str(opened.name),
-                cure="give a video; sound alone cannot be restored",
-            )
-        self.stream = pictures[0]
-        self.stream.thread_type = "AUTO"
-        # Made with the video's stream, which comes first in the file; until then sound waits.
-        self.sounds: dict[int, Any] = {}
-        self.waiting: list[Any] = []
-        self.out: Any = None
+        self.ready, self.writer, self.report = ready, writer, report
+        self.opened, self.film, self.source = opened, film, source
+        self.convert: RgbConverter | None = None
+        self.size = (0, 0)  # stored width and height of the first frame
+        self.decoded = 0
+        self.shape: tuple[int, ...] = (0, 0)
         self.t_hats: list[float] = []
         self.notes: dict[str, None] = {}
-        self.size = (0, 0)
 
-    def run(self, batch: int) -> dict[str, Any]:
-        """Read, restore, write all; the values of the record."""
-        frames: list[Any] = []
+    def run(self, batch: int) -> None:
+        """Read, restore and write all frames."""
+        frames: list[_Frame] = []
         with ThreadPoolExecutor(1) as writer:
             behind: list[Future[None]] = []
             for kind, item in _ahead(self._items()):
                 if kind == "sound":
-                    self._later(behind, writer.submit(self._write_sound, item))
+                    _later(behind, writer.submit(self.writer.write_sound, item))
                     continue
                 frames.append(item)
                 if len(frames) == batch:
-                    self._later(behind, writer.submit(self._write, *self._restore(frames)))
+                    _later(behind, writer.submit(self._write, frames, self._restore(frames)))
                     frames = []
             if frames:
-                self._later(behind, writer.submit(self._write, *self._restore(frames)))
+                _later(behind, writer.submit(self._write, frames, self._restore(frames)))
             for future in behind:
                 future.result()
-            if self.out is not None:
-                self.written.mux(self.out.encode())
-        return self._record()
-
-    def _later(self, behind: list[Future[None]], future: Future[None]) -> None:
-        behind.append(future)
-        while len(behind) > _AHEAD:
-            behind.pop(0).result()
 
     def _items(self) -> Iterator[tuple[str, Any]]:
-        """Sound packets and decoded frames, as they come."""
-        for packet in self.opened.demux([self.stream, *self.opened.streams.audio]):
-            if packet.stream.index == self.stream.index:
-                for frame in packet.decode():
-                    yield "frame", frame
+        """Sound packets and decoded frames, in the order of the file."""
+        for packet in self.opened.demux([self.film, *self.opened.streams.audio]):
+            if packet.stream.index == self.film.index:
+                for decoded in packet.decode():
+                    yield "frame", self._upright(decoded)
             elif packet.dts is not None:
                 yield "sound", packet
 
-    def _restore(self, frames: list[Any]) -> tuple[list[Any], list[npt.NDArray[Any]]]:
-        pixels = [_upright(frame) for frame in frames]
-        white = float(np.iinfo(pixels[0].dtype).max)
-        batch = np.stack(pixels).astype(np.float32) * (2 / white) - 1
+    def _upright(self, decoded: Any) -> _Frame:
+        """A frame as upright RGB at its own depth; HDR keeps its stored values."""
+        if self.convert is None:
+            self.size = (decoded.width, decoded.height)
+            colour = colour_of_frame(decoded, stream_tags(self.film), self.source)
+            self.convert = RgbConverter(colour)
+        if (decoded.width, decoded.height) != self.size:
+            raise VideoError(
+                f"the video changes its size from {self.size[0]} x {self.size[1]} to"
+                f" {decoded.width} x {decoded.height}",
+                reason="video-size-changes",
+                where=f"{printable(str(self.source))}, after {self.decoded} frames",
+                cure="split it there and restore the parts, for example with"
+                " `ffmpeg -i IN -t SECONDS -c copy PART`",
+            )
+        deep = max((part.bits for part in decoded.format.components), default=8) > 8
+        # 16 bits also for HDR of 8 bits: the converter would turn it into ordinary video.
+        self.decoded += 1
+        colour = self.convert.colour
+        pixels = self.convert(decoded, bits=16 if deep or colour.hdr else 8)
+        return _Frame(decoded, upright(pixels, orientation_of(decoded)), colour)
+
+    def _restore(self, frames: list[_Frame]) -> list[npt.NDArray[Any]]:
+        dtype = frames[0].pixels.dtype
+        white = float(np.iinfo(dtype).max)
+        batch = np.stack([frame.pixels for frame in frames]).astype(np.float32) * (2 / white) - 1
         answer = self.ready.run(torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous())
         self.t_hats += [float(t) for t in answer.t_hat]
         self.notes |= dict.fromkeys(answer.notes)
+        self.shape = frames[0].pixels.shape
         self.report("frame", len(frames))
-        scaled = [
-            np.rint(to_unit(image) * white).astype(pixels[0].dtype) for image in answer.images
-        ]
-        return frames, scaled
+        return [np.rint(to_unit(image) * white).astype(dtype) for image in answer.images]
 
-    def _write(self, frames: list[Any], restored: list[npt.NDArray[Any]]) -> None:
-        av = _av()
-        for source, values in zip(frames, restored, strict=True):
-            if self.out is None:
-                self._start(source, values)
-            layout = "rgb48le" if values.dtype == np.uint16 else "rgb24"
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format=layout)
-            frame = frame.reformat(
-                format=self.out.codec_context.pix_fmt,
-                dst_colorspace=_matrix(source),
-                dst_color_range=_range(source),
-            )
-            frame.pts, frame.time_base = source.pts, source.time_base
-            self.written.mux(self.out.encode(frame))
+    def _write(self, frames: list[_Frame], restored: list[npt.NDArray[Any]]) -> None:
+        for frame, pixels in zip(frames, restored, strict=True):
+            self.writer.write(frame.decoded, pixels, frame.colour)
 
-    def _write_sound(self, packet: Any) -> None:
-        if self.out is None:
-            self.waiting.append(packet)
-            return
-        packet.stream = self.sounds[packet.stream.index]
-        self.written.mux(packet)
-
-    def _start(self, source: Any, values: npt.NDArray[Any]) -> None:
-        """The output's video stream, once size and colours of the first frame are known."""
-        av = _av()
-        height, width = values.shape[:2]
-        name, options = _ENCODERS.get(self.target.suffix.lower(), _X264)
-        if name not in av.codecs_available:
-            name, options = "mpeg4", _ENCODERS[".avi"][1]
-            self.notes["the video was encoded by mpeg4: this FFmpeg has no x264"] = None
-        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
-        stream = self.written.add_stream(name, rate=rate, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = _layout(name, values)
-        context = stream.codec_context
-        context.time_base = source.time_base
-        own = self.stream.codec_context
-        for tag in ("color_primaries", "color_trc", "colorspace"):
-            setattr(context, tag, getattr(own, tag))
-        context.color_range = _range(source)
-        self.out, self.size = stream, (width, height)
-        self.sounds = {
-            sound.index: self.written.add_stream_from_template(sound)
-            for sound in self.opened.streams.audio
-        }
-        waiting, self.waiting = self.waiting, []
-        for packet in waiting:
-            self._write_sound(packet)
-
-    def _record(self) -> dict[str, Any]:
-        ts = self.t_hats or [0.0]
+    def record(self) -> dict[str, Any]:
+        """The values of the record."""
         return {
-            "width": self.size[0],
-            "height": self.size[1],
+            "width": self.shape[1],
+            "height": self.shape[0],
             "frames": len(self.t_hats),
-            "t_hat": round(sum(ts) / len(ts), 3),
-            "t_hat_range": [round(min(ts), 3), round(max(ts), 3)],
-            "notes": list(self.notes),
+            "t_hat": round(sum(self.t_hats) / len(self.t_hats), 3),
+            "t_hat_range": [round(min(self.t_hats), 3), round(max(self.t_hats), 3)],
         }
 
 
-def _is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of the sound."""
-    return "attached_pic" in str(stream.disposition)
-
-
-def _upright(frame: Any) -> npt.NDArray[Any]:
-    """A frame as RGB (H, W, 3), uint8 or uint16, turned as the container says."""
-    deep = max((part.bits for part in frame.format.components), default=8) > 8
-    values: npt.NDArray[Any] = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
-    # FFmpeg's display matrix gives degrees counter-clockwise, as rot90 turns.
-    return np.rot90(values, round(getattr(frame, "rotation", 0) / 90) % 4)
-
-
-def _layout(name: str, values: npt.NDArray[Any]) -> str:
-    """4:2:0, or 4:4:4 for odd sizes, with 10 bits where the source has more than 8."""
-    odd = values.shape[0] % 2 or values.shape[1] % 2
-    layout = "yuv444p" if odd and name != "mpeg4" else "yuv420p"
-    return layout + ("10le" if values.dtype == np.uint16 and name != "mpeg4" else "")
-
-
-def _matrix(frame: Any) -> int:
-    """The frame's YUV matrix; what is not tagged is decoded and encoded by the same default."""
-    value = int(frame.colorspace)
-    return value if value in (1, 4, 5, 7) else 5
-
-
-def _range(frame: Any) -> int:
-    """2 for full range, else 1: what is not tagged is limited."""
-    return 2 if int(frame.color_range) == 2 else 1
+def _later(behind: list[Future[None]], future: Future[None]) -> None:
+    """Queue a write; wait for the oldest one where too many are waiting."""
+    behind.append(future)
+    while len(behind) > _AHEAD:
+        behind.pop(0).result()
 
 
 def _ahead(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

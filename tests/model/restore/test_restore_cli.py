@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 from small_model import cli, folder_of, loaded, scene
 
-from fidediff_model.restore.jobs import VIDEO_ENDINGS, collect, read_records
+from fidediff_model.restore.jobs import VIDEO_SUFFIXES, collect, read_records
 from trajectory_builder.errors import printable
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -316,7 +316,7 @@ def test_an_output_folder_inside_the_input_is_not_read_again(tmp_path):
 
 
 def test_every_video_ending_is_taken_for_a_video(tmp_path):
-    for ending in VIDEO_ENDINGS:
+    for ending in VIDEO_SUFFIXES:
         (tmp_path / f"a{ending.upper()}").write_bytes(b"")
     assert all(job.is_video for job in collect([str(tmp_path)], tmp_path / "out"))
 
