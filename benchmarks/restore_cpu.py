@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fidediff_model.evaluate.speed import Variant, all_variants, make_model, measure
-from fidediff_model.evaluate.speed_table import to_markdown
+from fidediff_model.evaluate.speed import BenchmarkRequest, make_model, run, to_markdown
 from fidediff_model.restore.engine import Settings, make_ready
 from fidediff_model.scores import metrics
 from fidediff_model.scores.metrics import to_tensor
@@ -59,16 +58,6 @@ def cost_of_bfloat16() -> dict[str, Any]:
     return {"psnr": psnr, "loss_db": psnr["fp32"] - psnr["bf16"], "between_db": np.mean(between)}
 
 
-def run(preset: str, variants: list[Variant], size: tuple[int, int], repeats: int) -> Any:
-    """Seconds and memory of a preset with random weights, variant by variant."""
-    result = measure(
-        make_model(preset, "random:0", CPU), variants, size=size, device=CPU,
-        repeats=repeats, warm_up=1,
-    )  # fmt: skip
-    about = {"preset": preset, "base": "random:0", "repeats": repeats, "warm_up": 1}
-    return {**about, **result}
-
-
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -80,11 +69,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     width, height = (int(part) for part in options.size.split("x"))
-    variants = all_variants(("fp32", "bf16"), compiled=False)
-    results = [run("tiny", variants, (height, width), options.repeats)]
+    tiny = BenchmarkRequest(
+        preset="tiny", size=(height, width), dtypes=("fp32", "bf16"), device="cpu",
+        repeats=options.repeats, warm_up=1,
+    )  # fmt: skip
+    results = [run(tiny)]
     quality = cost_of_bfloat16()
     if options.sd21:
-        results.append(run("sd21", [Variant(8, False, "fp32")], (256, 256), 1))
+        sd21 = BenchmarkRequest(
+            size=(256, 256), latent_stride=8, control="none", device="cpu", repeats=1, warm_up=1
+        )
+        results.append(run(sd21))
     text = "\n".join(to_markdown(result) for result in results)
     text += (
         f"\nbfloat16 on `tiny`: PSNR {quality['psnr']['bf16']:.4f} dB against"

@@ -1,13 +1,14 @@
-"""`fidediff benchmark`: seconds an image, part by part."""
+"""`fidediff benchmark`: seconds per image, part by part."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from fidediff_model.cli.model_options import FOLDER, progress_bar
+from fidediff_model.cli.model_options import FOLDER, fields_from, progress_bar
 
 
 def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -21,7 +22,7 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.command("benchmark")
 @click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True)
 @click.option("--base-model", help="Folder or hub id of base weights.  [default: random ones]")
-@click.option("--random-base", is_flag=True, help="Random base weights: the default, said aloud.")
+@click.option("--random-base", is_flag=True, help="Random base weights, which is the default.")
 @click.option("--size", default="1280x720", show_default=True, callback=read_size)
 @click.option("--latent-stride", type=click.Choice(["4", "8"]), help="Only this one.")
 @click.option("--control", type=click.Choice(["none", "filter"]), help="Only this one.")
@@ -33,12 +34,19 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
     help="Only these.  [default: bf16 and fp32 on CUDA, fp32 elsewhere]",
 )
 @click.option("--compile/--no-compile", default=False, help="Also compiled.")
-@click.option("--device", help="cuda, cuda:1, mps or cpu. Default: the best there is.")
+@click.option("--device", help="cuda, cuda:1, mps or cpu.  [default: the best available]")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(as_json: bool, **values: Any) -> None:
+def command(
+    base_model: str | None,
+    random_base: bool,
+    latent_stride: str | None,
+    out: Path | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
     """Measure seconds per image, part by part.
 
     Latent strides x control x types (x compiled), warm, with p50 and p95, peak
@@ -50,14 +58,17 @@ def command(as_json: bool, **values: Any) -> None:
       fidediff benchmark --preset tiny --size 640x360
       fidediff benchmark --preset sd21 --random-base --compile --device cuda
     """
-    if values["random_base"] and values["base_model"]:
+    if random_base and base_model:
         raise click.UsageError("--random-base and --base-model exclude one another")
-    from fidediff_model.evaluate import speed_command
-    from fidediff_model.evaluate.speed_table import to_markdown
+    from fidediff_model.evaluate.speed import BenchmarkRequest, run, to_markdown, write
 
-    plan = speed_command.make_plan(values)
-    with progress_bar(len(plan.variants), "variant") as bar:
-        result = plan.run(lambda variant: bar.update())
-    if values["out"]:
-        speed_command.write(result, values["out"])
+    fields = fields_from(BenchmarkRequest, values)
+    fields["latent_stride"] = int(latent_stride) if latent_stride else None
+    if base_model:
+        fields["base_model"] = base_model
+    request = BenchmarkRequest(**fields)
+    with progress_bar(len(request.variants()), "variant") as bar:
+        result = run(request, bar.update)
+    if out:
+        write(result, out)
     click.echo(json.dumps(result) if as_json else to_markdown(result))

@@ -1,21 +1,23 @@
 """Seconds, memory and arithmetic of one restoration, part by part and as a whole.
 
-Weights do not change the time, so random ones will do. Each part is timed with the device waited
-for before and after; the whole is timed without waiting inside, as `restore` runs it.
+Weights do not change the time, so random ones will do. The whole is timed without waiting inside,
+as `restore` runs it; each part is timed in further runs, with the device waited for before and
+after it.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fidediff_model import config as model_config
 from fidediff_model.config import CodecConfig, ModelConfig
-from fidediff_model.model.codec import Codec, pad_to_multiple
+from fidediff_model.errors import DeviceError
+from fidediff_model.model.codec import Codec
 from fidediff_model.model.fast_layers import compile_regions
 from fidediff_model.model.fidediff import PARTS, FideDiff, build
-from fidediff_model.model.kernels import pool_kernels
-from fidediff_model.restore.engine import DTYPES, cast, is_out_of_memory, prepare
-from fidediff_model.restore.tiles import TilePlan, plan_for, restore_tensor
+from fidediff_model.restore.engine import DTYPES, cast, choose_device, is_out_of_memory, prepare
+from fidediff_model.restore.tiles import plan_for, restore_tensor
 from fidediff_model.weights.sd21 import RANDOM, load_base, random_base
+from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.errors import ExitCode
 
 GIVEN_T = 200.0
 """t where the control is off: nothing needs the kernels then, as in the paper's d = 8 row."""
@@ -41,8 +45,15 @@ PEAK_TFLOPS = {
     "L4": 121.0,
     "RTX 4090": 165.2,
 }
-"""Dense bf16 peak by a part of the device's name, as the makers publish it; SXM where there are
-several."""
+"""Dense bf16 peak by a part of the device's name, as published; SXM where there are several."""
+PAPER_SECONDS = (
+    ("DiffBIR, 50 steps", 25.40),
+    ("Diff-Plugin, 20 steps", 5.29),
+    ("AdaRevD", 1.09),
+    ("FideDiff, d = 4 in full", 1.52),
+    ("FideDiff, d = 8 without Kernel ControlNet", 0.25),
+)
+"""Seconds per GoPro image (1280 x 720) from the paper, arXiv 2510.01641."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +73,93 @@ class Variant:
         return f"d = {self.latent_stride}, {control}, {self.dtype}{compiled}"
 
 
-def all_variants(dtypes: tuple[str, ...], *, compiled: bool) -> list[Variant]:
-    """Latent strides x control x types, and with them compiled, which come last."""
-    return [
-        Variant(stride, control, dtype, compile_)
-        for compile_ in ((False, True) if compiled else (False,))
-        for dtype in dtypes
-        for stride in (8, 4)
-        for control in (False, True)
-    ]
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What to measure, and how.
+
+    Attributes:
+        preset: `tiny` or `sd21`.
+        base_model: folder or hub id of base weights, or `random:SEED`.
+        size: height and width in pixels.
+        latent_stride: only this one; None takes 8 and 4.
+        control: only `none` or only `filter`; None takes both.
+        dtypes: only these; none takes bf16 and fp32 on CUDA, fp32 elsewhere.
+        compile: also compiled.
+        device: such as cuda or cpu; None takes the best available.
+        repeats: timed runs.
+        warm_up: runs before them.
+    """
+
+    preset: str = "sd21"
+    base_model: str = f"{RANDOM}:0"
+    size: tuple[int, int] = (720, 1280)
+    latent_stride: int | None = None
+    control: str | None = None
+    dtypes: tuple[str, ...] = ()
+    compile: bool = False
+    device: str | None = None
+    repeats: int = 20
+    warm_up: int = 3
+
+    def variants(self) -> list[Variant]:
+        """The rows in order; compiled ones come last, since compiling cannot be undone.
+
+        Raises:
+            DeviceError: the device is absent, or float16 is asked of a CPU.
+        """
+        device = choose_device(self.device)
+        dtypes = self.dtypes or (("bf16", "fp32") if device.type == "cuda" else ("fp32",))
+        if device.type == "cpu" and "fp16" in dtypes:
+            raise DeviceError(
+                "CPUs cannot compute in float16",
+                where="--dtype fp16",
+                cure="give fp32 or bf16",
+                exit_code=ExitCode.WRONG_USE,
+            )
+        return [
+            Variant(stride, control, dtype, compile_)
+            for compile_ in ((False, True) if self.compile else (False,))
+            for dtype in dtypes
+            for stride in (8, 4)
+            for control in (False, True)
+            if self.latent_stride in (None, stride)
+            and self.control in (None, "filter" if control else "none")
+        ]
+
+
+def run(
+    request: BenchmarkRequest, report: Callable[[int], Any] = lambda count: None
+) -> dict[str, Any]:
+    """Build the model and measure its variants one after another.
+
+    Args:
+        request: what to measure.
+        report: called with 1 after each variant.
+
+    Returns:
+        The JSON report: preset, base, repeats, warm_up, machine, size, and one row per variant.
+    """
+    device = choose_device(request.device)
+    variants = request.variants()
+    model = make_model(request.preset, request.base_model, device)
+    prepare(model, torch.float32, device)
+    control, compiled, rows = model.control, False, []
+    blur = torch.rand(1, 3, *request.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for variant in variants:
+        _apply(model, variant, control)
+        if variant.compile and not compiled:
+            compile_regions(model.base.unet, model.codec.vae, control)
+            compiled = True
+        rows.append(_measure(model, variant, blur.to(device), request))
+        report(1)
+    about = {name: getattr(request, name) for name in ("preset", "repeats", "warm_up")}
+    return {
+        **about,
+        "base": request.base_model,
+        "machine": machine(device),
+        "size": list(request.size),
+        "rows": rows,
+    }
 
 
 def make_model(preset: str, base_model: str, device: torch.device) -> FideDiff:
@@ -84,45 +173,6 @@ def make_model(preset: str, base_model: str, device: torch.device) -> FideDiff:
         return build(config, weights, parts=PARTS)
 
 
-def measure(
-    model: FideDiff,
-    variants: list[Variant],
-    *,
-    size: tuple[int, int] = (720, 1280),
-    device: torch.device,
-    repeats: int = 20,
-    warm_up: int = 3,
-    report: Callable[[Variant], Any] = lambda variant: None,
-) -> dict[str, Any]:
-    """Measure variants one after another on one model, which it fuses and casts.
-
-    Args:
-        model: with all parts.
-        variants: compiled ones last, since compiling cannot be undone.
-        size: height and width in pixels.
-        device: where.
-        repeats: timed runs of the whole and of each part.
-        warm_up: runs before them.
-        report: told of each variant that is done.
-    """
-    prepare(model, torch.float32, device)
-    control, estimator = model.control, model.kernel_estimator
-    blur = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    rows, compiled = [], False
-    for variant in variants:
-        _apply(model, variant, control)
-        if variant.compile and not compiled:
-            compile_regions(model.base.unet, model.codec.vae, control)
-            compiled = True
-        row = _measure_one(model, variant, blur.to(device), repeats, warm_up)
-        row |= {"label": variant.label, **vars(variant)}
-        row["tflop"] = count_tflop(model.config, variant, size)
-        rows.append(_with_share(row, device))
-        report(variant)
-    model.control, model.kernel_estimator = control, estimator
-    return {"machine": machine(device), "size": list(size), "rows": rows}
-
-
 def _apply(model: FideDiff, variant: Variant, control: Any) -> None:
     model.control = control if variant.control else None
     if model.codec.latent_stride != variant.latent_stride:
@@ -131,88 +181,106 @@ def _apply(model: FideDiff, variant: Variant, control: Any) -> None:
         cast(part, DTYPES[variant.dtype])
 
 
-def _measure_one(
-    model: FideDiff, variant: Variant, blur: Tensor, repeats: int, warm_up: int
+def _measure(
+    model: FideDiff, variant: Variant, blur: Tensor, request: BenchmarkRequest
 ) -> dict[str, Any]:
-    device = blur.device
+    """The row of one variant."""
+    device, tflop = blur.device, count_tflop(model.config, variant, request.size)
+    plan = plan_for(model, request.size, tile=0, overlap=0)
     t = None if variant.control else GIVEN_T
-    size = (blur.shape[-2], blur.shape[-1])
-    plan = plan_for(model, size, tile=0, overlap=0)
+    row = {"label": variant.label, **asdict(variant), "tflop": tflop}
+    row["tflop_total"] = total = sum(tflop.values())
+
+    def step() -> None:
+        restore_tensor(model, blur, t, plan=plan)
+
     _reset_peak(device)
     try:
         with torch.inference_mode():
-            whole = _times(
-                lambda: restore_tensor(model, blur, t, plan=plan), device, repeats, warm_up
-            )
+            for _ in range(request.warm_up):
+                step()
+            whole = [_timed(step, device) for _ in range(request.repeats)]
             peak = _peak(device)
-            parts = {
-                name: statistics.median(_times(call, device, max(3, repeats // 4), 1).clock)
-                for name, call in _parts(model, blur, t, plan)
-            }
+            # The first of these runs is left out: the parts wait for the device now.
+            runs = [
+                _per_part(model, step, lambda call: _timed(call, device).clock)
+                for _ in range(1 + max(3, request.repeats // 4))
+            ][1:]
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return {"out_of_memory": True}
+        return {"out_of_memory": True, **row}
+    p50 = _percentile([one.clock for one in whole], 50)
+    peak_rate = peak_tflops(device)
     return {
-        "seconds_p50": _percentile(whole.clock, 50),
-        "seconds_p95": _percentile(whole.clock, 95),
-        "seconds_best": min(whole.clock),
-        "processor_seconds_p50": _percentile(whole.processor, 50),
-        "parts": parts,
+        "seconds_p50": p50,
+        "seconds_p95": _percentile([one.clock for one in whole], 95),
+        "seconds_best": min(one.clock for one in whole),
+        "processor_seconds_p50": _percentile([one.processor for one in whole], 50),
+        "parts": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
         "peak_bytes": peak,
         "strip_rows": plan.strip_rows,
+        **row,
+        "tflops": total / p50,
+        "share_of_peak": None if peak_rate is None else total / p50 / peak_rate,
     }
 
 
-def _parts(
-    model: FideDiff, blur: Tensor, t: float | None, plan: TilePlan
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The parts in the order of the step, each with its true inputs."""
-    codec, stride = model.codec, model.codec.latent_stride
-    padded = pad_to_multiple(blur, codec.multiple)
-    strips: dict[str, Any] = {"strip_rows": plan.strip_rows, "store": plan.store}
-    size = (blur.shape[-2], blur.shape[-1])
-    z_t = codec.encode(padded, **strips)
-    t_hat = torch.full((1,), GIVEN_T, device=blur.device)
-    residuals = k_in = None
-    half = model.base.dtype != torch.float32
-    side = torch.autocast(blur.device.type, dtype=model.base.dtype if half else None, enabled=half)
-    estimator, regressor, control = model.kernel_estimator, model.timestep_regressor, model.control
-    yield "VAE encode", lambda: codec.encode(padded, **strips)
-    if t is None and estimator is not None and regressor is not None:
-        with side:
-            cells = estimator.pooled(padded, regressor.pool)
-            k_in = pool_kernels(cells, stride // regressor.pool)
-            yield "kernel estimator", lambda: estimator.pooled(padded, regressor.pool)
-            yield "timestep regressor", lambda: regressor(cells, pooled=True)
-    if control is not None:
-        prompt = model.base.prompt
-        residuals = control(z_t, t_hat, prompt, k_in=k_in, image=None)
-        yield "kernel control", lambda: control(z_t, t_hat, prompt, k_in=k_in, image=None)
-    yield "UNet", lambda: model.base(z_t, t_hat, residuals)
-    yield "VAE decode", lambda: codec.decode(z_t, size, **strips)
+def _per_part(
+    model: FideDiff, step: Callable[[], Any], meter: Callable[[Callable[[], Any]], float]
+) -> dict[str, float]:
+    """Run one step and meter each part of the model in it, in the order of their first calls.
+
+    Args:
+        model: whose parts; their methods are replaced while the step runs.
+        step: one restoration.
+        meter: calls its argument and returns what was metered; summed over the calls of a part.
+    """
+    metered: dict[str, float] = {}
+
+    def replace_method(part: Any, method: str, name: str) -> None:
+        original = getattr(part, method)
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            results: list[Any] = []
+            value = meter(lambda: results.append(original(*args, **keywords)))
+            metered[name] = metered.get(name, 0.0) + value
+            return results[0]
+
+        setattr(part, method, call)
+
+    parts = [
+        (model.codec, "encode", "VAE encode"),
+        (model.kernel_estimator, "pooled", "kernel estimator"),
+        (model.timestep_regressor, "forward", "timestep regressor"),
+        (model.control, "forward", "kernel control"),
+        (model.base, "forward", "UNet"),
+        (model.codec, "decode", "VAE decode"),
+    ]
+    present = [entry for entry in parts if entry[0] is not None]
+    try:
+        for part, method, name in present:
+            replace_method(part, method, name)
+        step()
+    finally:
+        for part, method, _ in present:
+            vars(part).pop(method, None)
+    return metered
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Repeated runs: seconds by the clock, and of all processors together."""
+class _Seconds(NamedTuple):
+    """One run: seconds by the clock, and of all processors together."""
 
-    clock: list[float]
-    processor: list[float]
+    clock: float
+    processor: float
 
 
-def _times(call: Callable[[], Any], device: torch.device, repeats: int, warm_up: int) -> _Times:
-    for _ in range(warm_up):
-        call()
-    times = _Times([], [])
-    for _ in range(repeats):
-        _wait(device)
-        start, worked = time.perf_counter(), time.process_time()
-        call()
-        _wait(device)
-        times.clock.append(time.perf_counter() - start)
-        times.processor.append(time.process_time() - worked)
-    return times
+def _timed(call: Callable[[], Any], device: torch.device) -> _Seconds:
+    _wait(device)
+    start, worked = time.perf_counter(), time.process_time()
+    call()
+    _wait(device)
+    return _Seconds(time.perf_counter() - start, time.process_time() - worked)
 
 
 def _percentile(values: list[float], percent: int) -> float:
@@ -244,61 +312,47 @@ def _peak(device: torch.device) -> int:
     """Greatest allocation (CUDA) or resident size (Linux) since the reset; 0 where unknown."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    resident = _first_field(Path("/proc/self/status"), "VmHWM")
+    return int(resident.split()[0]) * 1024 if resident else 0
+
+
+def _first_field(file: Path, name: str) -> str:
+    """The value of the first line `NAME: VALUE` of a file of /proc, or nothing."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 0
-    return next((int(li.split()[1]) * 1024 for li in lines if li.startswith("VmHWM")), 0)
-
-
-def count_tflop(config: ModelConfig, variant: Variant, size: tuple[int, int]) -> dict[str, float]:
-    """TFLOP of each part of a variant, one multiply-add being 2.
-
-    T is left out: its share is below a thousandth, and it needs a real device.
-    """
-    counts = _count(config, variant.latent_stride, size)
-    of_control = ("kernel estimator", "kernel control")
-    return {name: n for name, n in counts.items() if variant.control or name not in of_control}
+        return ""
+    return next((li.partition(":")[2].strip() for li in lines if li.startswith(name)), "")
 
 
 @cache
-def _count(config: ModelConfig, latent_stride: int, size: tuple[int, int]) -> dict[str, float]:
-    """TFLOP of all parts, counted on the meta device, where nothing is computed."""
-    settings = replace(config, codec=CodecConfig(latent_stride))
-    counts = {}
+def count_tflop(config: ModelConfig, variant: Variant, size: tuple[int, int]) -> dict[str, float]:
+    """TFLOP of each part of a variant, one multiply-add being 2, counted on the meta device.
+
+    T is left out: it does not run with a given timestep, and its share is below a thousandth.
+    """
+
+    def count(call: Callable[[], Any]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        return float(counter.get_total_flops()) / 1e12
+
+    settings = replace(config, codec=CodecConfig(variant.latent_stride))
     with torch.device("meta"), torch.no_grad():
         model = build(settings, random_base(settings.base), parts=PARTS).eval()
-        model.base.unet.disable_adapters()  # fused at run time
-        model.requires_grad_(False)
-        blur = torch.empty(1, 3, *size)
-        z = model.codec.encode(blur)
-        t = torch.empty(1)
-        calls: dict[str, Callable[[], Any]] = {"VAE encode": lambda: model.codec.encode(blur)}
-        if model.control is not None:
-            control, estimator = model.control, model.kernel_estimator
-            k_in = torch.empty(1, settings.kernel.kernel_size**2, *z.shape[2:])
-            calls["kernel estimator"] = lambda: estimator and estimator(blur)
-            calls["kernel control"] = lambda: control(
-                z, t, model.base.prompt, k_in=k_in, image=None
-            )
-        calls["UNet"] = lambda: model.base(z, t)
-        calls["VAE decode"] = lambda: model.codec.decode(z, size)
-        for name, call in calls.items():
-            with FlopCounterMode(display=False) as counter:
-                call()
-            counts[name] = counter.get_total_flops() / 1e12
-    return counts
+        model.requires_grad_(False).base.unet.disable_adapters()  # fused at run time
+        blur, t = torch.empty(1, 3, *size), torch.empty(1)
 
+        def step() -> None:
+            z = model.codec.encode(blur)
+            if variant.control and model.kernel_estimator and model.control:
+                model.kernel_estimator.pooled(blur, variant.latent_stride)
+                k_in = torch.empty(1, settings.kernel.kernel_size**2, *z.shape[2:])
+                model.control(z, t, model.base.prompt, k_in=k_in, image=None)
+            model.base(z, t)
+            model.codec.decode(z, size)
 
-def _with_share(row: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Add TFLOP in all, TFLOP/s, and the share of the device's peak where it is known."""
-    total = sum(row["tflop"].values())
-    row["tflop_total"] = total
-    if not row.get("out_of_memory"):
-        row["tflops"] = total / row["seconds_p50"]
-        peak = peak_tflops(device)
-        row["share_of_peak"] = None if peak is None else row["tflops"] / peak
-    return row
+        return _per_part(model, step, count)
 
 
 def peak_tflops(device: torch.device) -> float | None:
@@ -310,12 +364,12 @@ def peak_tflops(device: torch.device) -> float | None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What ran: device, processor, threads, versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    """The device, processor, threads and versions of a measurement."""
+    processor = _first_field(Path("/proc/cpuinfo"), "model name") or platform.machine()
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "kind": device.type,
-        "processor": _processor(),
+        "processor": processor,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -323,10 +377,55 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (li.partition(":")[2].strip() for li in lines if li.startswith("model name"))
-    return next(names, platform.machine())
+def write(result: Mapping[str, Any], out: Path) -> None:
+    """Write OUT.json and OUT.md."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(Path(f"{out}.json"), (json.dumps(result, indent=2) + "\n").encode())
+    write_atomic(Path(f"{out}.md"), to_markdown(result).encode())
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Rows of variants with their parts, then the paper's seconds where the size is the paper's."""
+    height, width = result["size"]
+    about, rows = result["machine"], result["rows"]
+    parts = list(dict.fromkeys(name for row in rows for name in row.get("parts", {})))
+    head = ["variant", "p50 s", "p95 s", "processor s", "peak GB", "TFLOP", "TFLOP/s", "of peak"]
+    head += [f"{part} s" for part in parts]
+    cells = [head, ["---"] * len(head), *(_cells(row, parts) for row in rows)]
+    lines = [
+        f"`{result['preset']}` at {width} x {height} on {about['device']}"
+        f" ({about['processor']}, {about['threads']} threads), torch {about['torch']};"
+        f" base weights: {result['base']}; {result['repeats']} runs after {result['warm_up']}.",
+        "",
+        *(f"| {' | '.join(line)} |" for line in cells),
+    ]
+    if (height, width) == (720, 1280):
+        lines += ["", "| paper, seconds an image on its own machine | |", "| --- | --- |"]
+        lines += [f"| {name} | {seconds:.2f} |" for name, seconds in PAPER_SECONDS]
+    notes = [
+        "Parts are timed in further runs that wait for the device, so they add up to more.",
+        "Without control the timestep is given, so no kernels are estimated.",
+    ]
+    if about["kind"] == "cpu":
+        notes.append("Measured on a CPU: says nothing about a GPU.")
+        notes.append(
+            "Processor seconds are those of all threads; clock seconds well above them mean that"
+            " the machine was busy with other work."
+        )
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+
+
+def _cells(row: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    if row.get("out_of_memory"):
+        return [row["label"], "out of memory", *[""] * (6 + len(parts))]
+    return [
+        row["label"],
+        f"{row['seconds_p50']:.3f}",
+        f"{row['seconds_p95']:.3f}",
+        f"{row['processor_seconds_p50']:.3f}",
+        f"{row['peak_bytes'] / 1e9:.2f}",
+        f"{row['tflop_total']:.3g}",
+        f"{row['tflops']:.3g}",
+        "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}",
+        *(f"{row['parts'][p]:.3f}" if p in row["parts"] else "" for p in parts),
+    ]

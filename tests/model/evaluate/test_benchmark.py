@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from small_model import TINY, cli
 
-from fidediff_model.evaluate.speed import PEAK_TFLOPS, Variant, all_variants, count_tflop
-from fidediff_model.evaluate.speed_table import PAPER_SECONDS, to_markdown
+from fidediff_model.evaluate.speed import (
+    PAPER_SECONDS,
+    PEAK_TFLOPS,
+    BenchmarkRequest,
+    Variant,
+    count_tflop,
+    to_markdown,
+)
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.sh"
 
@@ -78,7 +84,8 @@ def test_the_script_without_a_gpu_says_how_to_run_it_dry(tmp_path):
 
 
 def test_the_variants_are_all_combinations_with_compiled_last():
-    variants = all_variants(("bf16", "fp32"), compiled=True)
+    request = BenchmarkRequest(dtypes=("bf16", "fp32"), compile=True, device="cpu")
+    variants = request.variants()
     assert len(set(variants)) == 16
     assert [v.compile for v in variants] == [False] * 8 + [True] * 8
 
