@@ -1,6 +1,6 @@
 """One offline HTML file that shows a data set: numbers, trajectories to walk, what is odd.
 
-`write_report` is the whole of it. All rows are counted, images are sampled, and the same data set
+All rows are counted, images are sampled, and the same data set
 gives the same bytes.
 """
 
@@ -33,7 +33,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
         OSError: `out` cannot be written.
     """
     from trajectory_builder.report import page
-    from trajectory_builder.report.collect import collect
+    from trajectory_builder.report.counts import count
     from trajectory_builder.report.pictures import gather
 
     if folder.is_file():
@@ -47,7 +47,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     out = folder / FILE_NAME if out is None else out
     _refuse_foreign(out, page.GENERATOR)
     rows = manifest.read(folder, allow_links=allow_links)
-    numbers = collect(rows, _home(folder))
+    numbers = count(rows, _home(folder))
     gallery = gather(rows)
     text = page.render(folder.resolve().name, rows, numbers, gallery)
     # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
@@ -57,7 +57,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
 
 
 def _home(folder: Path) -> Path:
-    """Where build.json stands: above a split's folder, or the folder itself."""
+    """Where build.json is: above a split's folder, or the folder itself."""
     above = folder.resolve().parent
     is_split = (folder / manifest.FILE_NAME).is_file() and (above / "build.json").is_file()
     return above if is_split else folder
@@ -74,7 +74,7 @@ def _refuse_foreign(out: Path, generator: str) -> None:
         )
     if out.is_dir() or (out.exists() and generator.encode() not in _beginning(out)):
         raise OutputError(
-            f"{out.name} is there already and is not a report",
+            f"{out.name} exists and is not a report",
             where=str(out),
             cure="give another --out, or move it away",
             exit_code=ExitCode.WRONG_USE,

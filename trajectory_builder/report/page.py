@@ -18,13 +18,12 @@ from markupsafe import Markup
 
 from trajectory_builder.errors import shorten
 from trajectory_builder.manifest import Manifest
-from trajectory_builder.report import charts, looks
-from trajectory_builder.report.agreement import agreement
-from trajectory_builder.report.choose import MAX_POINTS
-from trajectory_builder.report.collect import Numbers
-from trajectory_builder.report.glance import glance
+from trajectory_builder.report import charts, measures
+from trajectory_builder.report.counts import POINTS_WANTED, Numbers
 from trajectory_builder.report.pictures import Gallery
-from trajectory_builder.report.points import POINTS_WANTED
+from trajectory_builder.report.records import agreement
+from trajectory_builder.report.sampling import MAX_POINTS
+from trajectory_builder.report.summary import findings
 from trajectory_builder.version import __version__
 
 HERE = Path(__file__).parent
@@ -32,7 +31,7 @@ GENERATOR = "trajbuild report"
 CLIPS_LISTED = 400
 LEVELS_LISTED = 60
 SHOWN = 12
-"""Ours: pairs of look-alikes, outliers and same files that are shown with thumbnails."""
+"""Our choice: pairs of look-alikes, outliers and same files that are shown with thumbnails."""
 
 MAX_BRANCHES = 60
 MAX_DEPTH = 5
@@ -89,7 +88,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
     Args:
         name: of the data set, for the title.
         rows: its manifests.
-        numbers: from `collect`.
+        numbers: from `counts`.
         gallery: from `pictures`.
     """
     environment = Environment(
@@ -98,8 +97,8 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
     )  # fmt: skip
     environment.filters |= {"count": _count, "size": _size, "short": charts.short}
     style, script = ((HERE / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    alike = looks.near_duplicates(gallery.looks)
-    strange = looks.outliers(gallery.looks)
+    alike = measures.near_duplicates(gallery.looks)
+    strange = measures.outliers(gallery.looks)
     return environment.get_template("report.html").render(
         name=name,
         version=__version__,
@@ -109,7 +108,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         script=Markup(script),
         n=numbers,
         gallery=gallery,
-        glance=glance(numbers, gallery, alike, strange, rows),
+        glance=findings(numbers, gallery, alike, strange, rows),
         motion=charts.histogram([("Motion", numbers.motion)], unit="px"),
         sharpness=_sharpness(gallery),
         fall=charts.fall(gallery.walks),
@@ -124,7 +123,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         metadata=numbers.metadata,
         limits={
             "clips": CLIPS_LISTED, "levels": LEVELS_LISTED, "points": MAX_POINTS, "shown": SHOWN,
-            "near": looks.NEAR_BITS, "far": looks.FAR_SIGMAS, "wanted": POINTS_WANTED,
+            "near": measures.NEAR_BITS, "far": measures.FAR_SIGMAS, "wanted": POINTS_WANTED,
             "plot": charts.PLOT_HEIGHT,
         },
     )  # fmt: skip
@@ -174,7 +173,7 @@ def _thumb(rows: Manifest, gallery: Gallery, row: int) -> Thumb:
     )
 
 
-def _alike(rows: Manifest, gallery: Gallery, near: looks.Near) -> Alike:
+def _alike(rows: Manifest, gallery: Gallery, near: measures.Near) -> Alike:
     first, second = (_thumb(rows, gallery, row) for row in (near.first, near.second))
     return Alike(first, second, f"{near.bits} of 256 bits differ", first.split != second.split)
 
@@ -185,7 +184,7 @@ def _same(gallery: Gallery, rows: Manifest, same: tuple[int, ...]) -> Alike:
     return Alike(first, second, f"the same file{more}", first.split != second.split)
 
 
-def _strange(rows: Manifest, gallery: Gallery, outlier: looks.Outlier) -> Strange:
+def _strange(rows: Manifest, gallery: Gallery, outlier: measures.Outlier) -> Strange:
     look = gallery.looks[outlier.key]
     value = look.sharpness if outlier.measure == "sharpness" else look.brightness
     side = "above" if outlier.sigmas > 0 else "below"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,21 +22,21 @@ from trajectory_builder.images import png
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.images.png_check import MAX_PIXELS
 from trajectory_builder.manifest import Manifest
-from trajectory_builder.report import choose
-from trajectory_builder.report.looks import Look, grey_of, look_at, reduced, sharpness
+from trajectory_builder.report import sampling
+from trajectory_builder.report.measures import Look, grey_of, look_at, reduced, sharpness
 
 OVERVIEW_WIDTH = 440
-"""Ours: pixels; a whole frame of 720p in about 10 kB."""
+"""Our choice: pixels; a whole frame of 720p in about 10 kB."""
 
 DETAIL = 220
-"""Ours: side of the crop at full size that shows what an overview hides: a blur of some pixels;
-half the frame's height where that is less."""
+"""Our choice: side of the crop at full size that shows what an overview hides: a blur of some
+pixels; half the frame's height where that is less."""
 
 SMALLEST_DETAIL = 48
 THUMBNAIL_WIDTH = 200
 QUALITY = 74
 PICTURE_BYTES = 4_000_000
-"""Ours: bytes of base64 for the viewer; with the thumbnails and text the page stays below 5 MB."""
+"""Our choice: bytes of base64 for the viewer; with thumbnails and text the page is below 5 MB."""
 
 # Other kinds of image than a build writes; data sets that were only indexed may hold them.
 _LENIENT = {"frame-not-png", "frame-16-bit", "frame-grayscale", "frame-palette", "frame-has-alpha"}
@@ -106,51 +106,49 @@ class Unread:
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gallery:
-    """What was seen: walks, the looks of sharp files by row, and what could not be read.
+    """Every image that was opened.
 
-    `left_out` counts walks that no longer fitted into the page.
+    Attributes:
+        walks: the trajectories of the viewer.
+        looks: row -> measures of its sharp image.
+        unread: files that could not be read.
+        left_out: walks that no longer fitted into the page.
     """
 
-    walks: list[Walk] = field(default_factory=list)
-    looks: dict[int, Look] = field(default_factory=dict)
-    unread: list[Unread] = field(default_factory=list)
+    walks: tuple[Walk, ...]
+    looks: Mapping[int, Look]
+    unread: tuple[Unread, ...]
     left_out: int = 0
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """One trajectory's images: the walk and the sharp image's look, where they could be read."""
+
+    walk: Walk | None = None
+    look: Look | None = None
+    unread: tuple[Unread, ...] = ()
+
+
 def gather(rows: Manifest) -> Gallery:
-    """Open what `choose` chooses, with as many threads as cores (four at most)."""
-    gallery = Gallery()
-    chosen = choose.trajectories(rows.table)
-    room = PICTURE_BYTES
+    """Open what `sampling` chooses, with as many threads as cores (four at most)."""
+    chosen = sampling.trajectories(rows.table)
+    opened = _parallel(lambda one: _open_walk(rows, one), chosen)
+    walks = [one.walk for one in opened if one.walk is not None]
     # The walks come in the order in which they are shown; what does not fit is the end of it.
-    for one, made in zip(chosen, _parallel(lambda c: _walk(rows, c), chosen), strict=True):
-        walk, look, unread = made
-        gallery.unread += unread
-        if look is not None:
-            gallery.looks[one.rows[-1]] = look
-        if walk is None:
-            continue
-        room -= walk.bytes
-        if room >= 0 or not gallery.walks:
-            gallery.walks.append(walk)
-        else:
-            gallery.left_out += 1
+    filled = np.cumsum([walk.bytes for walk in walks])
+    fitting = max(1, int((filled <= PICTURE_BYTES).sum()))
     seen = {c.trajectory_id for c in chosen}
-    sample = choose.sharp_sample(rows.table, chosen)
+    sample = sampling.sharp_sample(rows.table, chosen)
     fresh = [row for row in sample if rows.table["trajectory_id"][row].as_py() not in seen]
-    see_sharps(rows, fresh, gallery)
-    return gallery
-
-
-def see_sharps(rows: Manifest, wanted: list[int], gallery: Gallery) -> None:
-    """Add the looks of the sharp files of these rows to the gallery."""
-    for row, made in zip(wanted, _parallel(lambda r: _sharp_look(rows, r), wanted), strict=True):
-        if isinstance(made, Unread):
-            gallery.unread.append(made)
-        else:
-            gallery.looks[row] = made
+    sharps = dict(zip(fresh, _parallel(lambda row: _sharp_look(rows, row), fresh), strict=True))
+    looks = {c.rows[-1]: o.look for c, o in zip(chosen, opened, strict=True) if o.look is not None}
+    looks |= {row: look for row, look in sharps.items() if isinstance(look, Look)}
+    unread = [u for one in opened for u in one.unread]
+    unread += [one for one in sharps.values() if isinstance(one, Unread)]
+    return Gallery(tuple(walks[:fitting]), looks, tuple(unread), len(walks[fitting:]))
 
 
 def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
@@ -198,18 +196,18 @@ def data_uri(pixels: Pixels, *, width: int | None = None) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
-def _walk(rows: Manifest, chosen: choose.Chosen) -> tuple[Walk | None, Look | None, list[Unread]]:
+def _open_walk(rows: Manifest, chosen: sampling.Chosen) -> _Opened:
     """Decode a trajectory; without its sharp file there is nothing to walk to."""
     last = chosen.rows[-1]
     sharp = _try_read(rows, last, "sharp_file_name")
     if isinstance(sharp, Unread):
-        return None, None, [sharp]
+        return _Opened(unread=(sharp,))
     look = look_at(sharp, data_uri(sharp, width=THUMBNAIL_WIDTH))
     read = [(row, _try_read(rows, row, "blur_file_name")) for row in chosen.rows]
-    unread = [blur for _, blur in read if isinstance(blur, Unread)]
+    unread = tuple(blur for _, blur in read if isinstance(blur, Unread))
     blurs = [(row, blur) for row, blur in read if not isinstance(blur, Unread)]
     if not blurs:
-        return None, look, unread
+        return _Opened(None, look, unread)
     box = _detail_box(sharp, blurs[-1][1])
     values = _values(rows, last)
     points = [
@@ -223,7 +221,7 @@ def _walk(rows: Manifest, chosen: choose.Chosen) -> tuple[Walk | None, Look | No
         chosen.split, chosen.clip, chosen.trajectory_id, sharp.shape[1], sharp.shape[0], box,
         values["center_index"], values["center_frame"], tuple(points),
     )  # fmt: skip
-    return walk, look, unread
+    return _Opened(walk, look, unread)
 
 
 def _blur_point(
@@ -286,7 +284,7 @@ def _try_read(rows: Manifest, row: int, column: str) -> Pixels | Unread:
 
 
 def _parallel(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
-    """The results in order; a data set of any size takes the memory of a few frames a thread."""
+    """The results in order; a data set of any size takes the memory of a few frames per thread."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
     with ThreadPoolExecutor(min(4, cores)) as pool:
         return list(pool.map(work, items))

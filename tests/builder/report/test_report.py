@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,8 +17,8 @@ import small_dataset
 from trajectory_builder import manifest
 from trajectory_builder.errors import UserError
 from trajectory_builder.images import png
-from trajectory_builder.report import choose, collect, looks, page, pictures, points, write_report
-from trajectory_builder.report.agreement import agreement
+from trajectory_builder.report import counts, measures, page, pictures, sampling, write_report
+from trajectory_builder.report.records import agreement, read_problems
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +32,8 @@ def rows(folder) -> manifest.Manifest:
 
 
 @pytest.fixture(scope="module")
-def numbers(folder, rows) -> collect.Numbers:
-    return collect.collect(rows, folder)
+def numbers(folder, rows) -> counts.Numbers:
+    return counts.count(rows, folder)
 
 
 def changed(folder: Path, split: str, **columns: object) -> None:
@@ -96,7 +94,7 @@ def test_renderable_points_are_the_odd_n_below_each_row(rows, numbers):
 def test_a_window_before_the_first_frame_is_not_renderable(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,), trajectories=1)
     changed(folder, "train", center_index=3, first_index=-2)
-    found = points.points(manifest.read(folder / "train").table)
+    found = counts.points(manifest.read(folder / "train").to_pandas())
     assert found.levels[0].renderable == {4: 2}  # n of 1, 3, 5 and 7 fit round frame 3
 
 
@@ -104,7 +102,7 @@ def test_rows_without_n_are_counted_as_unknown(tmp_path):
     folder = small_dataset.make(tmp_path / "set", n_frames=(11,))
     unknown = {"n_frames": None, "timestep": None, "native_n_frames": None}
     changed(folder, "train", **unknown, backward_n_frames=[], motion_px=None)
-    numbers = collect.collect(manifest.read(folder), folder)
+    numbers = counts.count(manifest.read(folder), folder)
     assert (numbers.points.unknown, numbers.points.pairs) == (4, 2)
 
 
@@ -120,7 +118,7 @@ def test_one_file_in_two_splits_is_a_leak(tmp_path):
     folder = small_dataset.make(tmp_path / "set")
     changed(folder, "train", sharp_sha256="a" * 64)
     changed(folder, "test", sharp_sha256="a" * 64)
-    same = collect.same_sharp(manifest.read(folder).table)
+    same = counts.same_sharp(manifest.read(folder).to_pandas())
     assert [set(s.splits) for s in same] == [{"train", "test"}]
     assert len(same[0].trajectories) == 6
 
@@ -135,7 +133,7 @@ def test_problems_are_grouped_by_reason_and_cure(tmp_path):
     listed.append(("frame-missing", "one is gone", "copy again"))
     table = [dict(zip(columns, [*row, "", "", "", ""], strict=True)) for row in listed]
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "problems.parquet")
-    groups, error = collect.read_problems(tmp_path / "problems.parquet")
+    groups, error = read_problems(tmp_path / "problems.parquet")
     assert error == ""
     assert [(g.reason, g.count, len(g.examples)) for g in groups] == [
         ("frame-crc", 7, 5),
@@ -145,13 +143,13 @@ def test_problems_are_grouped_by_reason_and_cure(tmp_path):
 
 def test_a_damaged_problems_file_is_told_and_not_raised(folder, tmp_path):
     (tmp_path / "problems.parquet").write_bytes(b"PAR1 nothing PAR1")
-    groups, error = collect.read_problems(tmp_path / "problems.parquet")
+    groups, error = read_problems(tmp_path / "problems.parquet")
     assert groups is None
     assert error.startswith("problems.parquet cannot be read")
 
 
 def test_one_trajectory_of_every_clip_is_chosen(rows):
-    chosen = choose.trajectories(rows.table)
+    chosen = sampling.trajectories(rows.table)
     assert [(c.split, c.clip) for c in chosen] == sorted(
         {(r["split"], r["clip_id"]) for r in rows.rows()}, key=lambda c: (c[0] == "test", c[1])
     )
@@ -160,12 +158,12 @@ def test_one_trajectory_of_every_clip_is_chosen(rows):
 def test_the_choice_does_not_depend_on_the_order_of_rows(rows):
     order = np.random.default_rng(1).permutation(rows.table.num_rows)
     shuffled = rows.table.take(pa.array(order))
-    first = {c.trajectory_id for c in choose.trajectories(rows.table)}
-    assert {c.trajectory_id for c in choose.trajectories(shuffled)} == first
+    first = {c.trajectory_id for c in sampling.trajectories(rows.table)}
+    assert {c.trajectory_id for c in sampling.trajectories(shuffled)} == first
 
 
 def test_points_of_a_chosen_trajectory_ascend_in_n(rows):
-    for chosen in choose.trajectories(rows.table):
+    for chosen in sampling.trajectories(rows.table):
         n = [rows.table["n_frames"][row].as_py() for row in chosen.rows]
         assert n == sorted(n)
 
@@ -174,14 +172,14 @@ def test_a_long_trajectory_is_thinned_but_keeps_its_ends(tmp_path):
     levels = tuple(range(3, 33, 2))
     folder = small_dataset.make(tmp_path / "set", clips={"train": ("a",)}, n_frames=levels)
     table = manifest.read(folder).table
-    n = [table["n_frames"][row].as_py() for row in choose.trajectories(table)[0].rows]
-    assert (n[0], n[-1], len(n)) == (3, 31, choose.MAX_POINTS - 1)
+    n = [table["n_frames"][row].as_py() for row in sampling.trajectories(table)[0].rows]
+    assert (n[0], n[-1], len(n)) == (3, 31, sampling.MAX_POINTS - 1)
 
 
 def test_the_sample_holds_neighbours_in_time(tmp_path):
     folder = small_dataset.make(tmp_path / "set", trajectories=6, clips={"train": ("a", "b")})
     table = manifest.read(folder).table
-    sample = choose.sharp_sample(table)
+    sample = sampling.sharp_sample(table)
     assert len({table["trajectory_id"][row].as_py() for row in sample}) == len(sample) == 12
 
 
@@ -198,7 +196,7 @@ def test_an_odd_file_size_comes_into_the_sample(rows):
             | {"sharp_bytes": size, "width": 1280, "height": 720}
         )
     table = pa.Table.from_pylist(many, manifest.SCHEMA)
-    sample = choose.sharp_sample(table)
+    sample = sampling.sharp_sample(table)
     assert 321 in sample
     assert len(sample) < 100
 
@@ -212,20 +210,20 @@ def photograph() -> np.ndarray:
 def test_a_brightened_copy_is_a_near_duplicate():
     image = photograph()
     copy = np.clip(image.astype(int) + 9, 0, 255).astype(np.uint8)
-    found = looks.near_duplicates({1: looks.look_at(image), 2: looks.look_at(copy)})
+    found = measures.near_duplicates({1: measures.look_at(image), 2: measures.look_at(copy)})
     assert [(near.first, near.second) for near in found] == [(1, 2)]
 
 
 def test_two_different_photographs_are_not_alike():
     from skimage import data
 
-    seen = {1: looks.look_at(photograph()), 2: looks.look_at(np.asarray(data.astronaut()))}
-    assert looks.near_duplicates(seen) == []
+    seen = {1: measures.look_at(photograph()), 2: measures.look_at(np.asarray(data.astronaut()))}
+    assert measures.near_duplicates(seen) == []
 
 
 def test_black_frames_are_not_each_others_duplicates():
-    black = looks.look_at(np.zeros((90, 160, 3), np.uint8))
-    assert looks.near_duplicates({1: black, 2: black}) == []
+    black = measures.look_at(np.zeros((90, 160, 3), np.uint8))
+    assert measures.near_duplicates({1: black, 2: black}) == []
 
 
 def test_hash_distance_is_the_count_of_differing_bits():
@@ -233,8 +231,8 @@ def test_hash_distance_is_the_count_of_differing_bits():
     first = random.integers(0, 256, 32).astype(np.uint8)
     second = first.copy()
     second[[2, 9, 30]] ^= np.array([1, 3, 7], np.uint8)  # 1 + 2 + 3 bits
-    seen = {k: looks.Look(1, 1, h.tobytes()) for k, h in ((5, first), (8, second))}
-    assert looks.near_duplicates(seen) == [looks.Near(5, 8, 6)]
+    seen = {k: measures.Look(1, 1, h.tobytes()) for k, h in ((5, first), (8, second))}
+    assert measures.near_duplicates(seen) == [measures.Near(5, 8, 6)]
 
 
 def test_sharpness_is_the_variance_of_the_laplacian():
@@ -242,7 +240,7 @@ def test_sharpness_is_the_variance_of_the_laplacian():
 
     grey = cv2.cvtColor(photograph(), cv2.COLOR_RGB2GRAY)
     witness = ndimage.laplace(grey.astype(np.float64), mode="mirror").var()
-    assert looks.sharpness_of(grey) == pytest.approx(witness, rel=1e-6)
+    assert measures.sharpness_of(grey) == pytest.approx(witness, rel=1e-6)
 
 
 def test_a_black_frame_among_photographs_is_an_outlier():
@@ -250,14 +248,14 @@ def test_a_black_frame_among_photographs_is_an_outlier():
     seen = {}
     for key in range(20):
         top, left = random.integers(0, 100, 2)
-        seen[key] = looks.look_at(np.ascontiguousarray(photograph()[top:, left:]))
-    seen[77] = looks.look_at(np.zeros((90, 160, 3), np.uint8))
-    assert {outlier.key for outlier in looks.outliers(seen)} == {77}
+        seen[key] = measures.look_at(np.ascontiguousarray(photograph()[top:, left:]))
+    seen[77] = measures.look_at(np.zeros((90, 160, 3), np.uint8))
+    assert {outlier.key for outlier in measures.outliers(seen)} == {77}
 
 
 def test_equal_images_have_no_outlier():
-    look = looks.look_at(photograph())
-    assert looks.outliers(dict.fromkeys(range(10), look)) == []
+    look = measures.look_at(photograph())
+    assert measures.outliers(dict.fromkeys(range(10), look)) == []
 
 
 def test_shown_blurs_get_less_sharp_with_n(rows):
@@ -297,7 +295,7 @@ def test_each_point_was_measured_on_its_own_file(folder, rows):
     for walk in pictures.gather(rows).walks:
         for point in walk.points:
             pixels = png.read_frame(folder / point.file).pixels
-            assert point.sharpness == looks.sharpness(pixels)
+            assert point.sharpness == measures.sharpness(pixels)
 
 
 def test_an_unreadable_image_costs_its_picture_only(tmp_path):
@@ -440,32 +438,28 @@ def test_a_list_of_flat_objects_becomes_a_table():
     assert tree.rows == (("a", "1", ""), ("b", "", "yes"))
 
 
-def run(*args: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "trajectory_builder", "report", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_the_command_prints_the_path_and_nothing_else(folder, tmp_path):
-    said = run(str(folder), "--out", str(tmp_path / "r.html"))
+def test_the_command_prints_the_path_and_nothing_else(folder, tmp_path, in_process):
+    said = in_process("report", str(folder), "--out", str(tmp_path / "r.html"))
     assert (said.returncode, said.stdout) == (0, f"{tmp_path / 'r.html'}\n")
 
 
-def test_json_tells_path_and_bytes(folder, tmp_path):
-    said = json.loads(run(str(folder), "--out", str(tmp_path / "r.html"), "--json").stdout)
+def test_json_tells_path_and_bytes(folder, tmp_path, in_process):
+    done = in_process("report", folder, "--out", tmp_path / "r.html", "--json")
+    said = json.loads(done.stdout)
     assert said == {
         "path": str(tmp_path / "r.html"),
         "bytes": (tmp_path / "r.html").stat().st_size,
     }
 
 
-def test_the_command_refuses_a_foreign_file_with_wrong_use(folder, tmp_path):
+def test_the_command_refuses_a_foreign_file_with_wrong_use(folder, tmp_path, in_process):
     (tmp_path / "r.html").write_text("mine")
-    said = run(str(folder), "--out", str(tmp_path / "r.html"))
+    said = in_process("report", str(folder), "--out", str(tmp_path / "r.html"))
     assert said.returncode == 2
     assert "cure:" in said.stderr
 
 
-def test_a_manifest_in_place_of_its_folder_is_told_with_the_command_that_works(folder):
-    said = run(str(folder / "train" / "metadata.parquet"))
+def test_a_manifest_in_place_of_its_folder_is_told_with_the_command_that_works(folder, in_process):
+    said = in_process("report", str(folder / "train" / "metadata.parquet"))
     assert said.returncode == 2
     assert f"trajbuild report {folder / 'train'}" in said.stderr

@@ -176,7 +176,7 @@ def test_tables_are_sorted_by_a_click_on_the_head(browser, tmp_path):
     clips = {"train": ("clip-b", "clip-c", "clip-a")}
     report = write_report(small_dataset.make(tmp_path / "set", clips=clips))
     with Visit(browser, report) as opened:
-        head = opened.page.get_by_role("button", name="clip_id", exact=True)
+        head = opened.page.get_by_role("button", name="clip", exact=True)
         head.click()
         head.click()
         names = opened.page.locator("table.sortable tbody th").all_inner_texts()

@@ -1,7 +1,7 @@
-"""What an image looks like in a few numbers: sharpness, brightness, a perceptual hash.
+"""An image in a few numbers: sharpness, brightness, a perceptual hash.
 
 Near-duplicates are sharp images whose hashes differ in few bits; outliers are those whose
-sharpness or brightness lies far from the others. Both are hints for a person who looks.
+sharpness or brightness is far from the others. Both are hints for a person who looks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.images.png import Pixels
-from trajectory_builder.report.choose import robust_z
 
 HASH_SIDE = 16
 NEAR_BITS = 10
-"""Ours: of the 256 bits of a hash, how many may differ in a near-duplicate."""
+"""Our choice: of the 256 bits of a hash, how many may differ in a near-duplicate."""
 
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
 FAR_SIGMAS = 4.0
-"""Ours: robust standard deviations from the median that make an outlier."""
+"""Our choice: robust standard deviations from the median that make an outlier."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,20 @@ def outliers(looks: Mapping[int, Look]) -> list[Outlier]:
         if abs(score) >= FAR_SIGMAS
     ]
     return sorted(found, key=lambda o: (-abs(o.sigmas), o.key))
+
+
+def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Distance of each value from the median, in standard deviations estimated from the MAD.
+
+    All zero where there are fewer than five values; a small floor keeps a nearly constant set
+    from making outliers of nothing.
+    """
+    if len(values) < 5:
+        return np.zeros(len(values))
+    centre = np.median(values)
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
+    scores: npt.NDArray[np.float64] = (values - centre) / max(spread, 0.02)
+    return scores
 
 
 def _has_structure(look: Look) -> bool:

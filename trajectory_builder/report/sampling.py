@@ -1,8 +1,8 @@
-"""Which images the report opens: chosen by hash of their identity, so that every run chooses alike.
+"""Which images the report opens: chosen by hash of their identity, so every run chooses the same.
 
-The viewer gets one trajectory a clip, a complete one. The search for look-alikes and outliers gets
-pairs of neighbours in time, because only neighbours are likely to look alike, and the sharp files
-whose size is farthest from their clip's, because a black or torn frame shows in its bytes.
+The viewer gets one trajectory per clip, a complete one. The search for look-alikes and outliers
+gets pairs of neighbours in time, because only neighbours are likely to look alike, and the sharp
+files whose size is farthest from their clip's, because a black or torn frame shows in its bytes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trajectory_builder import manifest
+from trajectory_builder.report.measures import robust_z
 
 MAX_TRAJECTORIES = 36
-"""Ours: one a clip for all 33 sequences of GoPro."""
+"""Our choice: one per clip for all 33 sequences of GoPro."""
 
 MAX_POINTS = 8
-"""Ours: points of a trajectory that the viewer shows, the sharp one included."""
+"""Our choice: points of a trajectory that the viewer shows, the sharp one included."""
 
 VIEWER_PIXELS = 160_000_000
 SAMPLE_PIXELS = 45_000_000
-"""Ours: pixels decoded for each purpose; 720p frames are 0.9 million each, so 173 and 48."""
+"""Our choice: pixels decoded for each purpose; 720p frames are 0.9 million each, so 173 and 48."""
 
 MAX_SAMPLE = 200
 EXTREMES_SHARE = 4  # one in so many of the sample is an extreme of file size
-MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Chosen:
 
 
 def identity_hash(name: str) -> bytes:
-    """What decides among equals: it depends on the name alone."""
+    """The order among equals; depends on the name alone."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
 def trajectories(table: pa.Table) -> list[Chosen]:
-    """At most one trajectory a clip, the one with the most points; ordered by split and clip.
+    """At most one trajectory per clip, the one with the most points; ordered by split and clip.
 
     Where there are more clips than can be shown, or their frames are too large, the hash of the
     clip's name decides.
@@ -90,7 +90,7 @@ def _ascending(chosen: Chosen, table: pa.Table) -> Chosen:
 
 
 def sharp_sample(table: pa.Table, shown: Iterable[Chosen] = ()) -> list[int]:
-    """Rows whose sharp files are compared with each other, one row a trajectory.
+    """Rows whose sharp files are compared with each other, one row per trajectory.
 
     Args:
         table: the manifest's rows.
@@ -127,7 +127,7 @@ def _sample_limit(table: pa.Table) -> int:
 
 
 def _in_time(table: pa.Table) -> npt.NDArray[np.int64]:
-    """One row a trajectory, in the order of clip and time."""
+    """One row per trajectory, in the order of clip and time."""
     numbered = _numbered(table)
     one_each = numbered.group_by(["split", "clip_id", "trajectory_id"]).aggregate(
         [("row", "min"), ("center_index", "min")]
@@ -139,7 +139,7 @@ def _in_time(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _clip_codes(table: pa.Table) -> npt.NDArray[np.int64]:
-    """One number a split and clip, for every row."""
+    """A number per split and clip, for every row."""
     joined = pc.binary_join_element_wise(table["split"], table["clip_id"], "/")
     codes = joined.combine_chunks().dictionary_encode().indices
     numbers: npt.NDArray[np.int64] = codes.to_numpy().astype(np.int64)
@@ -156,20 +156,6 @@ def _extremes(
         scores[clips == clip] = np.abs(robust_z(sizes[clips == clip]))
     farthest = np.lexsort((order, -scores))[:count]
     return [int(order[i]) for i in farthest if scores[i] > 0]
-
-
-def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Distance of each value from the median, in standard deviations told from the MAD.
-
-    All zero where there are fewer than five values; a small floor keeps a nearly constant set
-    from making outliers of nothing.
-    """
-    if len(values) < 5:
-        return np.zeros(len(values))
-    centre = np.median(values)
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
-    scores: npt.NDArray[np.float64] = (values - centre) / max(spread, 0.02)
-    return scores
 
 
 def _numbered(table: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The first thing that the report says: what is good, what to look at, what is wrong."""
+"""The report's first section: what is good, what to look at, what is wrong."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trajectory_builder.manifest import Manifest
-from trajectory_builder.report.agreement import agreement
-from trajectory_builder.report.collect import Numbers
-from trajectory_builder.report.looks import Near, Outlier
+from trajectory_builder.report.counts import POINTS_WANTED, Numbers, Points
+from trajectory_builder.report.measures import Near, Outlier
 from trajectory_builder.report.pictures import Gallery
-from trajectory_builder.report.points import POINTS_WANTED, Points
+from trajectory_builder.report.records import agreement
 
 State = Literal["good", "look", "wrong"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, how it stands, and the section that tells more."""
+    """One sentence, its state, and the section with the details."""
 
     state: State
     text: str
     section: str
 
 
-def glance(
+def findings(
     numbers: Numbers,
     gallery: Gallery,
     alike: Sequence[Near],
@@ -76,16 +75,16 @@ def _problems(numbers: Numbers) -> Finding:
 
 
 def _alignment(numbers: Numbers) -> Finding | None:
-    told = agreement(numbers.build)
-    if told is None:
+    report = agreement(numbers.build)
+    if report is None:
         return None
-    compared = told.equal + told.differing
+    compared = report.equal + report.differing
     text = (
-        f"{told.found:,} of {told.checked:,} official sharp images were found among the frames;"
-        f" {told.equal:,} of {compared:,} official blurs compared are the mean of their window"
+        f"{report.found:,} of {report.checked:,} official sharp images were found among the frames;"
+        f" {report.equal:,} of {compared:,} official blurs compared are the mean of their window"
     )
-    state: State = "good" if told.found == told.checked and not told.differing else "look"
-    return Finding("wrong" if told.distrusted else state, text, "alignment")
+    state: State = "good" if report.found == report.checked and not report.differing else "look"
+    return Finding("wrong" if report.distrusted else state, text, "alignment")
 
 
 def _same_files(numbers: Numbers) -> Finding:
