@@ -1,8 +1,8 @@
 """GoPro: from folder and file names to clips and official pairs.
 
-Which frames make which blur is told by the sequence's name: `GOPRxxxx_nn_zz` averages nn frames,
-and its windows begin zz frames early. The rule, and the first numbers of the 33 published
-sequences, are checked against two public maps (see DeepDeblur_release#66). No image is opened.
+The sequence's name says which frames make which blur: `GOPRxxxx_nn_zz` averages nn frames, and its
+windows begin zz frames early. The rule, and the first numbers of the 33 published sequences, agree
+with two public maps (DeepDeblur_release#66). No image is opened.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KnownSequence:
 class OfficialPair:
     """An official pair: its number, its window, and its files relative to the pairs' root.
 
-    `blur` and `sharp` are None where that file is not in the tree, or where there is no tree.
+    `blur` and `sharp` are None where the tree lacks that file, or where there is no tree.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class GoPro:
-    """What a source holds: sequences, what is missing (problems) and what is odd (notes)."""
+    """A source's sequences, what is missing (problems) and what is unusual (notes)."""
 
     trees: Trees
     sequences: tuple[Sequence, ...]
@@ -134,20 +134,21 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
         for name in names:
             if name in {sequence.clip.name for sequence in sequences}:
                 problems.append(
-                    Problem("clip-doubled", f"{name} stands in train and in test", "remove one",
+                    Problem("clip-doubled", f"{name} is in train and in test", "remove one",
                             split, name)
                 )  # fmt: skip
                 continue
-            found = _sequence(trees, split, name, domain, problems, notes)
-            if found is not None:
-                sequences.append(found)
+            read = _sequence(trees, split, name, domain)
+            sequences += [read.sequence] if read.sequence else []
+            problems += read.problems
+            notes += read.notes
     if not any(sequence.pairs for sequence in sequences):
-        # What is wrong with a sequence that is there tells more than those that are not.
-        told = sorted(problems, key=lambda problem: problem.reason == "sequence-missing")
+        # A fault of a sequence that is present says more than the absence of others.
+        ranked = sorted(problems, key=lambda problem: problem.reason == "sequence-missing")
         raise UsageError(
             f"no sequence of {src} can be used",
-            where=told[0].what if told else str(src),
-            cure=told[0].cure if told else "give the folder GOPRO_Large",
+            where=ranked[0].what if ranked else str(src),
+            cure=ranked[0].cure if ranked else "give the folder GOPRO_Large",
         )
     return GoPro(trees, tuple(sequences), tuple(problems), tuple(notes))
 
@@ -175,37 +176,48 @@ def _missing_sequences(split: str, names: Iterable[str]) -> list[Problem]:
     ]
 
 
-def _sequence(
-    trees: Trees, split: str, name: str, domain: str, problems: list[Problem], notes: list[str]
-) -> Sequence | None:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One sequence as read; None where it cannot be used."""
+
+    sequence: Sequence | None
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+
+
+def _sequence(trees: Trees, split: str, name: str, domain: str) -> _Read:
     match = SEQUENCE_NAME.fullmatch(name)
     if match is None:
-        return None
+        return _Read(None, ())
     n, shift = int(match[1]), int(match[2])
+    problems: list[Problem] = []
     try:
         if n < 3 or n % 2 == 0:
             raise _Unusable("sequence-name", f"averages {n} frames, which is not odd")
-        sharp, blur = _pair_files(trees, split, name, domain, problems)
+        sharp, blur, missing = _pair_files(trees, split, name, domain)
+        problems += [missing] if missing else []
         try:
-            frames = _frame_files(trees, split, name, problems, notes)
-            first, count, names = _mapped(name, n, sharp, frames, notes)
+            listing = _frame_files(trees, split, name)
+            mapped = _mapped(name, n, sharp, listing.files)
         except _UnusableFrames as error:
             if not sharp:
                 raise
-            # The official pairs stand for themselves; only further windows need the frames.
+            # Official pairs need no frames; only further windows do.
             problems.append(_problem_of(error, split, name))
-            first, count, names = _mapped(name, n, sharp, {}, notes)
+            listing, mapped = _Listing({}, [], []), _mapped(name, n, sharp, {})
+        else:
+            problems += _frame_problems(trees, split, name, listing)
     except _Unusable as error:
-        problems.append(_problem_of(error, split, name))
-        return None
+        return _Read(None, (*problems, _problem_of(error, split, name)))
     pairs = tuple(
         OfficialPair(
-            first + rank, window_of_pair(rank, n, shift),
-            blur.get(first + rank), sharp.get(first + rank),
+            number, window_of_pair(rank, n, shift), blur.get(number), sharp.get(number)
         )
-        for rank in range(count)
+        for rank, number in enumerate(range(mapped.first_pair, mapped.first_pair + mapped.pairs))
     )  # fmt: skip
-    return Sequence(Clip(name, split, names, GOPRO_FPS), n, shift, pairs)
+    odd = _odd_names(f"{split}/{name}", listing)
+    sequence = Sequence(Clip(name, split, mapped.frames, GOPRO_FPS), n, shift, pairs)
+    return _Read(sequence, tuple(problems), (*odd, *mapped.notes))
 
 
 class _Unusable(Exception):
@@ -224,17 +236,25 @@ def _problem_of(error: _Unusable, split: str, name: str) -> Problem:
     return Problem(error.reason, f"{split}/{name} {error}", COPY_CURE, split, name)
 
 
-def _mapped(
-    name: str, n: int, sharp: dict[int, str], frames: dict[int, str], notes: list[str]
-) -> tuple[int, int, tuple[str | None, ...]]:
-    """Number of the first pair, how many pairs, and the frames by rank."""
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """Number of the first pair, number of pairs, and the frames by rank."""
+
+    first_pair: int
+    pairs: int
+    frames: tuple[str | None, ...]
+    notes: tuple[str, ...]
+
+
+def _mapped(name: str, n: int, sharp: dict[int, str], frames: dict[int, str]) -> _Mapped:
     first = _first_pair(name, n, sharp, frames)
     count = _pair_count(name, n, sharp, frames, first)
-    return first, count, _ranked(name, frames, first, n, count, notes)
+    ranked, notes = _ranked(name, frames, first, n, count)
+    return _Mapped(first, count, ranked, notes)
 
 
 def _list(folder: Path, prefix: str) -> _Listing:
-    """PNG files of a folder by number; anything else is left aside (GoPro has text files)."""
+    """PNG files of a folder by number; other files are ignored (GoPro has text files)."""
     listing = _Listing({}, [], [])
     for entry in os.scandir(folder):
         match = _NUMBERED.fullmatch(entry.name)
@@ -249,23 +269,24 @@ def _list(folder: Path, prefix: str) -> _Listing:
 
 
 def _pair_files(
-    trees: Trees, split: str, name: str, domain: str, problems: list[Problem]
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Sharp and blur files of a sequence by number; both empty without a tree of pairs."""
+    trees: Trees, split: str, name: str, domain: str
+) -> tuple[dict[int, str], dict[int, str], Problem | None]:
+    """Sharp and blur files of a sequence by number; both empty without a tree of pairs.
+
+    The problem says that the tree lacks this sequence.
+    """
     if trees.pairs is None:
-        return {}, {}
+        return {}, {}, None
     folder = trees.pairs / split / name
     if not folder.is_dir():
-        problems.append(
-            Problem(
-                "sequence-missing-in-pairs",
-                f"{split}/{name} is in the frames but not among the official pairs",
-                COPY_CURE + ", or give --src GOPRO_Large_all alone to rebuild them by averaging",
-                split,
-                name,
-            )
+        missing = Problem(
+            "sequence-missing-in-pairs",
+            f"{split}/{name} is in the frames but not among the official pairs",
+            COPY_CURE + ", or give --src GOPRO_Large_all alone to rebuild them by averaging",
+            split,
+            name,
         )
-        return {}, {}
+        return {}, {}, missing
     found = []
     for kind in ("sharp", BLUR_FOLDERS[domain]):
         if not (folder / kind).is_dir():
@@ -273,43 +294,43 @@ def _pair_files(
         listing = _list(folder / kind, f"{split}/{name}/{kind}")
         if listing.doubled:
             raise _Unusable(
-                "pair-doubled", f"holds a number twice in {kind}: {shorten(listing.doubled)}"
+                "pair-doubled", f"has a number twice in {kind}: {shorten(listing.doubled)}"
             )
         found.append(listing.files)
-    return found[0], found[1]
+    return found[0], found[1], None
 
 
-def _frame_files(
-    trees: Trees, split: str, name: str, problems: list[Problem], notes: list[str]
-) -> dict[int, str]:
-    """The frames of a sequence by number; empty, and told, where there are none."""
-    if trees.frames is None:
-        return {}
-    folder = trees.frames / split / name
-    if not folder.is_dir():
-        problems.append(
-            Problem(
-                "sequence-missing-in-frames",
-                f"{split}/{name} has official pairs but no frames",
-                COPY_CURE,
-                split,
-                name,
-            )
-        )
-        return {}
+def _frame_files(trees: Trees, split: str, name: str) -> _Listing:
+    """The frames of a sequence by number; empty where there are none."""
+    folder = trees.frames / split / name if trees.frames else None
+    if folder is None or not folder.is_dir():
+        return _Listing({}, [], [])
     listing = _list(folder, f"{split}/{name}")
     if listing.doubled:
         raise _UnusableFrames(
-            "frame-doubled", f"holds a frame number twice: {shorten(sorted(listing.doubled))}"
+            "frame-doubled", f"has a frame number twice: {shorten(sorted(listing.doubled))}"
         )
-    if listing.odd:
-        notes.append(f"{split}/{name}: {len(listing.odd)} PNG files are no frames and are left"
-                     f" aside: {shorten([printable(n) for n in sorted(listing.odd)])}")  # fmt: skip
-    if not listing.files:
-        problems.append(
-            Problem("sequence-empty", f"{split}/{name} holds no frames", COPY_CURE, split, name)
-        )
-    return listing.files
+    return listing
+
+
+def _frame_problems(trees: Trees, split: str, name: str, listing: _Listing) -> list[Problem]:
+    """That a tree of frames lacks this sequence, or has nothing in its folder."""
+    if trees.frames is None or listing.files:
+        return []
+    if (trees.frames / split / name).is_dir():
+        reason, what = "sequence-empty", f"{split}/{name} has no frames in its folder"
+    else:
+        reason, what = "sequence-missing-in-frames", (
+            f"{split}/{name} has official pairs but no frames"
+        )  # fmt: skip
+    return [Problem(reason, what, COPY_CURE, split, name)]
+
+
+def _odd_names(place: str, listing: _Listing) -> list[str]:
+    if not listing.odd:
+        return []
+    names = shorten([printable(name) for name in sorted(listing.odd)])
+    return [f"{place}: {len(listing.odd)} PNG files are not frames and are ignored: {names}"]
 
 
 def _first_pair(name: str, n: int, sharp: dict[int, str], frames: dict[int, str]) -> int:
@@ -326,7 +347,7 @@ def _first_pair(name: str, n: int, sharp: dict[int, str], frames: dict[int, str]
     if known.first_pair_number <= low and high < known.first_pair_number + known.pairs:
         return known.first_pair_number
     if len(sharp) == known.pairs and high - low + 1 == known.pairs:
-        return low  # renumbered as a whole: ranks are unharmed
+        return low  # all renumbered alike, so ranks are right
     raise _Unusable(
         "pairs-renumbered",
         f"has pairs numbered {low} to {high}, {len(sharp)} of them; published are"
@@ -346,19 +367,20 @@ def _pair_count(
 
 
 def _ranked(
-    name: str, frames: dict[int, str], first_pair: int, n: int, count: int, notes: list[str]
-) -> tuple[str | None, ...]:
-    """Frames by rank, None where a number is missing, so that no rank closes up over a gap."""
+    name: str, frames: dict[int, str], first_pair: int, n: int, count: int
+) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+    """Frames by rank with None for missing numbers, so that no rank shifts; and notes."""
     if not frames:
-        return ()
+        return (), ()
+    notes = []
     low, high = min(frames), max(frames)
     known = known_sequences().get(name)
     expected = count * n
     base = known.first_frame_number if known else (first_pair - 1) * n + 1
     span = high - low + 1
-    whole = span == expected == len(frames)
-    if low != base and (whole or not base <= low < base + expected):
-        # Fewer frames than expected under foreign numbers may lack their first or their last.
+    complete = span == expected == len(frames)
+    if low != base and (complete or not base <= low < base + expected):
+        # Fewer frames than expected under other numbers may lack their first or their last.
         guessed = known or span < expected or span != len(frames)
         if span != expected and guessed:
             raise _UnusableFrames(
@@ -372,4 +394,5 @@ def _ranked(
     surplus = high - (base + expected) + 1
     if surplus > 0:
         notes.append(f"{name}: {surplus:,} frames more than {count} pairs x {n}")
-    return tuple(frames.get(number) for number in range(base, max(high + 1, base + expected)))
+    ranked = (frames.get(number) for number in range(base, max(high + 1, base + expected)))
+    return tuple(ranked), tuple(notes)
