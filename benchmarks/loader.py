@@ -3,7 +3,7 @@
     python benchmarks/loader.py [--trajectories 12] [--seconds 5] [--out benchmarks/results]
 
 Makes a small data set of 1280 x 720 PNGs (a photograph scaled up, with noise), then counts, one
-after the other on the same files: plain decoding by OpenCV, strict decoding by `read_image`, draws
+after the other on the same files: plain decoding by OpenCV, strict decoding by `read_rgb8`, draws
 in this process, and draws through loader processes. One sample is one blur with its sharp image;
 k points of a trajectory share the decoding of their sharp image.
 """
@@ -27,11 +27,11 @@ import pyarrow as pa
 import torch
 from skimage.data import astronaut
 
-from fidediff_model.data.image_files import read_image
 from fidediff_model.data.rules import DrawRules
 from fidediff_model.data.sampler import TrajectorySampler
 from fidediff_model.data.trajectories import TrajectoryDataset, make_loader
 from trajectory_builder import manifest
+from trajectory_builder.images.pictures import read_rgb8
 
 POINTS = (7, 9, 11, 13)
 HEIGHT, WIDTH = 720, 1280
@@ -116,7 +116,7 @@ def run(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         )
 
     add("OpenCV, decoding alone", "images", 1, _decoded(lambda p: cv2.imread(str(p)), blurs))
-    add("read_image, decoding alone", "images", 1, _decoded(read_image, blurs))
+    add("read_rgb8, decoding alone", "images", 1, _decoded(read_rgb8, blurs))
     for points in (1, 4):
         rules = DrawRules(crop=options.crop, points=points)
         dataset = TrajectoryDataset(source, rules)

@@ -32,7 +32,6 @@ from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
-from fidediff_model.data.image_files import read_image
 from fidediff_model.demo import practice
 from fidediff_model.model import folder as model_folder
 from fidediff_model.model.fidediff import FideDiff, Part, build
@@ -42,6 +41,7 @@ from fidediff_model.training import base, control, kernel
 from fidediff_model.training.setup import Request
 from fidediff_model.weights.sd21 import random_base
 from trajectory_builder import manifest
+from trajectory_builder.images.pictures import read_rgb8
 
 RESULTS = Path(__file__).parent / "results"
 # Wider than the preset tiny where width is nearly free on a CPU, with LoRA of full rank: over a
@@ -323,7 +323,7 @@ def _trajectories(data: Path) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _tensor(path: Path) -> Tensor:
-    pixels = np.array(read_image(path))
+    pixels = np.array(read_rgb8(path))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 

@@ -22,10 +22,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fidediff_model.data.batches import UNKNOWN, Item, Skipped, collate
-from fidediff_model.data.image_files import Image, read_image
 from fidediff_model.data.rules import DrawRules, choose
 from fidediff_model.data.sampler import Draw, TrajectorySampler
 from trajectory_builder.errors import DataError, ImageError, ManifestError, shorten
+from trajectory_builder.images.pictures import read_rgb8
+from trajectory_builder.images.png import Pixels
 from trajectory_builder.manifest import Manifest
 
 MAX_SUBSTITUTES = 20
@@ -146,10 +147,10 @@ class TrajectoryDataset(Dataset[Item]):
     def _size(self, row: int) -> tuple[int, int]:
         return self._value("height", row), self._value("width", row)
 
-    def _read(self, row: int, column: str) -> Image:
+    def _read(self, row: int, column: str) -> Pixels:
         """The image of a row, compared with the size that the manifest states."""
         path = self.manifest.file(int(row), column)
-        image = read_image(path)
+        image = read_rgb8(path)
         height, width = self._size(row)
         if image.shape[:2] != (height, width):
             raise ImageError(
@@ -175,7 +176,7 @@ class _Cut:
         orientation = int(generator.integers(8)) if rules.augment else 0
         return cls(top, left, rules.crop, orientation)
 
-    def __call__(self, image: Image) -> npt.NDArray[np.uint8]:
+    def __call__(self, image: Pixels) -> npt.NDArray[np.uint8]:
         """(H, W, 3) -> (3, side, side), a copy, so that the full image can be freed."""
         crop = image[self.top : self.top + self.side, self.left : self.left + self.side]
         if self.orientation & 1:

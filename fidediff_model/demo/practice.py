@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fidediff_model.config import BaseConfig
-from fidediff_model.data.image_files import read_image
 from fidediff_model.demo import linear_codec
 from fidediff_model.model import diffusion
 from fidediff_model.weights.sd21 import BaseWeights, random_base
 from trajectory_builder import manifest
+from trajectory_builder.images.pictures import read_rgb8
 
 CROP = 64
 STRIDE = 4
@@ -43,7 +43,7 @@ def _images(data: Path) -> tuple[Tensor, Tensor]:
             longest[row["trajectory_id"]] = max(best, (n_frames, number))
     rows = [number for _, number in longest.values()]
     names = ("sharp_file_name", "blur_file_name")
-    sharp, blur = (np.stack([read_image(found.file(r, name)) for r in rows]) for name in names)
+    sharp, blur = (np.stack([read_rgb8(found.file(r, name)) for r in rows]) for name in names)
     return _to_range(sharp), _to_range(blur)
 
 

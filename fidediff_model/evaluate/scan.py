@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from fidediff_model.data.image_files import Image, read_image
 from fidediff_model.evaluate import plots
 from fidediff_model.evaluate.run import EvaluateRequest, prepare
 from fidediff_model.evaluate.scoring import Evaluation, Row, Scoring, write_table
@@ -24,8 +23,10 @@ from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.restore.engine import ReadyModel, Settings, open_model
 from fidediff_model.scores import metrics
 from fidediff_model.scores.definitions import METRICS
+from fidediff_model.scores.metrics import Image
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import UsageError
+from trajectory_builder.images.pictures import read_rgb8
 
 SCAN_FILE, T_HAT_FILE = "scan.parquet", "t_hat.parquet"
 CURVES_FILE, SCATTER_FILE, MARKDOWN_FILE = "scan.png", "t_hat.png", "scan.md"
@@ -214,7 +215,7 @@ def estimate_timesteps(ready: ReadyModel, pairs: Sequence[Pair]) -> list[Timeste
     estimates = []
     for pair in pairs:
         if pair.timestep is not None:
-            blur = metrics.to_tensor(read_image(pair.blur))[None].to(ready.device)
+            blur = metrics.to_tensor(read_rgb8(pair.blur))[None].to(ready.device)
             with torch.inference_mode():
                 t_hat = float(model.timestep(blur))
             one = TimestepEstimate(pair.sample_id, pair.n_frames, pair.timestep, t_hat)
@@ -227,7 +228,7 @@ def restore_trajectory(ready: ReadyModel, pairs: Sequence[Pair]) -> RestoredTraj
     estimates = ready.model.timestep_regressor is not None
     points, restored = [], []
     for pair in sorted(pairs, key=lambda p: p.n_frames or 0):
-        blur = read_image(pair.blur)
+        blur = read_rgb8(pair.blur)
         t = None if estimates or pair.timestep is None else float(pair.timestep)
         answer = ready.run(metrics.to_tensor(blur)[None], t)
         restored.append(answer.images[0])
@@ -237,7 +238,7 @@ def restore_trajectory(ready: ReadyModel, pairs: Sequence[Pair]) -> RestoredTraj
     if len(restored) > 1:
         # From [-1, 1] to 8-bit values.
         gap = metrics.trajectory_gap(torch.stack(restored)) * 127.5
-    return RestoredTrajectory(pairs[0].trajectory_id, points, read_image(pairs[0].sharp), gap)
+    return RestoredTrajectory(pairs[0].trajectory_id, points, read_rgb8(pairs[0].sharp), gap)
 
 
 def _draw_trajectories(

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from fidediff_model.data.ahead import map_ahead
-from fidediff_model.data.image_files import read_image
 from fidediff_model.data.json_lines import append_line, read_lines
 from fidediff_model.evaluate.sets import Pair
 from fidediff_model.restore.engine import ReadyModel
@@ -34,6 +33,7 @@ from trajectory_builder.errors import (
     UserError,
     shorten,
 )
+from trajectory_builder.images.pictures import read_rgb8
 from trajectory_builder.manifest import is_hostile
 
 ROWS_FILE = "scores.jsonl"
@@ -192,7 +192,7 @@ class Scoring:
 
 def _open(pair: Pair) -> _Opened | Failure:
     try:
-        image, sharp = read_image(pair.blur), read_image(pair.sharp)
+        image, sharp = read_rgb8(pair.blur), read_rgb8(pair.sharp)
         if image.shape != sharp.shape:
             raise ImageError(
                 f"blur and sharp differ in size: {image.shape[1]} x {image.shape[0]} and"
@@ -242,7 +242,8 @@ def _restore_group(ready: ReadyModel, group: Sequence[_Opened]) -> Iterator[_Ope
 
 
 def _save(image: Image, folder: Path, sample_id: str) -> None:
-    from fidediff_model.restore.files import Picture, encode_picture
+    from fidediff_model.restore.files import encode_picture
+    from trajectory_builder.images.picture import Picture
 
     name = f"{sample_id}.png"
     if is_hostile(name):

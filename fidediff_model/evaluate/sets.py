@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fidediff_model.restore.files import FORMATS
 from trajectory_builder import manifest as manifests
 from trajectory_builder.errors import ManifestError, UsageError, shorten
+from trajectory_builder.images.formats import FORMATS
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any
 from fidediff_model.errors import ModelError
 from fidediff_model.model.folder import read_config
 from fidediff_model.restore.engine import ReadyModel, Settings, choose_device, open_model
-from fidediff_model.restore.files import encode_picture, read_picture
+from fidediff_model.restore.files import encode_picture, to_tensor, with_image
 from fidediff_model.restore.jobs import Job, collect, left_to_do
 from fidediff_model.restore.run import Report, RunOptions, RunReport, restore_files
 from fidediff_model.restore.tiles import no_part
+from trajectory_builder.images.pictures import decode
 
 _SAMPLED = 1 << 20
 
@@ -85,10 +86,10 @@ def restore_bytes(
     content: bytes, settings: Settings, values: Mapping[str, Any]
 ) -> tuple[bytes, float]:
     """One image file's content restored, in its own format; and its timestep."""
-    picture = read_picture(content, name="standard input")
+    picture = decode(content, name="standard input")
     ready = open_model(values["model"], settings, base_model=values["base_model"])
-    answer = ready.run(picture.to_tensor()[None])
-    restored = picture.with_image(answer.images[0])
+    answer = ready.run(to_tensor(picture)[None])
+    restored = with_image(picture, answer.images[0])
     return encode_picture(restored), float(answer.t_hat[0])
 
 

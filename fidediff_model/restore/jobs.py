@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.restore.files import FORMATS
 from trajectory_builder.errors import UsageError, printable, shorten
+from trajectory_builder.images.formats import FORMATS
 from trajectory_builder.images.video.containers import SUFFIXES as VIDEO_SUFFIXES
 
 RECORD_FILE = "restored.jsonl"

@@ -24,7 +24,14 @@ import torch
 from PIL import Image
 
 from fidediff_model.restore.engine import Answer, ReadyModel
-from fidediff_model.restore.files import Picture, encode_picture, format_of, read_picture, to_unit
+from fidediff_model.restore.files import (
+    encode_picture,
+    format_of,
+    lost_in,
+    to_tensor,
+    to_unit,
+    with_image,
+)
 from fidediff_model.restore.jobs import RECORD_FILE, Job, source_state, target_name
 from trajectory_builder.disk.atomic import (
     NO_ROOM,
@@ -33,6 +40,8 @@ from trajectory_builder.disk.atomic import (
     write_atomic,
 )
 from trajectory_builder.errors import OutputError, UserError, printable
+from trajectory_builder.images.picture import Picture
+from trajectory_builder.images.pictures import read
 
 READERS, WRITERS = 2, 2
 
@@ -139,11 +148,7 @@ def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int)
 
 
 def _read(job: Job) -> Picture:
-    try:
-        content = job.source.read_bytes()
-    except OSError as error:
-        raise OutputError(f"it cannot be opened: {error.strerror}") from error
-    return read_picture(content, name=printable(job.source))
+    return read(job.source)
 
 
 def _readable(read: Iterator[_Read], result: RunReport, report: Report) -> Iterator[_Ready]:
@@ -181,7 +186,7 @@ def _run_group(
     """Restore pictures of one size; yields what is left to write."""
     started = time.monotonic()
     try:
-        blur = torch.stack([picture.to_tensor() for _, picture in group])  # (B, 3, H, W)
+        blur = torch.stack([to_tensor(picture) for _, picture in group])  # (B, 3, H, W)
         answer = ready.run(blur)
         kernels = [
             ready.kernel_picture(one[None]) if options.show_kernels else None for one in blur
@@ -207,9 +212,10 @@ def _write(
     seconds: float,
 ) -> dict[str, Any]:
     """Write a restoration and its further pictures; the values of its record."""
-    restored = picture.with_image(answer.images[index])
+    restored = with_image(picture, answer.images[index])
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    content = encode_picture(restored, file_format=format_of(job.target))
+    file_format = format_of(job.target) or picture.format
+    content = encode_picture(restored, file_format=file_format)
     if options.side_by_side:
         write_atomic(beside(job.target, "side_by_side"), side_by_side(picture, restored))
     if kernels is not None:
@@ -223,7 +229,7 @@ def _write(
         "height": height,
         "t_hat": round(float(answer.t_hat[index]), 3),
         "seconds": round(seconds, 4),
-        "notes": [*picture.notes, *answer.notes],
+        "notes": [*picture.notes, *lost_in(picture, file_format), *answer.notes],
     }
 
 
@@ -234,7 +240,7 @@ def beside(target: Path, what: str) -> Path:
 
 def side_by_side(before: Picture, after: Picture) -> bytes:
     """An 8-bit PNG: the input, a thin white line, the restoration."""
-    halves = [to_unit(p.to_tensor()) for p in (before, after)]
+    halves = [to_unit(to_tensor(p)) for p in (before, after)]
     line = np.ones((halves[0].shape[0], 4, 3), np.float32)
     values = np.rint(np.concatenate([halves[0], line, halves[1]], axis=1) * 255)
     return _png(Image.fromarray(values.astype(np.uint8)))

@@ -1,41 +1,43 @@
-"""Single images of users: PNG, JPEG, TIFF and WebP, 8 or 16 bits, read strictly, in RGB.
+"""Images of users: any PNG, JPEG, TIFF or WebP, read strictly and completely, as RGB.
 
-GoPro's frames are read by `trajectory_builder.images.png`, which takes 8-bit RGB PNG alone. Here
-users' own files are read: by their content, whatever they are called, turned upright as their
-EXIF tag says, grey made RGB, alpha dropped. What no decoder may be trusted to notice is checked.
+A file is what its content says, whatever it is called. What no decoder may be trusted to notice
+is checked: a missing end, a wrong checksum, more pages than one. GoPro's frames, 8-bit RGB PNGs and
+nothing else, are read by `png.read_frame`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import ImageError, printable
+from trajectory_builder.images.files import MAX_FILE_BYTES, read_bytes, unreadable
+from trajectory_builder.images.formats import format_of, other_kind
+from trajectory_builder.images.picture import (
+    COPY_AGAIN,
+    Picture,
+    check_size,
+    damaged,
+    read_exif,
+    upright,
+)
+from trajectory_builder.images.png import Pixels
+from trajectory_builder.images.png_check import png_header
+from trajectory_builder.images.png_picture import png_size, read_png
+from trajectory_builder.images.tiff import read_tiff, tiff_size
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
-MAX_FILE_BYTES = 1 << 30
-MAX_PIXELS = 1 << 28
-"""Pictures of more pixels are refused before they are decoded (ours: 16,384 squared)."""
-
-_COPY_AGAIN = "copy this file again from its source and run the same command again"
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Pixels (H, W, 3) RGB, uint8 or uint16, and the SHA-256 of the file's bytes in hex."""
-
-    pixels: npt.NDArray[Any]
-    sha256: str
+_CMYK_NOTE = "CMYK became sRGB"
 
 
 def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
-    """Read one picture.
+    """Read one image with the digest of its file.
 
     Args:
         path: a PNG, JPEG, TIFF or WebP file.
@@ -44,158 +46,149 @@ def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
     Raises:
         ImageError: missing, unreadable, of another format, cut, damaged or of another size.
     """
-    payload = _bytes(path)
-    name = printable(str(path))
-    kind = format_of(payload)
-    if kind is None:
-        raise ImageError(
-            "the file is no PNG, JPEG, TIFF or WebP" if payload else "the file is empty",
-            reason="frame-unknown-format" if payload else "frame-empty",
-            where=name,
-            cure="convert it to PNG, or take it out of the folder",
-        )
-    if kind == "jpeg" and not _jpeg_is_whole(payload):
-        raise _damaged("the JPEG is cut short: its end mark is missing", name, "frame-truncated")
-    pixels = decode(payload, name)
-    height, width = pixels.shape[:2]
+    payload = read_bytes(path)
+    name = printable(path)
+    picture = decode(payload, name=name)
+    height, width = picture.pixels.shape[:2]
     if expect is not None and (width, height) != expect:
         raise ImageError(
-            f"the frame is {width} x {height}, its clip is {expect[0]} x {expect[1]}",
+            f"the image is {width} x {height}, its clip is {expect[0]} x {expect[1]}",
             reason="frame-size-differs",
             where=name,
-            cure="put frames of another size into a folder of their own",
+            cure="put images of another size into a folder of their own",
         )
-    return Picture(pixels, hashlib.sha256(payload).hexdigest())
+    return replace(picture, sha256=hashlib.sha256(payload).hexdigest())
 
 
-def format_of(payload: bytes) -> str | None:
-    """`png`, `jpeg`, `tiff` or `webp` by the first bytes, or None."""
-    if payload[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if payload[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if payload[:4] in (b"II*\0", b"MM\0*"):
-        return "tiff"
-    if payload[:4] == b"RIFF" and payload[8:12] == b"WEBP":
-        return "webp"
-    return None
+def read_rgb8(path: Path) -> Pixels:
+    """The pixels of an image file as (H, W, 3) uint8 RGB: what training and reports look at.
+
+    Gray becomes RGB, 16 bits become 8, alpha is dropped, and the image is upright.
+
+    Raises:
+        ImageError: as `read`.
+    """
+    pixels = decode(read_bytes(path), name=printable(path)).pixels
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def decode(payload: bytes, *, name: str) -> Picture:
+    """The content of an image file, whose bytes are at hand.
+
+    Args:
+        payload: all its bytes.
+        name: how errors call the file.
+
+    Raises:
+        ImageError: empty, of another format, cut, damaged, animated, of many pages, or too large.
+    """
+    kind = _format_or_refuse(payload, name)
+    if kind == "PNG":
+        return read_png(payload, name)
+    if kind == "TIFF":
+        return read_tiff(payload, name)
+    if kind == "JPEG" and not _jpeg_is_complete(payload):
+        raise damaged("its end mark is missing", name, "frame-truncated")
+    return _through_pillow(payload, kind, name)
 
 
 def size_and_bits(path: Path) -> tuple[int, int, int]:
-    """(width, height, bits a channel) by the header alone, upright.
+    """(width, height, bits a channel: 8 or 16) by the header alone, upright.
 
     Raises:
-        ImageError: it is no picture.
+        ImageError: it is no image that is read, or too large.
     """
-    from PIL import Image, UnidentifiedImageError
-
+    name = printable(path)
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            deep = picture.mode.startswith("I") or _png_or_tiff_depth(path) == 16
-    except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, UnidentifiedImageError):  # its text is the path once more
-            why = "its content is of no known format"
-        raise ImageError(
-            f"the file cannot be read as a picture: {why}",
-            reason="frame-unreadable",
-            where=printable(str(path)),
-            cure=_COPY_AGAIN,
-        ) from error
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"the file claims {width} x {height} pixels, more than is read",
-            reason="frame-too-large",
-            where=printable(str(path)),
-            cure=f"pictures of at most {MAX_PIXELS:,} pixels are read; make smaller ones",
-        )
-    return (height, width, 16 if deep else 8) if turned else (width, height, 16 if deep else 8)
-
-
-def _png_or_tiff_depth(path: Path) -> int:
-    """Bits a channel; Pillow hides 16-bit colour, which it reads as 8."""
-    with open(path, "rb") as file:
-        head = file.read(26)
-        if format_of(head) == "png" and len(head) > 24:
-            return head[24]
-        if format_of(head) != "tiff":
-            return 8
-        order = "<" if head[:2] == b"II" else ">"
-        file.seek(struct.unpack_from(order + "I", head, 4)[0])
-        (count,) = struct.unpack(order + "H", file.read(2))
-        for _ in range(count):
-            tag, _, values, value = struct.unpack(order + "HHII", file.read(12))
-            if tag == 258:  # BitsPerSample: inline for one or two values, else at an offset
-                if values <= 2:
-                    return int(value & 0xFFFF if order == "<" else value >> 16)
-                file.seek(value)
-                return int(struct.unpack(order + "H", file.read(2))[0])
-    return 8
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ImageError(
-                "the frame is missing" if not path.exists() else "the frame is not a file",
-                reason="frame-missing",
-                where=printable(str(path)),
-                cure=_COPY_AGAIN,
-            )
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                "the file is larger than 1 GiB",
-                reason="frame-too-large",
-                where=printable(str(path)),
-                cure="no frame needs that many bytes; check what the file is",
-            )
-        return path.read_bytes()
+        with open_regular(path, at_most=MAX_FILE_BYTES) as file:
+            head = file.read(33)
+            kind = _format_or_refuse(head, name)
+            file.seek(0)
+            if kind == "PNG":
+                return _size_of_png(file, name)
+            if kind == "TIFF":
+                return tiff_size(file, name)
+            return _size_by_pillow(file, kind, name)
     except OSError as error:
+        raise unreadable(error, name) from error
+
+
+def _format_or_refuse(payload: bytes, name: str) -> str:
+    if not payload:
         raise ImageError(
-            f"the frame cannot be read: {error.strerror or error}",
-            reason="frame-unreadable",
-            where=printable(str(path)),
-            cure="check the permissions and run the same command again",
-        ) from error
+            "the image is an empty file", reason="frame-empty", where=name, cure=COPY_AGAIN
+        )
+    kind = format_of(payload)
+    if kind is None:
+        what, cure = other_kind(payload)
+        raise ImageError(
+            f"the file is {what}, not PNG, JPEG, TIFF or WebP",
+            reason="frame-unknown-format",
+            where=name,
+            cure=cure,
+        )
+    return kind
 
 
-def decode(payload: bytes, name: str) -> npt.NDArray[Any]:
-    """Decode a picture's bytes to (H, W, 3) RGB, uint8 or uint16.
-
-    Raises:
-        ImageError: it cannot be decoded, or holds other values.
-    """
-    import cv2
+def _through_pillow(payload: bytes, kind: str, name: str) -> Picture:
+    """JPEG and WebP."""
+    from PIL import Image
 
     try:
-        found = cv2.imdecode(
-            np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-        )
-    except cv2.error as error:
-        raise _damaged(f"the frame cannot be decoded: {error.err}", name) from error
-    if found is None:
-        raise _damaged("the frame cannot be decoded: it is cut short or damaged", name)
-    if found.dtype not in (np.uint8, np.uint16):
-        raise ImageError(
-            f"the frame holds {found.dtype} values, not 8 or 16 bits a channel",
-            reason="frame-unknown-depth",
-            where=name,
-            cure="convert it to 16-bit PNG or TIFF",
-        )
-    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB))
+        with Image.open(io.BytesIO(payload), formats=[kind]) as opened:
+            check_size(*opened.size, name)
+            notes = _notes_on_more_images(opened, kind, name)
+            opened.load()
+            return _from_pillow(opened, kind, notes)
+    # Pillow raises all of these for files that are not what they claim to be.
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError, KeyError,
+            Image.DecompressionBombError) as error:  # fmt: skip
+        raise damaged(f"its pixels cannot be decoded: {error}", name) from error
 
 
-def _damaged(what: str, name: str, reason: str = "frame-damaged") -> ImageError:
-    return ImageError(what, reason=reason, where=name, cure=_COPY_AGAIN)
+def _notes_on_more_images(opened: Any, kind: str, name: str) -> tuple[str, ...]:
+    """Previews and gain maps of a JPEG are left out with a note; an animation is refused.
+
+    Cameras and phones append them to a JPEG (multi-picture format); viewers show the first image.
+    """
+    count = getattr(opened, "n_frames", 1)
+    if count == 1:
+        return ()
+    if kind == "JPEG":
+        return (f"{count - 1} further images in the file (previews, gain maps) are left out",)
+    raise ImageError(
+        f"the file has {count:,} images: it is an animation",
+        reason="frame-animated",
+        where=name,
+        cure="save them apart, or make a video of them (ffmpeg -i FILE video.mp4)",
+    )
 
 
-def _jpeg_is_whole(payload: bytes) -> bool:
-    """Whether an end mark follows the start of the picture's own data.
+def _from_pillow(opened: Any, kind: str, notes: tuple[str, ...]) -> Picture:
+    from trajectory_builder.images.cmyk import to_srgb
+
+    orientation, exif = read_exif(opened.info.get("exif"))
+    icc, image = opened.info.get("icc_profile"), opened
+    if image.mode == "CMYK":
+        image, notes, icc = to_srgb(image), (*notes, _CMYK_NOTE), None
+    gray = image.mode == "L"
+    if gray and icc and b"GRAY" not in icc[:20]:
+        gray = False  # an RGB profile does not fit a gray file
+    values = np.array(image.convert("RGBA" if "A" in image.mode else "RGB"))
+    values = upright(values, orientation)
+    alpha = np.ascontiguousarray(values[:, :, 3]) if values.shape[2] == 4 else None
+    pixels = np.ascontiguousarray(values[:, :, :3])
+    xmp = opened.info.get("xmp")
+    return Picture(pixels, kind, alpha, gray, icc, exif, xmp=xmp, notes=notes)
+
+
+def _jpeg_is_complete(payload: bytes) -> bool:
+    """Whether an end mark follows the start of the image's own data.
 
     Walks the segments before it, so that the end mark of an embedded thumbnail does not count.
-    Decoders fill a missing part with grey without a word.
+    Decoders fill a missing part with gray without a word.
     """
     at = 2
     while at + 4 <= len(payload) and payload[at] == 0xFF:
@@ -204,3 +197,30 @@ def _jpeg_is_whole(payload: bytes) -> bool:
         if marker == 0xDA:
             return payload.find(b"\xff\xd9", at) >= 0
     return False
+
+
+def _size_of_png(file: BinaryIO, name: str) -> tuple[int, int, int]:
+    """Reads the header and the heads of the chunks, for the orientation in eXIf."""
+    header = png_header(file.read(33), name=name)
+    check_size(header.width, header.height, name)
+    orientation = 1
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            orientation, _ = read_exif(file.read(length))
+            break
+        file.seek(length + 4, io.SEEK_CUR)
+    return png_size(header, orientation)
+
+
+def _size_by_pillow(file: BinaryIO, kind: str, name: str) -> tuple[int, int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(file, formats=[kind]) as opened:
+            width, height = opened.size
+            orientation, _ = read_exif(opened.info.get("exif"))
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise damaged(f"its header cannot be read: {error}", name) from error
+    check_size(width, height, name)
+    return (height, width, 8) if orientation >= 5 else (width, height, 8)

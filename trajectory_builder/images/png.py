@@ -2,40 +2,40 @@
 
 A file's bytes are read once; those very bytes are hashed, checked chunk by chunk and decoded.
 Decoders alone are too kind: OpenCV drops alpha, cuts 16 bits to 8, turns grayscale into RGB and
-reads a JPEG named .png without a word, and gives `None` for six different faults. So `pngcheck`
-names each fault first, by a fixed word. Nothing here hands a path to a library.
+reads a JPEG named .png without a word, and gives `None` for six different faults. So `png_check`
+names each fault first, by a fixed word, and `png_stream` inflates the pixels and checks their
+sum. Nothing here hands a path to a library.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import ImageError, printable
+from trajectory_builder.images.files import read_bytes
+from trajectory_builder.images.picture import damaged
 from trajectory_builder.images.png_check import (
-    COPY_AGAIN,
     END_CHUNK,
-    MAX_PIXELS,
     REASONS,
     RGB,
     SIGNATURE,
     PngHeader,
     check_png,
-    damaged,
+    png_chunks,
     png_header,
 )
+from trajectory_builder.images.png_stream import bare_png, png_chunk
 
 __all__ = [
     "REASONS",
@@ -115,7 +115,15 @@ def decode_png(
         ImageError: it is not exactly such a frame.
     """
     header = check_png(payload, name=name, expect=expect)
-    return _READERS[reader or default_reader()](payload, header, name)
+    bare = bare_png(payload, header, png_chunks(payload, name), name)
+    return decode_bare(bare, header, name, reader=reader)
+
+
+def decode_bare(
+    bare: bytes, header: PngHeader, name: str, *, reader: ReaderName | None = None
+) -> Pixels:
+    """The pixels of an 8-bit RGB PNG as `png_stream.bare_png` gives it: (H, W, 3) uint8 RGB."""
+    return _READERS[reader or default_reader()](bare, header, name)
 
 
 def encode_png(pixels: Pixels, *, writer: WriterName | None = None) -> bytes:
@@ -132,7 +140,7 @@ def encode_png(pixels: Pixels, *, writer: WriterName | None = None) -> bytes:
     return _WRITERS[writer or default_writer()](pixels)
 
 
-def pixel_sha256(pixels: Pixels) -> str:
+def pixel_sha256(pixels: npt.NDArray[Any]) -> str:
     """SHA-256 in hex of the RGB bytes (H, W, 3) in row order: the same whatever the encoder."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
@@ -170,44 +178,6 @@ def default_writer() -> WriterName:
     except ImportError:
         return "opencv"
     return "isal"
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The file's bytes; refuses what is not a regular file, so that no pipe can hang a build.
-
-    Raises:
-        ImageError: missing, unreadable, no regular file, or larger than any frame.
-    """
-    name = printable(os.fspath(path))
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(
-                "the frame is not a regular file",
-                reason="frame-unreadable",
-                where=name,
-                cure="put the PNG file itself in its place",
-            )
-        if status.st_size > 4 * MAX_PIXELS:
-            raise ImageError(
-                f"the frame's file has {status.st_size:,} bytes, more than is read",
-                reason="frame-too-large",
-                where=name,
-                cure="no frame needs that many; check what the file is",
-            )
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise ImageError(
-            "the frame is missing", reason="frame-missing", where=name, cure=COPY_AGAIN
-        ) from error
-    except OSError as error:
-        raise ImageError(
-            f"the frame cannot be read: {error.strerror or error}",
-            reason="frame-unreadable",
-            where=name,
-            cure="check the file's permissions and the disk, then run the same command again",
-        ) from error
 
 
 def _decode_kornia(payload: bytes, header: PngHeader, name: str) -> Pixels:
@@ -251,14 +221,12 @@ def _encode_isal(pixels: Pixels) -> bytes:
     # does not, and after a flush the rest goes on from there; that costs some 4 bytes.
     parts = (stream.compress(flat[:_ISAL_HEAD]), stream.flush(isal_zlib.Z_SYNC_FLUSH))
     data = b"".join((*parts, stream.compress(flat[_ISAL_HEAD:]), stream.flush()))
-    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, RGB, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, RGB, 0, 0, 0)
     return b"".join(
         (
             SIGNATURE,
-            struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)),
-            struct.pack(">I", len(data)) + b"IDAT",
-            data,
-            struct.pack(">I", isal_zlib.crc32(data, zlib.crc32(b"IDAT"))),
+            png_chunk(b"IHDR", header),
+            png_chunk(b"IDAT", data),
             END_CHUNK,
         )
     )

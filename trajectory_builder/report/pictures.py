@@ -11,16 +11,14 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
-from trajectory_builder.errors import ImageError, UserError
-from trajectory_builder.images import png
+from trajectory_builder.errors import UserError
+from trajectory_builder.images.pictures import read_rgb8
 from trajectory_builder.images.png import Pixels
-from trajectory_builder.images.png_check import MAX_PIXELS
 from trajectory_builder.manifest import Manifest
 from trajectory_builder.report import sampling
 from trajectory_builder.report.measures import Look, grey_of, look_at, reduced, sharpness
@@ -38,8 +36,6 @@ QUALITY = 74
 PICTURE_BYTES = 4_000_000
 """Our choice: bytes of base64 for the viewer; with thumbnails and text the page is below 5 MB."""
 
-# Other kinds of image than a build writes; data sets that were only indexed may hold them.
-_LENIENT = {"frame-not-png", "frame-16-bit", "frame-grayscale", "frame-palette", "frame-has-alpha"}
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -157,28 +153,7 @@ def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
     Raises:
         UserError: it is absent, leaves the data set, or is no image.
     """
-    path = rows.file(row, column)
-    try:
-        return png.read_frame(path).pixels
-    except ImageError as error:
-        if error.reason not in _LENIENT:
-            raise
-        pixels = _decode_any(path)
-        if pixels is None:
-            raise
-        return pixels
-
-
-def _decode_any(path: Path) -> Pixels | None:
-    payload = np.fromfile(path, np.uint8)
-    try:
-        bgr = cv2.imdecode(payload, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    if bgr is None or bgr.shape[0] * bgr.shape[1] > MAX_PIXELS:
-        return None
-    rgb: Pixels = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-    return rgb
+    return read_rgb8(rows.file(row, column))
 
 
 def data_uri(pixels: Pixels, *, width: int | None = None) -> str:

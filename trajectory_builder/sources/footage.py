@@ -24,6 +24,7 @@ from trajectory_builder.errors import (
     shorten,
 )
 from trajectory_builder.images import pictures
+from trajectory_builder.images.formats import FORMATS
 from trajectory_builder.images.video import containers, times
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.images.video.hdr import Handling
@@ -163,7 +164,7 @@ def find(
 
 def _candidates(root: Path, stills: bool) -> list[tuple[Kind, Path]]:
     if root.is_file():
-        picture = root.suffix.lower() in pictures.SUFFIXES
+        picture = root.suffix.lower() in FORMATS
         return [("still" if picture else "video", root)]
     found: list[tuple[Kind, Path]] = []
     for folder in frames.find_folders(root):

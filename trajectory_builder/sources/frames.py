@@ -17,6 +17,7 @@ import numpy as np
 
 from trajectory_builder.errors import ImageError, printable, shorten
 from trajectory_builder.images import pictures
+from trajectory_builder.images.formats import FORMATS
 from trajectory_builder.trajectory import Problem
 
 _NUMBER = re.compile(r"(\d+)")
@@ -158,4 +159,4 @@ def _frame_number(name: str) -> int | None:
 
 
 def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in pictures.SUFFIXES
+    return not name.startswith(".") and Path(name).suffix.lower() in FORMATS

@@ -182,7 +182,7 @@ def _decode(folder: Path, one: _Expected) -> Finding | None:
         if one.width == 0:
             return None
         if png.png_header(payload, name=one.name).depth == 16:
-            pixels = pictures.decode(payload, one.name)
+            pixels = pictures.decode(payload, name=one.name).pixels
         else:
             pixels = png.decode_png(payload, name=one.name, expect=(one.width, one.height))
     except ImageError as error:

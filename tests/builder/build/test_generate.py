@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from footage_maker import broken, pan, texture, write_video
+from footage_maker import pan, texture, write_video
 from gopro_tree import three_parts, trajbuild, tree
 from PIL import Image
 
@@ -265,6 +265,8 @@ def test_settled_problems_are_not_made_again(tmp_path):
 
 
 def test_damaged_frames_cost_their_windows_alone(clip, tmp_path):
+    from test_video import broken
+
     path = broken(clip, tmp_path / "pan.mp4", 33)
     report = make(tmp_path / "out", path, n_frames=(5,), every=5)
     assert report.pairs["train"] > 5

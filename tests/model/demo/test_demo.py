@@ -12,9 +12,9 @@ from training_runs import make_data
 
 from fidediff_model import config
 from fidediff_model.cli import fidediff
-from fidediff_model.data.image_files import read_image
 from fidediff_model.demo import practice
 from fidediff_model.weights.sd21 import load_base
+from trajectory_builder.images.pictures import read_rgb8
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_a_practice_base_is_a_base_model_that_can_be_loaded(tmp_path):
     practice.make(data, tmp_path / "base", base, vae_steps=2, unet_steps=2, say=lambda line: None)
     weights = load_base(tmp_path / "base", base, prompt_start="normal")
     assert weights.vae.config.scaling_factor != pytest.approx(0.18215)
-    assert read_image(next(data.glob("train/sharp/*/*.png"))).shape == (64, 72, 3)
+    assert read_rgb8(next(data.glob("train/sharp/*/*.png"))).shape == (64, 72, 3)
 
 
 WITHOUT_TORCH = (

@@ -7,8 +7,10 @@ import tifffile
 from PIL import Image, ImageCms
 from small_model import scene
 
-from fidediff_model.restore.files import Picture, encode_picture, read_picture
+from fidediff_model.restore.files import encode_picture, to_tensor, with_image
 from trajectory_builder.errors import ImageError
+from trajectory_builder.images.picture import Picture
+from trajectory_builder.images.pictures import decode
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -32,7 +34,7 @@ KINDS += [("WEBP", "RGB"), ("WEBP", "RGBA")]
 def test_lossless_files_come_back_pixel_by_pixel(file_format, mode):
     original = Image.fromarray(scene(20, 30)).convert(mode)
     options = {"lossless": True} if file_format == "WEBP" else {}
-    picture = read_picture(saved(original, file_format, **options), name="a")
+    picture = decode(saved(original, file_format, **options), name="a")
     again = Image.open(io.BytesIO(encode_picture(picture)))
     assert again.format == file_format
     assert np.array_equal(np.asarray(again.convert("RGBA")), np.asarray(original.convert("RGBA")))
@@ -46,7 +48,7 @@ def test_an_exif_orientation_is_applied_once(orientation):
     content = saved(Image.fromarray(scene(20, 30)), "PNG", exif=exif)
     # The independent witness: OpenCV turns the picture as EXIF says.
     upright = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    picture = read_picture(content, name="a")
+    picture = decode(content, name="a")
     assert np.array_equal(picture.pixels, upright)
     again = Image.open(io.BytesIO(encode_picture(picture)))
     assert again.getexif()[0x0112] == 1
@@ -56,7 +58,7 @@ def test_an_exif_orientation_is_applied_once(orientation):
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_the_icc_profile_is_kept(file_format):
     content = saved(Image.fromarray(scene(20, 30)), file_format, icc_profile=SRGB)
-    again = encode_picture(read_picture(content, name="a"))
+    again = encode_picture(decode(content, name="a"))
     assert Image.open(io.BytesIO(again)).info["icc_profile"] == SRGB
 
 
@@ -72,8 +74,8 @@ def test_sixteen_bits_stay_sixteen_bits(file_format, channels):
         extra = ["unassalpha"] if channels == 4 else None
         tifffile.imwrite(sink, values, photometric="rgb", extrasamples=extra)
         content = sink.getvalue()
-    picture = read_picture(content, name="a")
-    again = read_picture(encode_picture(picture), name="b")
+    picture = decode(content, name="a")
+    again = decode(encode_picture(picture), name="b")
     assert np.array_equal(again.pixels, values[:, :, :3])
     assert again.alpha is None if channels == 3 else np.array_equal(again.alpha, values[:, :, 3])
 
@@ -87,19 +89,19 @@ def test_a_turned_sixteen_bit_tiff_comes_upright():
     values = deep()
     sink = io.BytesIO()
     tifffile.imwrite(sink, values, photometric="rgb", extratags=[(274, "H", 1, 6, True)])
-    picture = read_picture(sink.getvalue(), name="a")
+    picture = decode(sink.getvalue(), name="a")
     assert np.array_equal(picture.pixels, np.rot90(values, 3))
 
 
 def test_a_picture_survives_the_way_through_the_model_type():
     for values in (scene(20, 30), deep()):
         picture = Picture(values, "PNG")
-        assert np.array_equal(picture.with_image(picture.to_tensor()).pixels, values)
+        assert np.array_equal(with_image(picture, to_tensor(picture)).pixels, values)
 
 
 def test_cmyk_becomes_colour_and_says_so():
     content = saved(Image.fromarray(scene(20, 30)).convert("CMYK"), "JPEG")
-    picture = read_picture(content, name="a")
+    picture = decode(content, name="a")
     assert picture.notes == ("CMYK became sRGB",)
     assert Image.open(io.BytesIO(encode_picture(picture))).mode == "RGB"
 
@@ -112,12 +114,12 @@ TWO = [Image.fromarray(scene(20, 30, seed)) for seed in (1, 2)]
     ("content", "told"),
     [
         (b"", "empty"),
-        (b"hello", "no image"),
-        (GOOD_PNG[:-40], "damaged"),
+        (b"hello", "no known image format"),
+        (GOOD_PNG[:-40], "truncated"),
         (saved(TWO[0], "JPEG")[:300], "damaged"),
-        (saved(TWO[0], "GIF", save_all=True, append_images=TWO[1:]), "2 pictures"),
-        (saved(TWO[0], "WEBP", save_all=True, append_images=TWO[1:]), "2 pictures"),
-        (saved(TWO[0], "TIFF", save_all=True, append_images=TWO[1:]), "2 pictures"),
+        (saved(TWO[0], "GIF", save_all=True, append_images=TWO[1:]), "a GIF"),
+        (saved(TWO[0], "WEBP", save_all=True, append_images=TWO[1:]), "2 images"),
+        (saved(TWO[0], "TIFF", save_all=True, append_images=TWO[1:]), "2 pages"),
         (saved(TWO[0], "GIF"), "GIF"),
         (saved(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floats"),
     ],
@@ -125,7 +127,7 @@ TWO = [Image.fromarray(scene(20, 30, seed)) for seed in (1, 2)]
 )
 def test_a_file_that_is_no_still_image_is_named_and_refused(content, told):
     with pytest.raises(ImageError, match=told) as raised:
-        read_picture(content, name="the name")
+        decode(content, name="the name")
     assert raised.value.where == "the name"
     assert raised.value.cure
 
@@ -137,6 +139,6 @@ def test_any_damaged_byte_gives_a_picture_or_a_named_error():
         broken = bytearray(content)
         broken[int(generator.integers(len(broken)))] ^= int(generator.integers(1, 256))
         try:
-            read_picture(bytes(broken), name="a")
+            decode(bytes(broken), name="a")
         except ImageError:
             continue

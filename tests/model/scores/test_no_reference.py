@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from small_model import cli, save_png, scene, write_set
 
-from fidediff_model.data.image_files import read_image
 from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.no_reference import LEARNT, blur_effect
 from fidediff_model.scores.scorer import Scorer
+from trajectory_builder.images.pictures import read_rgb8
 
 no_pyiqa = pytest.mark.skipif(
     importlib.util.find_spec("pyiqa") is not None, reason="pyiqa is installed"
@@ -68,7 +68,7 @@ def test_evaluate_writes_the_score_beside_the_others(tmp_path, capsys):
     command = ("evaluate", "--baseline", "blurry", "--data", data, "--out", tmp_path / "out")
     assert cli(*command, "--metrics", "psnr,blur-effect") == 0
     for row in pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist():
-        blur = read_image(data / "test" / f"blur/{row['sample_id'].replace('/n', '_n')}.png")
+        blur = read_rgb8(data / "test" / f"blur/{row['sample_id'].replace('/n', '_n')}.png")
         assert row["blur-effect"] == blur_effect(blur)
     told = capsys.readouterr().out
     assert "| blur effect |" in told
