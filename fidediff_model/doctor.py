@@ -13,15 +13,7 @@ from typing import Any
 
 from trajectory_builder.errors import UserError
 
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "peft",
-    "accelerate",
-    "safetensors",
-    "torchmetrics",
-    "tensorboard",
-)
+PACKAGES = ("torch", "diffusers", "peft", "accelerate", "safetensors", "tensorboard")
 OPTIONAL = {
     "bitsandbytes": "--optimizer adamw8bit",
     "triton": "the fused reblur on a GPU",
@@ -60,9 +52,13 @@ def look(vgg16: Path | None = None) -> list[Finding]:
 
 
 def as_dict(findings: list[Finding]) -> dict[str, Any]:
-    """The report as plain values, for `--json`."""
-    wrong = sum(bool(one.cure) for one in findings)
-    return {"schema_version": 1, "wrong": wrong, "findings": [asdict(one) for one in findings]}
+    """The report as plain values, for `--json`; `wrong` counts the findings with a cure."""
+    wrong = sum(bool(finding.cure) for finding in findings)
+    return {
+        "schema_version": 1,
+        "wrong": wrong,
+        "findings": [asdict(finding) for finding in findings],
+    }
 
 
 def _package(name: str) -> Finding:
@@ -80,14 +76,14 @@ def _optional(name: str, use: str) -> Finding:
 
 
 def _torchvision() -> list[Finding]:
-    """torchvision beside another torch breaks diffusers, peft and torchmetrics at import."""
+    """torchvision beside another torch breaks diffusers and peft at import."""
     if None in map(importlib.util.find_spec, ("torch", "torchvision")):
         return []
     try:
         import torchvision  # type: ignore[import-not-found, unused-ignore]
     except (RuntimeError, ImportError, OSError) as error:
-        told = str(error).splitlines()[0]
-        return [Finding("torchvision", f"broken: {told}", "pip uninstall torchvision")]
+        reason = str(error).splitlines()[0]
+        return [Finding("torchvision", f"broken: {reason}", "pip uninstall torchvision")]
     return [Finding("torchvision", str(torchvision.__version__))]
 
 
@@ -98,13 +94,16 @@ def _devices() -> list[Finding]:
 
     found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, fp32")]
     if not torch.cuda.is_available():
-        told = "none: training at full size is not practical, restoring is slow"
-        return [*found, Finding("gpu", told)]
+        slow = "none: training at full size is not practical, restoring is slow"
+        return [*found, Finding("gpu", slow)]
     for number in range(torch.cuda.device_count()):
-        about = torch.cuda.get_device_properties(number)
-        kinds = "bf16, fp32" if torch.cuda.is_bf16_supported() else "fp32 only, no bf16"
-        size = f"{about.total_memory / 2**30:.0f} GiB"
-        found.append(Finding(f"gpu {number}", f"{about.name}, {size}, {kinds}"))
+        gpu = torch.cuda.get_device_properties(number)
+        # Older GPUs emulate bf16, slower than fp32, and say that they support it.
+        with torch.cuda.device(number):
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        kinds = "bf16, fp32" if bf16 else "fp32 only, no bf16"
+        size = f"{gpu.total_memory / 2**30:.0f} GiB"
+        found.append(Finding(f"gpu {number}", f"{gpu.name}, {size}, {kinds}"))
     return found
 
 
@@ -121,12 +120,14 @@ def _vgg16(path: Path | None) -> Finding:
 
     if path is None:
         name = Path(vgg.DOWNLOAD_URL).name
-        told = f"not looked at; LPIPS, EA-LPIPS and DISTS need it: {vgg.DOWNLOAD_URL}"
+        needed = f"not looked at; LPIPS, EA-LPIPS and DISTS need it: {vgg.DOWNLOAD_URL}"
         cached = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser()
         here = cached / "hub" / "checkpoints" / name
-        return Finding("vgg16", f"{here} is there; give it as --vgg16" if here.is_file() else told)
+        return Finding(
+            "vgg16", f"{here} is there; give it as --vgg16" if here.is_file() else needed
+        )
     try:
         vgg.load_vgg16(path)
     except UserError as error:
         return Finding("vgg16", error.what, error.cure)
-    return Finding("vgg16", f"{path} holds all 26 tensors")
+    return Finding("vgg16", f"{path} contains all 26 tensors")

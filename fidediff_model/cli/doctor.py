@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.errors import printable
+
 FILE = click.Path(path_type=Path, readable=False)
 
 
@@ -16,8 +18,8 @@ FILE = click.Path(path_type=Path, readable=False)
               help="Write the 59 MB that are used of --vgg16 to this new file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
-    """Look at versions, devices, precisions and memory, and at the VGG16 file
-    that LPIPS, EA-LPIPS and DISTS need.
+    """Report versions, devices, precisions, memory, and the VGG16 file that
+    LPIPS, EA-LPIPS and DISTS need.
 
     Ends with 1 where something that training needs is missing or broken.
 
@@ -34,12 +36,12 @@ def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
 
         vgg16 = vgg.convert(vgg16, convert)
     findings = doctor.look(vgg16)
-    told = doctor.as_dict(findings)
+    report = doctor.as_dict(findings)
     if as_json:
-        click.echo(json.dumps(told))
-        return int(told["wrong"] > 0)
-    for one in findings:
-        click.echo(f"{one.name:14} {one.value}")
-        if one.cure:
-            click.echo(f"{'':14}   cure: {one.cure}")
-    return int(told["wrong"] > 0)
+        click.echo(json.dumps(report))
+        return int(report["wrong"] > 0)
+    for finding in findings:
+        click.echo(f"{finding.name:14} {printable(finding.value)}")
+        if finding.cure:
+            click.echo(f"{'':14}   cure: {printable(finding.cure)}")
+    return int(report["wrong"] > 0)

@@ -20,7 +20,7 @@ WRITERS = {
     "disk/batch.py": "gives the files of a shard theirs, all together",
     "build/retry.py": "a note in the state folder that only tells whether a worker died",
     "curate/derive.py": "a new data set's card, in a folder that it fills under a temporary name",
-    "doctor/machine.py": "a frame in a temporary folder, to measure speed",
+    "doctor.py": "a frame in a temporary folder, to measure speed",
     "export/webdataset.py": "a tar under a temporary name of store's",
     "images/video/writing.py": "a video under the temporary name that its caller chose",
     "sample/video.py": "a video in memory, which store then writes",

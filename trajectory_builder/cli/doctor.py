@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.errors import printable
+
 MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
 
 
@@ -16,16 +18,15 @@ MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
 )
 @click.option("--frames", type=click.Path(path_type=Path, readable=False), help="GOPRO_Large_all.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, readable=False), help="Where a build is to go."
+    "--out", type=click.Path(path_type=Path, readable=False), help="Where a build would go."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bool) -> int:
-    """Say what this machine and a source have and lack, each with its cure.
+    """Report what this machine and a source have and lack, each with its cure.
 
-    Python, versions, codecs and their measured speed, who owns cv2, cores,
-    memory, free space against what the build will need, whether torch sees a
-    GPU, and what the source lacks. Writes nothing. Ends with 1 if something
-    would make a build fail, else with 0.
+    Versions, codecs and their measured speed, optional parts, free space
+    against what the build needs, and what the source lacks. Writes nothing.
+    Ends with 1 if something would make a build fail, else with 0.
 
     \b
     Example:
@@ -40,12 +41,9 @@ def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bo
         click.echo(json.dumps({"schema_version": 1, "ok": not blocks, "findings": listed}))
         return 1 if blocks else 0
     for finding in findings:
-        click.echo(f"{MARKS[finding.state]} {finding.name + ':':10} {finding.text}")
+        click.echo(f"{MARKS[finding.state]} {finding.name + ':':10} {printable(finding.text)}")
         if finding.cure:
-            click.echo(f"       {'cure:':10} {finding.cure}")
-    click.echo(
-        f"{len(blocks)} of {len(findings)} would make a build fail"
-        if blocks
-        else "nothing stands in the way of a build"
-    )
+            click.echo(f"       {'cure:':10} {printable(finding.cure)}")
+    fails = f"{len(blocks)} of {len(findings)} would make a build fail"
+    click.echo(fails if blocks else "nothing stands in the way of a build")
     return 1 if blocks else 0
