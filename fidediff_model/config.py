@@ -29,8 +29,22 @@ LORA_TARGETS = (
 class BaseConfig:
     """The pre-trained latent diffusion model: a UNet and an f8 VAE of Stable Diffusion's structure.
 
-    `unet_heads` is the number of attention heads of each level (diffusers calls it
-    `attention_head_dim`). Widths keep the ratio 1:2:4:4: others drop or add layers.
+    Widths keep the ratio 1:2:4:4: others drop or add layers.
+
+    Attributes:
+        unet_channels: widths of the UNet's levels.
+        unet_heads: attention heads of each level (diffusers calls it `attention_head_dim`).
+        unet_groups: of its group norms.
+        prompt_width: of the text embedding.
+        prompt_tokens: of the text embedding.
+        vae_channels: widths of the VAE's levels; each level after the first halves the size.
+        vae_groups: of its group norms.
+        latent_channels: c, numbers in a latent cell.
+        unet_attention: the levels with attention, 0 the finest.
+        vae_patch: the VAE sees cells of so many pixels a side as channels; its stride is
+            vae_patch x 2^(levels - 1).
+        starts_as_identity: eps_hat is the UNet's output plus the eps that leaves z_t as it is,
+            so that a silent UNet gives back its input. For UNets trained from nothing.
     """
 
     unet_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -40,6 +54,15 @@ class BaseConfig:
     prompt_tokens: int = 77
     vae_channels: tuple[int, ...] = (128, 256, 512, 512)
     vae_groups: int = 32
+    latent_channels: int = 4
+    unet_attention: tuple[int, ...] = (0, 1, 2)
+    vae_patch: int = 1
+    starts_as_identity: bool = False
+
+    @property
+    def vae_stride(self) -> int:
+        """Pixels that the VAE takes for one latent cell, 8 in Stable Diffusion."""
+        return int(self.vae_patch * 2 ** (len(self.vae_channels) - 1))
 
 
 @dataclass(frozen=True)
@@ -134,6 +157,10 @@ SOURCES: dict[str, tuple[str, str]] = {
     "base.prompt_tokens": ("paper", "SD 2.1; length of its text encoder's input"),
     "base.vae_channels": ("paper", "SD 2.1; published VAE config, 83.7 M parameters"),
     "base.vae_groups": ("paper", "SD 2.1; published VAE config"),
+    "base.latent_channels": ("paper", "SD 2.1; published VAE config"),
+    "base.unet_attention": ("paper", "SD 2.1; published UNet config"),
+    "base.vae_patch": ("paper", "SD 2.1; its VAE reads pixels"),
+    "base.starts_as_identity": ("paper", "SD 2.1; its UNet predicts eps itself"),
     "lora.rank": ("prior", "arXiv 2503.06537; not published for FideDiff"),
     "lora.alpha": ("prior", "arXiv 2503.06537; not published for FideDiff"),
     "lora.targets": ("prior", "attention, convolution and projection layers, arXiv 2503.06537"),
@@ -151,6 +178,9 @@ SOURCES: dict[str, tuple[str, str]] = {
     "discriminator.train_encoder": ("ours", "not published; a frozen encoder needs no optimizer"),
 }
 """Where the values of `sd21` come from: dotted name -> (paper, prior or ours; a sentence)."""
+
+ADDED_LATER = {"latent_channels", "unet_attention", "vae_patch", "starts_as_identity"}
+"""Fields that older model folders lack; they mean the defaults."""
 
 
 def check(config: ModelConfig) -> None:
@@ -171,7 +201,10 @@ def check(config: ModelConfig) -> None:
     need(config.lora.rank >= 1, "lora.rank", "1 or more")
     need(bool(config.lora.targets.strip(", ")), "lora.targets", "endings of layer names")
     need(len(base.unet_channels) == len(base.unet_heads) == 4, "base.unet_channels", "4 levels")
-    need(len(base.vae_channels) == 4, "base.vae_channels", "4 levels, so that the VAE is f8")
+    wanted = 8 if base.vae_patch == 1 else config.codec.latent_stride
+    need(base.vae_stride == wanted, "base.vae_channels", "4 levels, so that the VAE is f8")
+    need(set(base.unet_attention) <= {0, 1, 2, 3}, "base.unet_attention", "levels from 0 to 3")
+    need(base.latent_channels >= 1, "base.latent_channels", "1 or more")
     for name, widths, groups in (
         ("base.unet_channels", base.unet_channels, base.unet_groups),
         ("base.vae_channels", base.vae_channels, base.vae_groups),
@@ -206,6 +239,30 @@ PRESETS: dict[str, ModelConfig] = {
         timestep=TimestepConfig(channels=(8, 16)),
         control=ControlConfig(channels=8, condition_channels=(4, 4, 8, 8)),
         discriminator=DiscriminatorConfig(head_channels=8),
+    ),
+    # Trained from nothing on generated scenes and shipped; every value ours. The VAE begins as a
+    # linear codec of 32 numbers for 48 (4 x 4 pixels): SD's 4 numbers need SD's large VAE.
+    "small": ModelConfig(
+        preset="small",
+        base=BaseConfig(
+            unet_channels=(32, 64, 128, 128),
+            unet_heads=(1, 2, 4, 4),
+            unet_groups=8,
+            prompt_width=8,
+            prompt_tokens=4,
+            vae_channels=(66,),  # a pair of channels for each latent, and one of constants
+            vae_groups=1,
+            latent_channels=32,
+            unet_attention=(2,),  # at the finer levels attention takes 3/4 of a CPU's time
+            vae_patch=4,
+            starts_as_identity=True,
+        ),
+        lora=LoraConfig(rank=8, alpha=8),
+        prompt=PromptConfig(start="normal"),
+        kernel=KernelConfig(channels=(16, 32, 64)),
+        timestep=TimestepConfig(channels=(32, 64)),
+        control=ControlConfig(channels=32, condition_channels=(4, 8, 16)),
+        discriminator=DiscriminatorConfig(head_channels=32),
     ),
 }
 
@@ -260,7 +317,9 @@ def from_dict(values: object, *, where: str = "config") -> ModelConfig:
 
 
 def read(kind: type[C], values: object, *, where: str) -> C:
-    """A config dataclass of `kind` from plain nested values, every field of which must be there.
+    """A config dataclass of `kind` from plain nested values.
+
+    Every field must be there, except those of `ADDED_LATER`.
 
     Raises:
         UsageError: not a table, a key that is unknown or missing, a value of another kind.
@@ -268,17 +327,16 @@ def read(kind: type[C], values: object, *, where: str) -> C:
     if not isinstance(values, dict):
         raise UsageError("not a table of settings", where=where, cure="give name: value pairs")
     hints = get_type_hints(kind)
-    for what, wrong in (
-        ("unknown", set(values) - set(hints)),
-        ("missing", set(hints) - set(values)),
-    ):
+    absent = set(hints) - set(values) - ADDED_LATER
+    for what, wrong in (("unknown", set(values) - set(hints)), ("missing", absent)):
         if wrong:
             raise UsageError(
                 f"{what} settings: {shorten(sorted(wrong))}",
                 where=where,
                 cure="use the release that wrote it, or fix the names",
             )
-    return kind(**{name: _typed(hints[name], values[name], f"{where}.{name}") for name in hints})
+    present = [name for name in hints if name in values]
+    return kind(**{name: _typed(hints[name], values[name], f"{where}.{name}") for name in present})
 
 
 def changed(config: C, values: Mapping[str, object], *, where: str) -> C:

@@ -1,4 +1,4 @@
-"""Between images and latents: an ordinary f8 VAE at a latent stride of 4 or 8.
+"""Between images and latents: an f8 VAE at a latent stride of 4 or 8, or a VAE of that stride.
 
 At `latent_stride` 4 the image is enlarged twice before the VAE and the decoded image is reduced
 again (as the public reviews of arXiv 2510.01641 describe; bicubic and the antialiased way back are
@@ -12,6 +12,7 @@ good and decodes again. Latents and images are float32 at this door whatever the
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from fidediff_model.model import strips
 from fidediff_model.weights.sd21 import cast
 from trajectory_builder.errors import UsageError
 
-VAE_STRIDE = 8
 COMFORT = 8
 """Latents are padded to multiples of this, since the UNet halves them three times."""
 log = logging.getLogger(__name__)
@@ -43,29 +43,32 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 class Codec(nn.Module):
-    """Image (B, 3, H, W) in [-1, 1] to latent (B, 4, H/d, W/d) and back.
+    """Image (B, 3, H, W) in [-1, 1] to latent (B, c, H/d, W/d) and back.
 
     Args:
-        vae: diffusers' `AutoencoderKL` with four levels; frozen here, gradients pass through it.
+        vae: diffusers' `AutoencoderKL`; frozen here, gradients pass through it. One that reads
+            more than three channels sees cells of pixels, packed.
         latent_stride: d, 4 or 8 image pixels for one latent cell.
 
     Raises:
-        UsageError: another stride, or a VAE that is not f8.
+        UsageError: another stride, or a VAE that is neither f8 nor of this stride.
     """
 
     def __init__(self, vae: Any, latent_stride: int = 4) -> None:
         super().__init__()
-        if latent_stride not in (4, VAE_STRIDE):
+        if latent_stride not in (4, 8):
             raise UsageError(
                 f"latent_stride cannot be {latent_stride}",
                 where="latent_stride",
                 cure="give 4 or 8",
             )
-        if len(vae.config.block_out_channels) != 4:
+        self.patch = math.isqrt(vae.config.in_channels // 3)
+        vae_stride = self.patch * 2 ** (len(vae.config.block_out_channels) - 1)
+        if vae_stride not in (8, latent_stride):
             raise UsageError("the VAE is not f8", where="vae/config.json", cure="use SD 2.1-base's")
         self.vae = vae.requires_grad_(False).eval()
         self.latent_stride = latent_stride
-        self.enlargement = VAE_STRIDE // latent_stride
+        self.enlargement = vae_stride // latent_stride
 
     @property
     def multiple(self) -> int:
@@ -78,7 +81,7 @@ class Codec(nn.Module):
         return float(self.vae.config.scaling_factor)
 
     def enlarge(self, image: Tensor) -> Tensor:
-        """The image as the VAE sees it: (B, 3, 8H/d, 8W/d), float32."""
+        """The image at the size that the VAE works at: (B, 3, 8H/d, 8W/d) if f8, float32."""
         if self.enlargement == 1:
             return image.float()
         return F.interpolate(image.float(), scale_factor=float(self.enlargement), mode="bicubic")
@@ -93,9 +96,10 @@ class Codec(nn.Module):
             store: device of whole maps when in strips; default the VAE's own.
 
         Returns:
-            (B, 4, ceil(H/d), ceil(W/d)) rounded up to multiples of 8, float32; no noise is drawn.
+            (B, c, ceil(H/d), ceil(W/d)) rounded up to multiples of 8, float32; no noise is drawn.
         """
         x = self.enlarge(pad_to_multiple(image, self.multiple)).to(self.vae.dtype)
+        x = F.pixel_unshuffle(x, self.patch)
         if strip_rows is None:
             mean: Tensor = self.vae.encode(x).latent_dist.mode()
         else:
@@ -109,7 +113,7 @@ class Codec(nn.Module):
         """The image of a latent, cropped to `size`; gradients pass to z unless in strips.
 
         Args:
-            z: (B, 4, h, w), any float type.
+            z: (B, c, h, w), any float type.
             size: height and width of the image, at most (h d, w d).
             strip_rows: as for `encode`.
             store: as for `encode`.
@@ -133,6 +137,7 @@ class Codec(nn.Module):
             with torch.no_grad():
                 image = strips.decode(self.vae, unscaled, self._strips(strip_rows, store))
             image = image.to(z.device).float()
+        image = F.pixel_shuffle(image, self.patch)
         if self.enlargement == 1:
             return image
         return F.interpolate(

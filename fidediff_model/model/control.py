@@ -21,8 +21,6 @@ from fidediff_model.config import ControlVariant
 from fidediff_model.model.base import Residuals, refuse_lora
 from fidediff_model.weights.sd21 import seeded
 
-LATENT_CHANNELS = 4
-
 
 def zero_conv(inputs: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution that starts as zero, Z in the paper."""
@@ -41,16 +39,17 @@ class KernelFilter(nn.Module):
     Args:
         taps: K, weights a kernel.
         channels: width of z_in2, W and O.
+        latents: c, channels of the latent.
     """
 
-    def __init__(self, taps: int, channels: int) -> None:
+    def __init__(self, taps: int, channels: int, latents: int = 4) -> None:
         super().__init__()
-        self.features = nn.Conv2d(LATENT_CHANNELS, channels, 3, padding=1)
+        self.features = nn.Conv2d(latents, channels, 3, padding=1)
         self.weights = nn.Conv2d(taps + channels, channels, 3, padding=1)
-        self.zero = zero_conv(channels, LATENT_CHANNELS)
+        self.zero = zero_conv(channels, latents)
 
     def forward(self, z_in1: Tensor, k_in: Tensor) -> Tensor:
-        """z_out (B, 4, h, w) of z_in1 (B, 4, h, w) and k_in (B, K, h, w)."""
+        """z_out (B, c, h, w) of z_in1 (B, c, h, w) and k_in (B, K, h, w)."""
         z_in2 = self.features(z_in1)
         weights = self.weights(torch.cat([_scaled(k_in).to(z_in2.dtype), z_in2], dim=1)).sigmoid()
         z_out: Tensor = z_in1 + self.zero(weights * z_in2)
@@ -63,13 +62,13 @@ class KernelAddition(nn.Module):
     The ablation's "kernel addition"; its layers are not published and ours here.
     """
 
-    def __init__(self, taps: int, channels: int) -> None:
+    def __init__(self, taps: int, channels: int, latents: int = 4) -> None:
         super().__init__()
         self.features = nn.Conv2d(taps, channels, 3, padding=1)
-        self.zero = zero_conv(channels, LATENT_CHANNELS)
+        self.zero = zero_conv(channels, latents)
 
     def forward(self, z_in1: Tensor, k_in: Tensor) -> Tensor:
-        """z_out (B, 4, h, w) of z_in1 (B, 4, h, w) and k_in (B, K, h, w)."""
+        """z_out (B, c, h, w) of z_in1 (B, c, h, w) and k_in (B, K, h, w)."""
         features = F.silu(self.features(_scaled(k_in).to(z_in1.dtype)))
         z_out: Tensor = z_in1 + self.zero(features)
         return z_out
@@ -87,18 +86,19 @@ class MotionAlign(nn.Module):
         taps: K, weights a kernel.
         channels: width of z_in2 and O.
         points: samples a cell, a square number.
+        latents: c, channels of the latent.
     """
 
     grid: Tensor
 
-    def __init__(self, taps: int, channels: int, points: int = 9) -> None:
+    def __init__(self, taps: int, channels: int, points: int = 9, latents: int = 4) -> None:
         super().__init__()
         self.points = points
-        self.features = nn.Conv2d(LATENT_CHANNELS, channels, 3, padding=1)
+        self.features = nn.Conv2d(latents, channels, 3, padding=1)
         self.motion = nn.Conv2d(taps + channels, channels, 3, padding=1)
         self.offsets = nn.Conv2d(channels, 2 * points, 3, padding=1)
         self.weights = nn.Conv2d(channels, points, 3, padding=1)
-        self.zero = zero_conv(channels, LATENT_CHANNELS)
+        self.zero = zero_conv(channels, latents)
         nn.init.zeros_(self.offsets.weight)
         nn.init.zeros_(self.offsets.bias)  # type: ignore[arg-type]  # torch types it as optional
         side = round(points**0.5)
@@ -107,7 +107,7 @@ class MotionAlign(nn.Module):
         self.register_buffer("grid", grid[:points], persistent=False)  # (P, 2): x, y in cells
 
     def forward(self, z_in1: Tensor, k_in: Tensor) -> Tensor:
-        """z_out (B, 4, h, w) of z_in1 (B, 4, h, w) and k_in (B, K, h, w)."""
+        """z_out (B, c, h, w) of z_in1 (B, c, h, w) and k_in (B, K, h, w)."""
         z_in2 = self.features(z_in1)
         motion = F.silu(self.motion(torch.cat([_scaled(k_in).to(z_in2.dtype), z_in2], dim=1)))
         offsets = self.offsets(motion).float().unflatten(1, (self.points, 2))  # (B, P, 2, h, w)
@@ -201,7 +201,7 @@ class KernelControl(nn.Module):
             controlnet = diffusers.ControlNetModel.from_unet(
                 unet, conditioning_embedding_out_channels=condition_channels
             )
-            block = _block(variant, taps, channels, points)
+            block = _block(variant, taps, channels, points, unet.config.in_channels)
         if block is not None:
             # The filtered latent enters as the sample itself; nothing is left to embed.
             controlnet.controlnet_cond_embedding = nn.Identity()
@@ -218,7 +218,7 @@ class KernelControl(nn.Module):
         """What to add to the UNet's skips and middle.
 
         Args:
-            z_t: latent of the blur (B, 4, h, w).
+            z_t: latent of the blur (B, c, h, w).
             t: (B,) float32 in [0, 999].
             prompt: (1, tokens, width).
             k_in: kernels pooled to cells (B, K, h, w); for all variants but `vanilla`.
@@ -240,13 +240,15 @@ class KernelControl(nn.Module):
         return list(down), middle
 
 
-def _block(variant: ControlVariant, taps: int, channels: int, points: int) -> nn.Module | None:
+def _block(
+    variant: ControlVariant, taps: int, channels: int, points: int, latents: int
+) -> nn.Module | None:
     if variant == "filter":
-        return KernelFilter(taps, channels)
+        return KernelFilter(taps, channels, latents)
     if variant == "addition":
-        return KernelAddition(taps, channels)
+        return KernelAddition(taps, channels, latents)
     if variant == "align":
-        return MotionAlign(taps, channels, points)
+        return MotionAlign(taps, channels, points, latents)
     if variant == "vanilla":
         return None
     raise ValueError(f"the control variant {variant} has no module")

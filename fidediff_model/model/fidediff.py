@@ -142,7 +142,10 @@ class FideDiff(nn.Module):
                     raise ValueError("the control variant vanilla needs blur")
                 image = self.codec.enlarge(blur)
             residuals = self.control(z_t, t, self.base.prompt, k_in=k_in, image=image)
-        return diffusion.z0_hat(z_t, self.base(z_t, t, residuals), t)
+        eps_hat = self.base(z_t, t, residuals)
+        if self.config.base.starts_as_identity:
+            eps_hat = eps_hat.float() + diffusion.eps_from(z_t, z_t, t)
+        return diffusion.z0_hat(z_t, eps_hat, t)
 
     def restore(self, image: Any, t: float | None = None) -> Any:
         """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.

@@ -116,9 +116,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _vae_bytes(model: FideDiff, cells: int) -> int:
     """About the live bytes at the decoder's peak: three maps of its second width at full size."""
-    width = model.codec.vae.config.block_out_channels[1]
+    widths = model.codec.vae.config.block_out_channels
     size = model.codec.vae.dtype.itemsize
-    return int(3 * width * size * cells * 64)
+    positions = 4 ** (len(widths) - 1)  # of the finest map, for each latent cell
+    return int(3 * widths[:2][-1] * size * cells * positions)
 
 
 def restore_tensor(

@@ -36,8 +36,15 @@ _HUB_FILES = (
 
 def unet_config(config: BaseConfig) -> dict[str, Any]:
     """Constructor arguments of diffusers' UNet for this base, as SD 2.1 sets them."""
+    attends = [level in config.unet_attention for level in range(len(config.unet_channels))]
     return {
         "sample_size": 64,
+        "in_channels": config.latent_channels,
+        "out_channels": config.latent_channels,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        "up_block_types": tuple(
+            "CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)
+        ),
         "block_out_channels": config.unet_channels,
         # diffusers keeps this old name for the number of heads of each level.
         "attention_head_dim": config.unet_heads,
@@ -49,14 +56,19 @@ def unet_config(config: BaseConfig) -> dict[str, Any]:
 
 def vae_config(config: BaseConfig) -> dict[str, Any]:
     """Constructor arguments of diffusers' VAE for this base; its own defaults are a toy."""
-    levels = len(config.vae_channels)
+    levels, colours = len(config.vae_channels), 3 * config.vae_patch**2
+    is_small = config.vae_patch > 1
     return {
         "sample_size": 768,
+        "in_channels": colours,
+        "out_channels": colours,
+        "latent_channels": config.latent_channels,
         "block_out_channels": config.vae_channels,
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
-        "layers_per_block": 2,
+        "layers_per_block": 1 if is_small else 2,
         "norm_num_groups": config.vae_groups,
+        "mid_block_add_attention": not is_small,
     }
 
 
@@ -157,7 +169,7 @@ def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
             f"{folder.name} is a {values['_class_name']}, not a {kind}",
             where=str(folder / "config.json"),
         )
-    wanted = {**wanted, "in_channels": 4 if kind.startswith("UNet") else 3}
+    wanted = dict(wanted)
     del wanted["sample_size"]  # a hint of its training, not a part of its structure
     for key, value in wanted.items():
         found = values.get(key, _default_of(kind, key))

@@ -94,3 +94,10 @@ def test_every_row_of_the_control_ablation_is_a_setting(variant):
     tiny = config.preset("tiny")
     changed = replace(tiny, control=replace(tiny.control, variant=variant))
     assert isinstance(changed, ModelConfig)
+
+
+def test_config_of_an_older_release_means_the_defaults():
+    values = config.to_dict(config.preset("tiny"))
+    for name in config.ADDED_LATER:
+        del values["base"][name]
+    assert config.from_dict(values) == config.preset("tiny")

@@ -140,3 +140,25 @@ def test_other_stride_is_refused_with_the_strides_there_are(vae):
 def test_strip_of_no_rows_is_refused(vae):
     with pytest.raises(UsageError, match="strip_rows"):
         Codec(vae, 8).encode(image(64, 64), strip_rows=0)
+
+
+def test_a_packed_vae_works_at_its_own_stride_on_cells_of_pixels():
+    vae = sd21.random_base(config.preset("small").base).vae
+    codec = Codec(vae, 4)
+    image = torch.rand(1, 3, 40, 52) * 2 - 1
+    z = codec.encode(image)
+    assert codec.enlargement == 1
+    assert z.shape == (1, 32, 16, 16)  # padded to multiples of 32 pixels
+    assert codec.decode(z, (40, 52)).shape == image.shape
+    assert torch.equal(codec.encode(image), codec.encode(image))
+
+
+def test_a_packed_vae_in_strips_gives_the_same():
+    codec = Codec(sd21.random_base(config.preset("small").base).vae, 4)
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        z, in_strips = codec.encode(image), codec.encode(image, strip_rows=3)
+        torch.testing.assert_close(in_strips, z, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            codec.decode(z, (64, 64), strip_rows=3), codec.decode(z, (64, 64)), atol=1e-5, rtol=1e-5
+        )

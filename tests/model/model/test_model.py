@@ -459,3 +459,27 @@ def test_weights_of_another_setting_are_refused(saved):
     values["config"]["timestep"]["channels"] = [8, 8]
     edit(saved, **values)
     assert "timestep_regressor do not fit" in refusal(saved).what
+
+
+def test_small_starts_as_the_identity_of_its_codec_when_the_unet_is_silent():
+    small = config.preset("small")
+    weights = sd21.random_base(small.base)
+    torch.nn.init.zeros_(weights.unet.conv_out.weight)
+    torch.nn.init.zeros_(weights.unet.conv_out.bias)
+    model = build(small, weights).eval()
+    z = torch.randn(2, 32, 8, 8)
+    for t in (0.0, 40.0, 280.0):
+        with torch.no_grad():
+            torch.testing.assert_close(model.step(z, torch.tensor([t, t])), z, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "addition", "align", "filter"])
+def test_small_takes_every_control_and_starts_as_its_base(variant):
+    small = config.preset("small")
+    small = replace(small, control=replace(small.control, variant=variant))
+    model = build(small, sd21.random_base(small.base), parts=list(PARTS)).eval()
+    blur = torch.rand(1, 3, 40, 44) * 2 - 1
+    with torch.no_grad():
+        steered = model(blur, 200.0)
+        model.control = None
+        assert torch.equal(steered.image, model(blur, 200.0).image)
