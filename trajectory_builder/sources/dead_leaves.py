@@ -74,8 +74,8 @@ def draw_scene(seed: int, height: int = 256, width: int = 256) -> Pixels:
         behind = labels == 0
         image[behind] = _sky(rows, columns, random)[behind]
     # A lens: without it the finest texture is noise that no restoration can bring back.
-    image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.8, 2.0))
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    seen = cv2.GaussianBlur(image, (0, 0), random.uniform(0.8, 2.0))
+    small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(np.rint(np.clip(small, 0, 1) * 255), np.uint8)
 
 
