@@ -46,7 +46,7 @@ from trajectory_builder.images import png
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.plan import footage
 from trajectory_builder.plan.footage_request import FootageRequest
-from trajectory_builder.plan.table import PlanRow
+from trajectory_builder.plan.table import by_shard
 
 WIDTH, HEIGHT, FPS = 1280, 720, 240
 SIZES = (5, 7, 9, 11, 13)
@@ -127,12 +127,9 @@ def works(path: Path, out: Path) -> list[Shard]:
     """The shards of the clip, as `generate` makes them."""
     plan = footage.plan_footage(FootageRequest((path,), n_frames=SIZES))
     roots = {name: str(root) for name, root in plan.roots.items()}
-    shards: dict[str, list[PlanRow]] = {}
-    for row in plan.rows():
-        shards.setdefault(row["shard"], []).append(row)
     return [
         Shard(name, "", str(out), roots, tuple(rows), None, order=plan.orders[name])
-        for name, rows in shards.items()
+        for name, rows in by_shard(plan.rows()).items()
     ]
 
 

@@ -12,7 +12,7 @@ costs nothing:
     load_recipe(name_or_file) -> Recipe      which windows become pairs
     build_plan(plan, out, options)           make what is missing of a plan
     BuildOptions                             workers, backend, links
-    verify_folder(folder, level)             does the folder hold what its manifest says
+    verify_folder(folder, level)             compare a data set with its manifest
     explain_pair(folder, sample_id)          where a pair comes from
     read_manifest(folder) -> Manifest        rows and files of a data set
     timestep(n_frames) -> int                t = (n - 1) x 20

@@ -1,11 +1,12 @@
-"""Is the map from pairs to frames true of these pixels? The self-check before a build.
+"""Compare the official pairs with the frames before a build.
 
 Which frames make a blur follows from a sequence's name. A copy may have been renamed, renumbered
-or may hold a frame twice, and a window round the wrong frame looks like any other. So each official
-sharp image is looked for among the frames round its expected rank, and each official blur is held
-against the mean of its window. Where every image of a clip is found the same number of frames away,
-the plan is made again with that offset; where they disagree, their windows are left out as
-problems; where none is found (other pixels, e.g. encoded again), the table is trusted, and said so.
+or may contain a frame twice, and a window round the wrong frame looks like any other. So each
+official sharp image is searched among the frames round its expected rank, and each official blur
+is compared with the mean of its window. Where every image of a clip is found the same number of
+frames away, the plan is made again with that offset; where they disagree, their windows are left
+out as problems; where none is found (other pixels, e.g. encoded again), the name is trusted and a
+note says so.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ClipCheck:
 
     @property
     def is_settled(self) -> bool:
-        """Whether every image checked lies where the plan has it, or none can be compared."""
+        """Whether every image checked is where the plan expects it, or none can be compared."""
         return not self.is_found or not self.distrusted()
 
     def distrusted(self) -> dict[str, str]:
@@ -91,10 +92,10 @@ def settle(
     plan_again: Callable[[Corrections], Plan],
     progress: bool = False,
 ) -> Plan:
-    """Check a plan against the pixels and return the plan to build, with the report in it.
+    """Check a plan against the pixels; return the plan to build, with the report in it.
 
-    A report that the output folder holds of the same plan is used again, so that a finished build
-    is not looked at twice; one with disagreements is not, for they may have been mended.
+    A stored report of the same plan is used again, so that a finished build is not checked twice;
+    one with disagreements is not, for they may have been fixed meanwhile.
 
     Args:
         plan: made from names alone.
@@ -134,7 +135,7 @@ def _report(
     checks = check(plan, level, jobs=jobs, progress=progress)
     offsets = {clip.clip: clip.offset for clip in checks if clip.offset and len(clip.checks) > 1}
     if offsets:
-        # Prove the corrected map as well: with it every image must lie where it is expected.
+        # Check the corrected map as well: with it every image must be where it is expected.
         moved = plan_again(Corrections({name: k for name, k in offsets.items() if k}))
         again = {
             clip.clip: clip
@@ -221,10 +222,10 @@ def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[Task]:
     if full:
         for begin in range(0, len(rows), PAIRS_PER_TASK):
             part = rows[begin : begin + PAIRS_PER_TASK]
-            whole = {row["sample_id"] for row in part}
-            yield Task(clip.clip, _near(clip, part), part, whole, roots)
+            names = {row["sample_id"] for row in part}
+            yield Task(clip.clip, _near(clip, part), part, names, roots)
         return
-    # Ours: a shift or a doubled frame moves the last pair at the latest.
+    # Our choice: a shift or a repeated frame moves the last pair at the latest.
     middle = rows[len(rows) // 2]
     few = list({row["sample_id"]: row for row in (rows[0], middle, rows[-1])}.values())
     yield Task(clip.clip, _near(clip, few), few, {middle["sample_id"]}, roots)
@@ -256,8 +257,8 @@ def sentences(report: dict[str, Any]) -> list[str]:
         name = f"{clip['split']}/{clip['clip']}"
         if clip["clip"] in report["corrected"]:
             moved = report["corrected"][clip["clip"]]
-            lines.append(f"{name}: all sharp images lie {moved:+d} frames from where the name says;"
-                         " windows are built round where they lie")  # fmt: skip
+            lines.append(f"{name}: all sharp images are {moved:+d} frames from where the name says;"
+                         " windows are built round the frames that were found")  # fmt: skip
         if clip["distrusted"]:
             lines.append(f"{name}: {len(clip['distrusted']):,} pairs disagree with the frames"
                          f" (offsets {clip['offsets']}); their windows are left out")  # fmt: skip

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from trajectory_builder.plan.table import PlanRow
 
 REACH = 8
-"""Our choice: a sharp image is looked for so many frames before and after its expected rank."""
+"""Our choice: a sharp image is searched this many frames before and after its expected rank."""
 GAMMA_TOLERANCE = 2  # grey levels; blur_gamma is not bit-reproducible (DeepDeblur_release#65)
 
 
 @dataclass(frozen=True)
 class PairCheck:
-    """What the pixels say of one official pair.
+    """Result for one official pair.
 
     Attributes:
         trajectory_id: the pair's.
@@ -63,17 +63,17 @@ class Task:
 
 
 def check_task(task: Task) -> tuple[str, list[PairCheck]]:
-    """The clip's name and what its pixels say of each pair whose images can be read."""
+    """The clip's name, and a result for each pair whose images can be read."""
     workers.set_up()
     frames = _Frames(task)
     checks = []
     for row in task.rows:
         sharp = _read(task.roots, row["sharp_source"])
         if sharp is None or row["center_index"] not in task.names:
-            continue  # plan and shard tell of what is missing
+            continue  # plan and shard report what is missing
         center = frames.get(row["center_index"])
         if center is None or center.shape != sharp.shape:
-            continue  # a bad frame says nothing of its place; the shard names what is wrong with it
+            continue  # a bad frame shows nothing of its place; the shard reports what is wrong
         offset = frames.offset_of(sharp, row["center_index"])
         wanted = row["sample_id"] in task.with_blur
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
@@ -103,7 +103,8 @@ class _Frames:
         self._held = {r: frame for r, frame in self._held.items() if r >= rank}
 
     def offset_of(self, sharp: Pixels, expected: int) -> int | None:
-        """How far from `expected` the nearest frame equal to `sharp` lies."""
+        """How far from `expected` the nearest frame equal to `sharp` is."""
+        # Nearest first: in a still clip many frames are equal, and then the expected one counts.
         for offset in sorted(range(-REACH, REACH + 1), key=abs):
             frame = self.get(expected + offset)
             if frame is not None and np.array_equal(frame, sharp):

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,7 +48,7 @@ def run(
     """Run the shards and yield their results in completion order.
 
     Args:
-        shards: of one output folder, whose lock the caller holds.
+        shards: of one output folder, which the caller has locked.
         backend: one of `BACKENDS`.
         jobs: workers to start; a cluster at `address` has its own.
         address: of a Dask scheduler or a Ray head; without it one is started on this machine.
@@ -62,7 +62,8 @@ def run(
     folder = OutputFolder(Path(shards[0].out))
     waiting = {shard.name: shard for shard in shards}
     if backend != "loky" or _is_serial(backend, jobs, shards):
-        workers.end_workers()  # those of the pixel check have no more to do
+        # Those of the pixel check are idle now, and each keeps its memory until it ends.
+        workers.end_workers()
     if backend == "threading" or _is_serial(backend, jobs, shards):
         # Here a death is the builder's own: the shards that it was making when it last died are
         # tried in a process of their own, or one that always kills would end every run.
@@ -87,8 +88,10 @@ def _round(
     waiting: dict[str, Shard], backend: str, jobs: int, token: str, address: str | None
 ) -> Generator[ShardResult, None, None]:
     """Run what is `waiting`, removing what has ended; what no worker could begin stays in it."""
+    # Shards over which a worker died. They run last and alone: memory may have been the cause.
     suspects: list[Shard] = []
     try:
+        # Closed at once on an error: else joblib would run the queue to its end first.
         with closing(_results(list(waiting.values()), backend, jobs, token, address)) as results:
             for result in results:
                 if isinstance(result, UserError):
@@ -99,6 +102,8 @@ def _round(
                 else:
                     yield result
     except _WorkersLostError:
+        # The backend cannot say which tasks ended, but the disk can: a marker means finished, a
+        # note without a marker means that a worker died over the shard, neither means not begun.
         for shard in list(waiting.values()):
             finished = retry.finished_result(shard)
             if finished is not None:
@@ -111,6 +116,7 @@ def _round(
 
 
 def _is_serial(backend: str, jobs: int, shards: Sequence[Shard]) -> bool:
+    # One process more would cost a second and gain nothing.
     return backend == "loky" and (jobs == 1 or len(shards) == 1)
 
 
@@ -134,6 +140,7 @@ def _joblib(
 
     options = {"initializer": workers.initializer(os.getpid())} if backend == "loky" else {}
     with parallel_config(backend=backend, n_jobs=jobs, **options):
+        # joblib would batch short tasks; one shard per task keeps the progress bar moving.
         tasks = Parallel(
             return_as="generator_unordered", batch_size=1, pre_dispatch=workers.AHEAD * jobs
         )
@@ -143,6 +150,7 @@ def _joblib(
             with closing(results):
                 yield from results
         except BrokenProcessPool as error:
+            # One dead worker breaks the whole pool: loky cannot tell which task it was running.
             raise _WorkersLostError from error
     if backend == "loky":
         workers.end_workers()
@@ -152,6 +160,7 @@ def _dask(
     shards: Sequence[Shard], jobs: int, token: str, address: str | None
 ) -> Generator[Result, None, None]:
     distributed = _need("dask")
+    # Dask logs each lost worker with a traceback; what matters is reported by the build.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if address is None:
@@ -168,43 +177,76 @@ def _dask(
         yield from _dask_futures(distributed, client, shards, token)
 
 
-def _dask_futures(
-    distributed: Any, client: Any, shards: Sequence[Shard], token: str
-) -> Generator[Result, None, None]:
-    """Keep some shards for each worker in flight; a death costs only the shard that met it."""
+def _in_flight(
+    shards: Sequence[Shard],
+    submit: Callable[[Shard], Any],
+    wait: Callable[[list[Any]], Iterable[Any]],
+    cores: Callable[[], int],
+    nobody: BuildError,
+) -> Generator[tuple[Shard, Any], None, None]:
+    """Keep some shards per core in flight, so that a death costs only the shard that met it.
+
+    Args:
+        shards: what to run.
+        submit: starts a shard and returns its handle.
+        wait: the handles that have ended, after `POLL_SECONDS` at most.
+        cores: how many the cluster has now; workers come and go.
+        nobody: raised when the cluster has had none for `PATIENCE_SECONDS`.
+
+    Yields:
+        (shard, handle) in completion order.
+    """
     rest = iter(shards)
     flying: dict[Any, Shard] = {}
     silent = 0.0
     while True:
-        known = client.scheduler_info(-1)["workers"].values()
-        threads = sum(worker["nthreads"] for worker in known)
-        for shard in islice(rest, max(0, workers.AHEAD * max(1, threads) - len(flying))):
-            future = client.submit(retry.attempt, shard, token, pure=False, retries=0)
-            flying[future] = shard
+        there = cores()
+        for shard in islice(rest, max(0, workers.AHEAD * max(1, there) - len(flying))):
+            flying[submit(shard)] = shard
         if not flying:
             return
-        try:
-            done = distributed.wait(
-                list(flying), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED"
-            ).done
-        except TimeoutError:
-            done = set()
-        silent = 0.0 if done or threads else silent + POLL_SECONDS
+        done = list(wait(list(flying)))
+        silent = 0.0 if done or there else silent + POLL_SECONDS
         if silent >= PATIENCE_SECONDS:
-            raise _none_left("Dask", "start some with `dask worker ADDRESS`")
-        for future in done:
-            shard = flying.pop(future)
-            try:
-                yield future.result()
-            except distributed.KilledWorker:
-                yield ShardResult(shard.name, 0, 0, died=True)
-            except (distributed.CancelledError, OSError) as error:  # the scheduler went away
-                raise _WorkersLostError from error
+            raise nobody
+        for handle in done:
+            yield flying.pop(handle), handle
+
+
+def _dask_futures(
+    distributed: Any, client: Any, shards: Sequence[Shard], token: str
+) -> Generator[Result, None, None]:
+    def submit(shard: Shard) -> Any:
+        # Not pure: an equal task of an earlier run must not answer for this one. No retries: they
+        # would run beside other shards; `_round` retries alone.
+        return client.submit(retry.attempt, shard, token, pure=False, retries=0)
+
+    def wait(futures: list[Any]) -> Iterable[Any]:
+        try:
+            ended: Iterable[Any] = distributed.wait(
+                futures, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:  # nothing ended, which also happens when all workers are gone
+            return ()
+        return ended
+
+    def cores() -> int:
+        return sum(one["nthreads"] for one in client.scheduler_info(-1)["workers"].values())
+
+    nobody = _none_left("Dask", "start some with `dask worker ADDRESS`")
+    for shard, future in _in_flight(shards, submit, wait, cores, nobody):
+        try:
+            yield future.result()
+        except distributed.KilledWorker:
+            yield ShardResult(shard.name, 0, 0, died=True)
+        except (distributed.CancelledError, OSError) as error:  # the scheduler went away
+            raise _WorkersLostError from error
 
 
 def _ray(
     shards: Sequence[Shard], jobs: int, token: str, address: str | None
 ) -> Generator[Result, None, None]:
+    # Ray would send usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _need("ray")
     started = not ray.is_initialized()
@@ -221,6 +263,7 @@ def _ray(
 def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
+        # Loopback only, and no dashboard: a build of one machine opens no port to others.
         ray.init(
             address="local", num_cpus=jobs, include_dashboard=False, _node_ip_address="127.0.0.1",
             object_store_memory=_RAY_MEMORY, **quiet,
@@ -233,39 +276,40 @@ def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
 
 
 def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Result, None, None]:
-    # The second of these tries finds the note of the first and leaves the shard alone.
+    # Ray retries a task whose worker died. The second try finds the note of the first and leaves
+    # the shard alone; with fewer tries a node that dies twice would end the build.
     task = ray.remote(max_retries=2, num_cpus=1)(retry.attempt)
-    rest = iter(shards)
-    flying: dict[Any, Shard] = {}
-    silent = 0.0
-    while True:
-        cores = int(ray.cluster_resources().get("CPU", 0))
-        for shard in islice(rest, max(0, workers.AHEAD * max(1, cores) - len(flying))):
-            flying[task.remote(shard, token)] = shard
-        if not flying:
-            return
-        done, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)
-        silent = 0.0 if done or cores else silent + POLL_SECONDS
-        if silent >= PATIENCE_SECONDS:
-            raise _none_left("Ray", "start a node with `ray start --address ADDRESS`")
-        for reference in done:
-            shard = flying.pop(reference)
-            try:
-                yield ray.get(reference)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
-                    ray.exceptions.OutOfMemoryError):  # fmt: skip
-                yield ShardResult(shard.name, 0, 0, died=True)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            except ray.exceptions.RayError as error:
-                raise _WorkersLostError from error
+
+    def wait(references: list[Any]) -> Iterable[Any]:
+        ended: Iterable[Any] = ray.wait(references, num_returns=1, timeout=POLL_SECONDS)[0]
+        return ended
+
+    def cores() -> int:
+        return int(ray.cluster_resources().get("CPU", 0))
+
+    nobody = _none_left("Ray", "start a node with `ray start --address ADDRESS`")
+    died = (
+        ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
+        ray.exceptions.OutOfMemoryError,
+    )  # fmt: skip
+    for shard, reference in _in_flight(
+        shards, lambda shard: task.remote(shard, token), wait, cores, nobody
+    ):
+        try:
+            yield ray.get(reference)
+        except died:
+            yield ShardResult(shard.name, 0, 0, died=True)
+        except ray.exceptions.RayTaskError as error:  # wraps what the task raised
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise _WorkersLostError from error
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep the handlers of SIGTERM and SIGINT: `ray.init` sets its own, which exits with 15."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # Python allows signal handlers in the main thread alone, and Ray sets none here
         return
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -21,7 +21,7 @@ SOURCES = {
 
 
 def text(plan: Plan, table: pa.Table, problems: Sequence[Problem]) -> str:
-    """The card of a build: what it holds, from where, how it was made. No clock, no host."""
+    """The card of a build: contents, source, how it was made. No clock and no host: same bytes."""
     return "\n".join([*_front(plan, table), *_body(plan, table, problems), ""])
 
 

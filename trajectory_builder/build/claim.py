@@ -103,7 +103,7 @@ def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
     differing = [name for name, inputs in _inputs(old).items() if now.get(name) != inputs]
     if differing:
         raise OutputError(
-            f"{folder.root} holds a build of another source, or the source has lost files:"
+            f"{folder.root} contains a build of another source, or the source has lost files:"
             f" {len(differing):,} pairs are gone or have other inputs",
             where=shorten(differing),
             cure="give the source that the build began with, or choose another --out",

@@ -41,7 +41,7 @@ See = Callable[[int, motion.Small], None]
 
 DAMAGED, VIDEO_DAMAGED = "frame-damaged", "video-frame-damaged"
 _WHAT = {
-    motion.SCENE_CUT: ("a scene cut lies in it", "none: two shots make no blur"),
+    motion.SCENE_CUT: ("a scene cut is in it", "none: two shots make no blur"),
     motion.REPEATED: ("a frame of it is stored twice", "film at a fixed rate, without slow motion"
                       " made up by the phone"),
     motion.STATIC: ("nothing moves in it, so blur and sharp are the same", "move the camera, or"

@@ -1,6 +1,6 @@
 """What a build writes about itself: stored plan, manifests, problems, card, build.json.
 
-Payload files are made by `shard`; here stands everything that is derived from plan and markers.
+Images are made by `shard`; here is everything that follows from plan and markers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", 
 
 
 def table_sha256(table: pa.Table, salt: str) -> str:
-    """Digest of a table's values, for telling whether a plan has changed."""
+    """Digest of a table's values, by which a changed plan is noticed."""
+    # The Arrow stream of one chunk is a canonical form: values, types, no statistics, no dates.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table.combine_chunks())
@@ -61,7 +62,7 @@ def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any])
 
 
 def write_alignment(folder: OutputFolder, report: Mapping[str, Any]) -> None:
-    """Store what the check of the pixels said, so that a killed build need not check again."""
+    """Store the report of the pixel check, so that a killed build need not check again."""
     if read_alignment(folder) != report:
         folder.write_sealed(ALIGNMENT, report)
 
@@ -94,9 +95,9 @@ def read_plan(folder: OutputFolder) -> pa.Table | None:
 def is_finished(
     folder: OutputFolder, plan_sha256: str, alignment: Mapping[str, Any] | None = None
 ) -> bool:
-    """Whether build.json tells of this very plan and all its files stand there with their sizes.
+    """Whether build.json is of this very plan and all its files are there with their sizes.
 
-    A build that met bad input is never finished: the input may have been mended since.
+    A build that met bad input is never finished: the input may have been fixed since.
     """
     build = read_build(folder.root)
     if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
@@ -142,7 +143,7 @@ def file_sha256(path: Path) -> str | None:
 
 
 def pair_counts(folder: OutputFolder) -> dict[str, int]:
-    """Pairs per split of a finished build, as build.json tells them."""
+    """Pairs per split of a finished build, from build.json."""
     manifests = (read_build(folder.root) or {"manifests": {}})["manifests"]
     return {name.split("/")[0]: manifests[name]["rows"] for name in _in_order(manifests)}
 
@@ -176,7 +177,7 @@ def write(
         problems: what is not there and why, from the plan and from the shards.
         metadata: entries of the manifests' schema metadata.
         plan_sha256: digest of the plan, by which a later run knows that nothing has changed.
-        link: how the user's files were taken over.
+        link: how the user's files were copied or linked.
     """
     files: dict[str, str] = {}
     if problems:
@@ -186,6 +187,7 @@ def write(
     manifests = _write_manifests(folder, table, metadata)
     text = card.text(plan, table, problems)
     files["README.md"] = _write_file(folder, "README.md", text.encode())
+    # Last of all: with build.json the folder counts as a finished build.
     build = {
         "format_version": manifest.FORMAT_VERSION,
         "tool_version": __version__,

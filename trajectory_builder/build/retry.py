@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from trajectory_builder.build.shard import Shard, ShardResult, make_shard, write_marker
+from trajectory_builder.build.writer import pair_problem
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, UserError
-from trajectory_builder.trajectory import Problem
 from trajectory_builder.version import __version__
 
 _CHILD = """
@@ -39,12 +39,13 @@ child()
 def begin_run(folder: OutputFolder, shards: Iterable[Shard]) -> str:
     """Start a run of a builder: a token by which its workers know the folder and their notes.
 
-    Markers that `shards` still have are taken away (they tell of problems that may have been
-    mended), so that a marker which is met later is of this run.
+    Markers that `shards` still have are removed (they list problems that may have been fixed
+    meanwhile), so that any marker found later is of this run.
     """
     for shard in shards:
         folder.marker_path(shard.name).unlink(missing_ok=True)
     token = f"{secrets.token_hex(8)} {__version__}"
+    # Not flushed: after a power cut no worker is left that could read it.
     write_atomic(folder.state / "run", token.encode(), sync=False)
     return token
 
@@ -69,9 +70,11 @@ def attempt(shard: Shard, token: str) -> ShardResult | UserError:
         if is_begun(shard, token):
             return ShardResult(shard.name, 0, 0, died=True)
         note.parent.mkdir(parents=True, exist_ok=True)
+        # Before the first frame is read: whatever kills this process from here on leaves the note.
         note.write_text(token)
         made = make_shard(shard)
     except MemoryError:
+        # What the kernel's OOM killer does, but gently: the note stays, the shard is retried alone.
         return ShardResult(shard.name, 0, 0, died=True)
     except UserError as error:
         note.unlink(missing_ok=True)
@@ -144,7 +147,7 @@ def alone(shard: Shard) -> ShardResult:
     result = subprocess.run(
         [sys.executable, "-c", _CHILD, str(os.getpid())],
         input=pickle.dumps(shard),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE,  # the result; stderr is shared, so that a traceback is seen
         check=False,
     )
     folder = OutputFolder(Path(shard.out))
@@ -172,6 +175,7 @@ def child() -> None:
 
 
 def _how_it_ended(code: int) -> str:
+    # subprocess gives -N for a process that signal N ended; signal(7) lists them.
     if code == 0:
         return "had too little memory"
     if code > 0:
@@ -185,18 +189,16 @@ def _how_it_ended(code: int) -> str:
 def _give_up(folder: OutputFolder, shard: Shard, how: str) -> ShardResult:
     """Write a marker that gives the reason for every pair of the shard."""
     problems = [
-        Problem(
-            reason="worker-died",
-            what=f"{row['sample_id']} is left out: the worker that made its shard died, and so"
-            f" did a fresh one, which {how}",
-            cure="often memory ran out: run the same command again with fewer --jobs",
-            split=row["split"],
-            clip_id=row["clip_id"],
-            sample_id=row["sample_id"],
+        pair_problem(
+            row,
+            "worker-died",
+            f"the worker that made its shard died, and so did a fresh one, which {how}",
+            "often memory ran out: run the same command again with fewer --jobs",
             file=row["frame_names"][0] if row["frame_names"] else row["blur_source"],
         )
         for row in shard.rows
     ]
+    # The marker first: a kill between the two leaves a note, and the shard is only tried again.
     write_marker(shard, [], problems, {})
     with suppress(OSError):
         folder.begun_path(shard.name).unlink()

@@ -28,7 +28,7 @@ from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
-from trajectory_builder.plan.table import Plan, PlanRow
+from trajectory_builder.plan.table import Plan, PlanRow, by_shard
 from trajectory_builder.trajectory import SETTLED, Problem
 
 BYTES_PER_PIXEL = 1.7
@@ -78,7 +78,7 @@ class BuildOptions:
         jobs: workers.
         backend: one of `backends.BACKENDS`.
         address: of a Dask scheduler or a Ray head; one is started on this machine when None.
-        link: how the user's files are taken over: `copy`, `hardlink` or `symlink`.
+        link: how the user's files get into the output: `copy`, `hardlink` or `symlink`.
         strict: stop at the first problem.
         wait_seconds: how long to wait for another builder in the same folder.
         progress: show a bar or lines on stderr.
@@ -156,7 +156,7 @@ def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
     for root in plan.roots.values():
         if out.resolve().is_relative_to(root):
             raise OutputError(
-                f"--out {out} lies inside the source",
+                f"--out {out} is inside the source",
                 where=str(root),
                 cure="choose a folder outside it; the source is only read",
                 exit_code=ExitCode.WRONG_USE,
@@ -185,9 +185,10 @@ def _strict(problem: Problem, count: int) -> BuildError:
 def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     """The plan's shards in plan order, each with the digest that its marker must carry."""
     roots = {name: str(root) for name, root in plan.roots.items()}
+    # Other codecs give other bytes: a shard that was made with them is made again.
     salt = f"{plan.config_sha256}/{link}/{png.codecs()}".encode()
     sizes = _Sizes(roots)
-    for name, rows in _by_shard(plan).items():
+    for name, rows in by_shard(plan.rows()).items():
         order = plan.orders.get(name)
         decisive = [rows, asdict(order)] if order else rows
         text = json.dumps(decisive, sort_keys=True, default=str).encode()
@@ -203,15 +204,8 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
         )
 
 
-def _by_shard(plan: Plan) -> dict[str, list[PlanRow]]:
-    rows: dict[str, list[PlanRow]] = {}
-    for row in plan.rows():
-        rows.setdefault(row["shard"], []).append(row)
-    return rows
-
-
 class _Sizes:
-    """The size that most of a clip's first sharp images have; others are refused as odd."""
+    """The size that most of a clip's first sharp images have; other sizes are refused."""
 
     def __init__(self, roots: dict[str, str]) -> None:
         self._roots = roots
@@ -226,7 +220,7 @@ class _Sizes:
                 root, name = source.split(":", 1)
                 try:
                     with open(Path(self._roots[root], name), "rb") as file:
-                        header = png.png_header(file.read(33))
+                        header = png.png_header(file.read(33))  # signature and IHDR
                 except (OSError, ImageError):
                     continue
                 sizes[header.width, header.height] += 1
@@ -297,6 +291,7 @@ def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildO
     results = backends.run(
         pending, backend=options.backend, jobs=options.jobs, address=options.address
     )
+    # Closed, or an interrupt would leave workers that go on writing.
     with progress, closing(results):
         for result in results:
             made += result.pairs

@@ -37,7 +37,7 @@ class Shard:
         roots: folders that the paths of sources start from.
         rows: its plan rows.
         size: (width, height) of the clip; an image of another size is refused.
-        link: how files of the user's are taken over: copy, hardlink or symlink.
+        link: how files of the user's get into the output: copy, hardlink or symlink.
         order: for a user's footage, what a worker needs beyond the rows; else None.
     """
 
@@ -77,6 +77,7 @@ def make_shard(shard: Shard) -> ShardResult:
     try:
         with Batch() as batch:
             contents = _contents(shard, batch)
+        # After the batch has renamed its files: a marker never names a file that is not there.
         write_marker(shard, contents.records, contents.problems, contents.frames)
     except OSError as error:
         raise write_error(error, shard.out) from error

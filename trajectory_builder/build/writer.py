@@ -1,4 +1,4 @@
-"""Writing the images of a shard: files through a `Batch`, and what the manifest says of them."""
+"""Writing the images of a shard through a `Batch`, and the manifest columns of what was written."""
 
 from __future__ import annotations
 

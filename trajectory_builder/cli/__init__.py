@@ -18,7 +18,7 @@ COMMANDS: dict[str, str] = {
     "expand": "Expand GoPro into trajectories: the main job.",
     "generate": "Make a blur data set of your own videos, frames or photographs.",
     "index": "Write a manifest for HIDE, RealBlur, REDS, RSBlur, BSD or plain pairs.",
-    "verify": "Does the folder hold what its manifest says?",
+    "verify": "Compare a data set with its manifest.",
     "explain": "Which frames, rule, timestep and files make a pair.",
     "stats": "Count pairs by split, clip, n and more.",
     "select": "Take a part of a data set.",

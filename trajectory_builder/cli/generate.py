@@ -1,4 +1,4 @@
-"""`trajbuild generate`: a blur data set of one's own footage."""
+"""`trajbuild generate`: a blur data set of your own footage."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _WINDOWS = options.chain(
     click.option("--recipe", metavar="NAME|FILE", help="Take the numbers from a recipe instead."),
     click.option("--every", type=click.IntRange(1), help="Frames between the centres of"
                  " neighbouring trajectories. [default: the longest window]"),
-    click.option("--max-per-clip", type=click.IntRange(1), help="At most so many trajectories a"
+    click.option("--max-per-clip", type=click.IntRange(1), help="At most this many trajectories per"
                  " clip, evenly spread. [default: all]"),
     click.option("--split", default="train=1", show_default=True, metavar="NAME=SHARE,...",
-                 help="Splits by clip; a shot never lies in two."),
+                 help="Splits by clip; a shot is never in two."),
     click.option("--seed", type=int, default=0, show_default=True,
                  help="Of the split, camera paths and noise."),
     click.option("--timestep-map", type=click.Choice(["frames", "exposure"]), default="frames",
@@ -86,8 +86,8 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     """Make a blur data set of videos, folders of frames, or photographs.
 
     Every blur is the mean of n neighbouring frames, its sharp image the
-    middle one. OUT then holds a folder a split with metadata.parquet, blur/
-    and sharp/, a card, build.json, and problems.parquet, which names each
+    middle one. OUT then contains a folder per split with metadata.parquet,
+    blur/ and sharp/, a card, build.json, and problems.parquet, which names each
     window that made no pair and why: a gap, a cut, nothing that moves.
 
     \b

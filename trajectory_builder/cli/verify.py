@@ -1,4 +1,4 @@
-"""`trajbuild verify`: does the folder hold what its manifest says?"""
+"""`trajbuild verify`: compare a data set with its manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from trajectory_builder.cli import options
 
 
-@click.command(name="verify", short_help="Does the folder hold what its manifest says?")
+@click.command(name="verify", short_help="Compare a data set with its manifest.")
 @click.argument("folder", metavar="DATASET", type=options.FOLDER)
 @click.option("--level", type=click.Choice(["quick", "full", "deep"]), default="quick",
               show_default=True,
@@ -27,9 +27,9 @@ def command(
     allow_links: bool,
     as_json: bool,
 ) -> int:
-    """Hold a data set against its manifest; changes nothing.
+    """Compare a data set with its manifest; changes nothing.
 
-    Ends with 0 if all is as it should be, with 3 if not.
+    Exits with 0 if all is as it should be, with 3 if not.
 
     \b
     Example:

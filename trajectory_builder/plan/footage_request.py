@@ -30,10 +30,10 @@ class FootageRequest:
         camera: settings as text, see `camera.parse`; "" for a plain mean.
         stills: pictures are photographs on their own.
         paths_per_still: camera paths for each photograph.
-        max_side: photographs are reduced to at most so many pixels a side; 0 leaves them.
+        max_side: photographs are reduced to at most this many pixels per side; 0 leaves them.
         bits: of the written files, 8 or 16.
         motion_floor: windows that move less, in pixels, make no pair.
-        hdr: `refuse`, or `convert` to ordinary video as `sources.hdr` says.
+        hdr: `refuse`, or `convert` to ordinary video as `images.video.hdr` does.
     """
 
     sources: tuple[Path, ...]

@@ -48,13 +48,13 @@ def _read(clip: Footage, first: int, end: int) -> Iterator[Any]:
 
 
 def warnings(clip: Footage, interpolate: int) -> list[str]:
-    """A warning where neighbouring frames lie so far apart that an average shows copies."""
+    """A warning where neighbouring frames are so far apart that an average shows copies."""
     found = neighbour_motion(clip)
     if found is None or found / (interpolate + 1) <= motion.GHOSTING_PX:
         return []
     between = int(found / (motion.GHOSTING_PX - 1))
     return [
-        f"{clip.name}: neighbouring frames lie up to {found:.1f} px apart"
+        f"{clip.name}: neighbouring frames are up to {found:.1f} px apart"
         + (f", {found / (interpolate + 1):.1f} px after interpolation" if interpolate else "")
         + "; above 2 to 3 px an average shows ghosts instead of blur. Film at more frames a second,"
         f" move more slowly, or draw frames in between: --interpolate {between}"

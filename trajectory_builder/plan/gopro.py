@@ -29,7 +29,7 @@ class Corrections:
     """Where the pixels disagree with the names (see `build.alignment`).
 
     Attributes:
-        offsets: clip to the frames by which its windows lie later than its name says.
+        offsets: clip to the frames by which its windows are later than its name says.
         distrusted: trajectory_id to why its frames are not trusted; its windows are left out.
     """
 
@@ -48,15 +48,15 @@ def plan_gopro(
     """Plan the expansion of a GoPro tree, from names alone.
 
     Args:
-        src: GOPRO_Large, GOPRO_Large_all or the folder that holds them.
+        src: GOPRO_Large, GOPRO_Large_all or the folder that contains them.
         recipe: which windows become pairs of the training split.
         frames: GOPRO_Large_all, where it is neither inside nor beside `src`.
         expand_test: give the test split the recipe's windows too; by default it stays official.
-        corrections: what the pixels said against the names.
+        corrections: where the pixels disagree with the names.
 
     Raises:
         UsageError: no GoPro tree, or one without the frames that the recipe needs.
-        UsageError: the recipe says nothing of a sequence's number of frames.
+        UsageError: the recipe has no entry for a sequence's number of frames.
     """
     source = gopro.scan(src, frames, domain=recipe.average)
     if source.trees.frames is None and not recipe.only_official():
@@ -212,7 +212,7 @@ def _missing_frames(clip: Clip, window: Window, sample_id: str) -> Problem:
         return Problem(
             "window-leaves-clip",
             f"{sample_id} begins before the first published frame and cannot be averaged",
-            "give GOPRO_Large, which holds this official blur",
+            "give GOPRO_Large, which has this official blur",
             clip.split,
             clip.name,
             sample_id,

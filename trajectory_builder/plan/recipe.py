@@ -60,10 +60,10 @@ class Recipe:
     def n_frames(self, native: int, trajectory_id: str) -> tuple[int, ...]:
         """All n of one trajectory, ascending, the native one included if it is kept.
 
-        Draws hang on the trajectory's name alone, so neither order nor worker count matters.
+        Draws depend on the trajectory's name alone, so neither order nor worker count matters.
 
         Raises:
-            UsageError: the recipe says nothing of this native n.
+            UsageError: the recipe has no entry for this native n.
         """
         if native in self.windows:
             further = self.windows[native]
@@ -71,7 +71,7 @@ class Recipe:
             further = self.windows[ANY]
         else:
             raise _unusable(
-                f"recipe {self.name} says nothing of clips of {native} frames a blur",
+                f"recipe {self.name} has no entry for clips of {native} frames per blur",
                 where=f"{trajectory_id}; it knows {shorten([str(k) for k in self.windows])}",
                 cure='add the number, or a line for "*", under `windows`',
             )
@@ -151,8 +151,8 @@ def parse(text: str, *, where: str) -> Recipe:
     try:
         data = yaml.load(text, Loader=_strict_loader())
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise _unusable(f"the recipe is not sound YAML: {said}", where=where) from error
+        reason = " ".join(str(error).split())
+        raise _unusable(f"the recipe is not sound YAML: {reason}", where=where) from error
     if not isinstance(data, dict):
         raise _unusable("the recipe is not a table of keys and values", where=where)
     unknown = sorted(str(key) for key in set(data) - KEYS)
@@ -167,7 +167,7 @@ def parse(text: str, *, where: str) -> Recipe:
 
 
 def from_data(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that `Recipe.as_data` told of, e.g. in a build.json."""
+    """The recipe from what `Recipe.as_data` gave, e.g. in a build.json."""
     windows = {int(k) if k.isdecimal() else k: w for k, w in data["windows"].items()}
     draws = {
         int(k): {int(n): probability for n, probability in choices.items()}
@@ -246,7 +246,7 @@ def _check(recipe: Recipe, where: str) -> None:
 
 @cache
 def _strict_loader() -> type[Any]:
-    """YAML's safe loader, but a key that stands twice is an error, not a silent last word."""
+    """YAML's safe loader, in which a repeated key is an error; YAML would take the last one."""
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
@@ -258,7 +258,7 @@ def _strict_loader() -> type[Any]:
         doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
         if doubled:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {doubled[0]} stands twice", node.start_mark
+                None, None, f"key {doubled[0]} is there twice", node.start_mark
             )
         plain: dict[Any, Any] = loader.construct_mapping(node, deep=True)
         return plain

@@ -168,6 +168,14 @@ def sample_name(trajectory_id: str, n_frames: int) -> str:
     return f"{trajectory_id}/n{n_frames:02d}"
 
 
+def by_shard(rows: Iterable[PlanRow]) -> dict[str, list[PlanRow]]:
+    """The rows of each shard, in plan order."""
+    shards: dict[str, list[PlanRow]] = {}
+    for row in rows:
+        shards.setdefault(row["shard"], []).append(row)
+    return shards
+
+
 def rows_table(rows: Iterable[PlanRow]) -> pa.Table:
     """Rows as a table, some thousand at a time: an hour's rows fill gigabytes as dicts."""
     rows = iter(rows)

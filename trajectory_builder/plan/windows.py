@@ -1,6 +1,6 @@
 """Choosing windows in footage of any rate, and the timestep of what they give.
 
-For GoPro the official pairs say where windows lie. Here they are set at equal distances, and a
+For GoPro the official pairs say where windows are. Here they are set at equal distances, and a
 window that something breaks makes no pair.
 """
 
@@ -25,10 +25,10 @@ class WindowChoice:
     """Which windows of a clip become pairs.
 
     Attributes:
-        recipe: says which n lie round one sharp frame.
-        native_n_frames: the recipe's n that stands for the longest window.
+        recipe: which n are made round one sharp frame.
+        native_n_frames: the recipe's n that gives the longest window.
         every: frames between the centres of neighbouring trajectories; None takes the longest n.
-        max_per_clip: at most so many trajectories a clip, evenly spread; None takes all.
+        max_per_clip: at most this many trajectories per clip, evenly spread; None takes all.
         timestep_map: `frames`: t = (n - 1) x 20 whatever the rate; `exposure`: by the time that
             the window spans, so that equal exposures have equal t.
     """
@@ -77,14 +77,14 @@ def timestep_of(n_frames: int, fps: float, how: TimestepMap, *, step: int = TIME
     if fps <= 0:
         raise UsageError(
             "--timestep-map exposure needs to know how many frames a second were shot",
-            where="the frames of a folder do not tell",
-            cure="say it: --fps 240",
+            where="the frames of a folder do not record it",
+            cure="give it: --fps 240",
         )
     return round((n_frames - 1) * step * GOPRO_FPS / fps)
 
 
 def check_timesteps(choice: WindowChoice, fps: float, clip: str) -> None:
-    """Refuse windows whose t lies beyond the schedule.
+    """Refuse windows whose t is beyond the schedule.
 
     Raises:
         UsageError: naming the largest n that works.
@@ -157,7 +157,7 @@ def parse_split(text: str) -> dict[str, float]:
         for part in text.split(","):
             name, _, share = part.strip().partition("=")
             if name not in ("train", "validation", "test") or name in shares:
-                raise ValueError(f"{name or part!r} is no split, or stands twice")
+                raise ValueError(f"{name or part!r} is no split, or is there twice")
             shares[name] = float(share)
         if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise ValueError("shares are not negative and sum to 1")
@@ -171,7 +171,7 @@ def parse_split(text: str) -> dict[str, float]:
 
 
 def split_shots(shots: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Give each shot one split, so that no shot lies in two.
+    """Give each shot one split, so that no shot is in two.
 
     Shots are ordered by a digest of seed and name, then cut at the shares, rounded; a split with
     a share gets a shot as long as there are enough.

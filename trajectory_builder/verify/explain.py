@@ -18,7 +18,7 @@ from trajectory_builder.errors import LISTED_AT_MOST, DataError, ExitCode, short
 
 @dataclass(frozen=True)
 class Explanation:
-    """What is known of a pair.
+    """All that is known of a pair.
 
     Attributes:
         row: its manifest row.
@@ -49,7 +49,7 @@ class Explanation:
             return "a photographed pair; its place on a trajectory is unknown"
         window = f"frames {first} to {first + n - 1} of the clip (0-based), centre {first + n // 2}"
         if row["origin"] == "official":
-            return f"the official pair, taken over as it is; {window}"
+            return f"the official pair, copied as it is; {window}"
         made = f"averaged in {row['average_domain']}, rounded to nearest"
         if row["origin"] == "synthetic":
             return f"mean of the middle {n} slices of a drawn camera path, {made}"

@@ -6,7 +6,7 @@ can name the frame that has changed since.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, shorten
 from trajectory_builder.images import png
 from trajectory_builder.plan import footage, gopro, recipe
-from trajectory_builder.plan.table import Plan, PlanRow
+from trajectory_builder.plan.table import Plan, PlanRow, by_shard
 from trajectory_builder.verify.finding import Finding
 
 _RESTORE_FRAME = "restore that frame from its source, or build again into a new folder"
@@ -108,7 +108,8 @@ def _gopro_tasks(
             cure="run the command that built it again",
         )
     roots = {"frames": str(root)}
-    for name, group in _by_shard(rows, wanted).items():
+    wanted_rows = (row for row in rows if row["sample_id"] in wanted)
+    for name, group in by_shard(wanted_rows).items():
         first = wanted[group[0]["sample_id"]]
         size = (first["width"], first["height"])
         shard = Shard(name, "", str(folder), roots, tuple(group), size)
@@ -122,18 +123,11 @@ def _footage_tasks(
     paths = [sources] if sources else [Path(path) for _, path in stored]
     plan = footage.plan_footage(footage.request_of(build["config"], paths))
     roots = {name: str(root) for name, root in plan.roots.items()}
-    for name, group in _by_shard(plan.rows(), wanted).items():
+    wanted_rows = (row for row in plan.rows() if row["sample_id"] in wanted)
+    for name, group in by_shard(wanted_rows).items():
         order = plan.orders[name]
         shard = Shard(name, "", str(folder), roots, tuple(group), order.size, order=order)
         yield _task(shard, wanted)
-
-
-def _by_shard(rows: Iterable[PlanRow], wanted: Rows) -> dict[str, list[PlanRow]]:
-    shards: dict[str, list[PlanRow]] = {}
-    for row in rows:
-        if row["sample_id"] in wanted:
-            shards.setdefault(row["shard"], []).append(row)
-    return shards
 
 
 def _task(shard: Shard, wanted: Rows) -> _Task:

@@ -176,7 +176,7 @@ def expand(trees, out, *options, fault=""):
 def test_expand_tells_what_it_found_on_stderr(trees, tmp_path):
     rename_clip(trees, "GOPR0002_11_04")
     done = expand(trees, tmp_path / "o")
-    assert "all sharp images lie +3 frames from where the name says" in done.stderr
+    assert "all sharp images are +3 frames from where the name says" in done.stderr
 
 
 def test_corrected_build_is_finished_for_the_second_run(trees, tmp_path):

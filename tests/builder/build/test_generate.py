@@ -607,7 +607,7 @@ def test_dry_run_tells_the_remarks_of_the_real_run(tmp_path):
     path = write_video(tmp_path / "fast.mp4", pan(30, 6, width=320, height=240))
     done = trajbuild("generate", "--src", path, "--out", tmp_path / "out", "--dry-run")
     assert "note: " in done.stdout
-    assert "neighbouring frames lie up to" in done.stdout
+    assert "neighbouring frames are up to" in done.stdout
 
 
 def test_jobs_change_no_byte(clip, made, tmp_path):

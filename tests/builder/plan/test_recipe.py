@@ -14,8 +14,8 @@ BUILT_IN = ("fidediff-7877", "fidediff-supplement", "full-trajectory", "official
 LINE = "name: mine\nwindows: {7: [], 11: [9]}\n"
 
 WRONG = {
-    "a key twice": ("name: a\nname: b\nwindows: {7: []}\n", "stands twice"),
-    "a native n twice": ("name: a\nwindows: {7: [], 7: [5]}\n", "stands twice"),
+    "a key twice": ("name: a\nname: b\nwindows: {7: []}\n", "is there twice"),
+    "a native n twice": ("name: a\nwindows: {7: [], 7: [5]}\n", "is there twice"),
     "an unknown key": (LINE + "gamma: 2.2\n", "unknown keys: gamma"),
     "no windows": ("name: a\n", "`windows` must be there"),
     "no name": ("windows: {7: []}\n", "must be there"),
