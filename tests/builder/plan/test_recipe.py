@@ -133,7 +133,7 @@ def test_official_window_can_be_left_out():
 
 
 def test_unnamed_native_n_is_an_error_that_names_the_clip():
-    with pytest.raises(UsageError, match="nothing of clips of 15 frames") as caught:
+    with pytest.raises(UsageError, match="no entry for clips of 15 frames") as caught:
         own(LINE).n_frames(15, "GOPR0001_15_00/000001")
     assert "GOPR0001_15_00" in caught.value.where
     assert "windows" in caught.value.cure
