@@ -57,7 +57,7 @@ from trajectory_builder.cli import curating, options
     type=click.Choice(["hardlink", "reference", "copy"]),
     default="hardlink",
     show_default=True,
-    help="folders: how whole images get there.",
+    help="folders: how complete images get there.",
 )
 @click.option(
     "--shard-mb",

@@ -58,11 +58,11 @@ def command(  # noqa: PLR0913  # one parameter an option
     as_json: bool,
 ) -> None:
     """Write the pairs of DATASET that meet all conditions as a data set of
-    their own, or print their sample_ids, one a line.
+    their own, or print their sample_ids, one per line.
 
-    Conditions apply in the order of the options above. Random
-    choices depend on seed and sample_id alone, not on order. Backward points that are left out
-    disappear from backward_n_frames.
+    Conditions apply in the order of the options above. Random choices depend
+    on seed and sample_id alone, not on order. Backward points that are left
+    out disappear from backward_n_frames.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The card of a derived data set: what it holds, from which manifests, and their cards' terms."""
+"""The card of a derived data set: its contents, its sources, and their cards' terms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text(
     sources: Sequence[Mapping[str, Any]],
     source_cards: Sequence[str],
 ) -> str:
-    """The card of the data set in `folder`, whose manifests stand already. No clock, no host.
+    """The card of the data set in `folder`, whose manifests are written. No clock, no host.
 
     Args:
         folder: the new data set.
@@ -81,7 +81,7 @@ def split_front(card: str) -> tuple[dict[str, Any], str]:
 
 
 def counts(folder: Path) -> list[str]:
-    """A Markdown table of pairs a split and n, from the manifests in `folder`."""
+    """A Markdown table of pairs per split and n, from the manifests in `folder`."""
     lines = ["| split | n | t | pairs | trajectories |", "|---|---|---|---|---|"]
     keys = ["n_frames", "timestep"]
     for path in manifest.files(folder):

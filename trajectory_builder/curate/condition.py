@@ -74,7 +74,7 @@ class Condition:
     columns: frozenset[str]
     equalities: tuple[tuple[str, object], ...]
 
-    def holds(self, frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    def is_met(self, frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """(R,) whether each row of `frame` meets the condition; False where it is null.
 
         Raises:
@@ -97,7 +97,7 @@ class Condition:
         return np.asarray(result.fillna(False).to_numpy(np.bool_))
 
     def absent_values(self, frame: pd.DataFrame) -> str:
-        """What the columns of `frame` hold where the condition asks for a value that none has."""
+        """Values of the columns in `frame` where the condition asks for one that no row has."""
         notes = []
         for column, value in dict.fromkeys(self.equalities):
             values = frame[column].dropna().unique().tolist()

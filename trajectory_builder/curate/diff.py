@@ -1,6 +1,6 @@
 """What differs between two manifests or data sets: rows added, removed, changed, and their bytes.
 
-Columns are compared one at a time, so memory holds two columns, not two tables. Damaged digests
+Columns are compared one at a time, so two columns are in memory, not two tables. Damaged digests
 are refused as anywhere, but the rows themselves need not be sound: a diff is for finding that out.
 """
 

@@ -88,7 +88,7 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
     kept, note = rows.frame, ""
     counts = {}
     if wanted is not None:
-        kept = kept[wanted.holds(kept)]
+        kept = kept[wanted.is_met(kept)]
         counts["where"] = len(kept)
         note = "" if len(kept) else wanted.absent_values(rows.frame)
     if criteria.min_motion is not None:

@@ -1,4 +1,4 @@
-"""Splitting a data set by whole clips or trajectories, the same shares of every n in each part."""
+"""Splitting a data set by complete clips or trajectories, with the same share of every n."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def deal(
     Groups with the rarest class go first, as they have the fewest places to go to; among equals
     the draw decides. Each goes where it leaves the least squared distance from the wanted counts,
     each class weighed by its size (after iterative stratification, Sechidis, Tsoumakas and
-    Vlahavas 2011, with whole groups in the place of single examples).
+    Vlahavas 2011, with complete groups in the place of single examples).
 
     Args:
         groups: (R,) 0..G-1, a row's group.
@@ -105,18 +105,18 @@ def deal(
     weights = [1.0 / count if count else 0.0 for count in total]
     parts = np.empty(len(order), np.int64)
     for group in order.tolist():
-        held = range(begins[group], begins[group + 1])
+        of_group = range(begins[group], begins[group + 1])
         # Adding a to a lack of l changes (l / w)^2 by a (a - 2 l) / w^2, w being the wanted count.
         costs = [
             sum(
                 weights[kinds[i]] * amounts[i] * (amounts[i] - 2 * lack[kinds[i]]) / share
-                for i in held
+                for i in of_group
             )
             for lack, share in zip(wanted, shares, strict=True)
         ]
         part = costs.index(min(costs))
         parts[group] = part
-        for i in held:
+        for i in of_group:
             wanted[part][kinds[i]] -= amounts[i]
     return parts
 

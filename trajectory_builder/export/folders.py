@@ -71,7 +71,7 @@ def export_folders(request: Request) -> ExportReport:
     Complete images are hardlinked, referenced or copied as `request.files` says; crops are written.
 
     Raises:
-        DataError: blurs of two domains for DeepDeblur, which tells them apart by folder.
+        DataError: blurs of two domains for DeepDeblur, which distinguishes them by folder.
     """
     request.check()
     pairs = read_pairs(request)

@@ -1,7 +1,8 @@
 """Hugging Face: Parquet shards with the images inside, which `datasets` and the hub's viewer read.
 
-`Dataset.to_parquet` writes paths, not bytes, and one row group for a whole shard, which the viewer
-cannot page through; so the shards are written here, streamed, in row groups of some ten rows.
+`Dataset.to_parquet` writes paths, not bytes, and one row group for a complete shard, which the
+viewer cannot page through; so the shards are written here, streamed, in row groups of some ten
+rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trajectory_builder.export.work import Unit, Written
 
 TARGET = "hf"
 ROWS_PER_GROUP = 32
-"""At most; the viewer loads whole groups, and wants some ten rows of images in one."""
+"""At most; the viewer loads complete groups, and wants some ten rows of images in one."""
 BYTES_PER_GROUP = 64 << 20
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _PATCH = [pa.field(name, pa.int32()) for name in ("width", "height", "left", "top")]
@@ -69,7 +70,7 @@ def export_hf(request: Request) -> ExportReport:
     The folder loads with `datasets.load_dataset(OUT)` and can be uploaded as it is.
 
     Raises:
-        OutputError: `out` is not ours or holds another export.
+        OutputError: `out` is not ours or contains another export.
         DataError: a source file is not as the manifest says.
     """
     request.check()

@@ -31,7 +31,7 @@ def export_webdataset(request: Request) -> ExportReport:
     between members shows no other sign of it.
 
     Raises:
-        OutputError: `out` is not ours or holds another export.
+        OutputError: `out` is not ours or contains another export.
         DataError: a source file is not as the manifest says.
     """
     request.check()

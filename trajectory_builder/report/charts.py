@@ -136,14 +136,14 @@ def fall(walks: Sequence[Walk]) -> Fall | None:
         name for name, curve in curves.items()
         if any(later[1] > 1.02 * sooner[1] for sooner, later in pairwise(curve))
     ]  # fmt: skip
-    said = ", ".join(f"{100 * y:.0f} % at n = {n}" for n, y in medians)
+    percents = ", ".join(f"{100 * y:.0f} % at n = {n}" for n, y in medians)
     return Fall(
         tuple(s for curve in curves.values() for s in _segments(curve, longest)),
         tuple(_segments(medians, longest)),
         tuple((*_place(n, y, longest), f"n = {n}: {100 * y:.0f} %") for n, y in medians),
         tuple(Tick(_place(n, 1, longest)[0], str(n), _anchor_of(n, longest)) for n in levels),
         tuple(sorted(rising)),
-        f"Median sharpness of {len(curves)} trajectories, the sharp image being 100 %: {said}.",
+        f"Median sharpness of {len(curves)} trajectories, the sharp image being 100 %: {percents}.",
     )
 
 
@@ -155,7 +155,7 @@ def _ratios(walk: Walk) -> list[tuple[int, float]]:
 
 
 def _place(n: int, ratio: float, longest: int) -> tuple[float, float]:
-    """Where a point stands: a margin of 4 % left and right, 1.2 being the top."""
+    """Place of a point: a margin of 4 % left and right, 1.2 being the top."""
     x = 4 + 92 * (n - 1) / max(longest - 1, 1)
     return round(x, 2), round(PLOT_HEIGHT * (1 - ratio / 1.2), 1)
 

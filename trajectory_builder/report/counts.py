@@ -22,7 +22,7 @@ POINTS_WANTED = 3
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What one split holds; `bytes` counts a sharp file once a trajectory."""
+    """Counts of one split; `bytes` counts a sharp file once per trajectory."""
 
     split: str
     pairs: int
@@ -33,7 +33,7 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class LevelCount:
-    """Pairs of one n and t: how many a split, and their median motion in pixels where known."""
+    """Pairs of one n and t: how many per split, and their median motion in pixels where known."""
 
     n_frames: int | None
     timestep: int | None
@@ -87,7 +87,7 @@ class LevelPoints:
 
 @dataclass(frozen=True)
 class Points:
-    """The "at least three backward points" rule, held against every row.
+    """The "at least three backward points" rule, checked for every row.
 
     Attributes:
         levels: per n, ascending.
@@ -117,7 +117,7 @@ class Numbers:
         splits, levels, clip_counts, origins, domains, sizes: counts; origins per split.
         points: the three-points rule.
         motion: all known `motion_px`, float32.
-        same_sharp: sharp files that stand in several trajectories.
+        same_sharp: sharp files that are in several trajectories.
         blur_is_sharp: pairs whose blur file equals their sharp file byte by byte.
         problems: grouped; None when the data set has no problems.parquet.
         problems_error: why problems.parquet could not be read, or "".
@@ -264,7 +264,7 @@ def same_sharp(frame: pd.DataFrame) -> tuple[SameFile, ...]:
 
 
 def points(frame: pd.DataFrame) -> Points:
-    """Hold every row against the rule of at least three backward points.
+    """Check every row against the rule of at least three backward points.
 
     On disk are the row's `backward_n_frames`. Renderable is every odd n below the row's n, since
     windows round one centre are nested; only a window that begins before the clip's first frame
@@ -298,7 +298,7 @@ def points(frame: pd.DataFrame) -> Points:
 
 
 def _renderable(known: pd.DataFrame, n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Odd numbers below each row's n whose window lies in the clip."""
+    """Odd numbers below each row's n whose window is inside the clip."""
     center = known["center_index"].fillna(-1).to_numpy(np.int64)
     synthetic = (known["origin"] == "synthetic").to_numpy(np.bool_)
     inside = 2 * center + 1  # the largest centred window that does not begin below rank 0

@@ -83,7 +83,7 @@ class Tree:
 
 
 def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str:
-    """The whole page.
+    """The complete page.
 
     Args:
         name: of the data set, for the title.

@@ -24,7 +24,7 @@ from trajectory_builder.report import sampling
 from trajectory_builder.report.measures import Look, grey_of, look_at, reduced, sharpness
 
 OVERVIEW_WIDTH = 440
-"""Our choice: pixels; a whole frame of 720p in about 10 kB."""
+"""Our choice: pixels; a complete frame of 720p in about 10 kB."""
 
 DETAIL = 220
 """Our choice: side of the crop at full size that shows what an overview hides: a blur of some

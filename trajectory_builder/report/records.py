@@ -70,7 +70,7 @@ def agreement(build: Mapping[str, Any]) -> Agreement | None:
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
-        # build.json is not trusted: what is not understood is shown as it stands.
+        # build.json is not trusted: what is not understood is shown unchanged.
         return None
 
 

@@ -90,11 +90,11 @@ def _alignment(numbers: Numbers) -> Finding | None:
 def _same_files(numbers: Numbers) -> Finding:
     across = sum(len(set(same.splits)) > 1 for same in numbers.same_sharp)
     if across:
-        return Finding("wrong", f"{across:,} sharp files stand in more than one split", "alike")
+        return Finding("wrong", f"{across:,} sharp files are in more than one split", "alike")
     if numbers.same_sharp:
-        text = f"{len(numbers.same_sharp):,} sharp files stand in several trajectories"
+        text = f"{len(numbers.same_sharp):,} sharp files are in several trajectories"
         return Finding("look", text, "alike")
-    return Finding("good", "no sharp file stands in two trajectories", "alike")
+    return Finding("good", "no sharp file is in two trajectories", "alike")
 
 
 def _identical(numbers: Numbers) -> Finding | None:

@@ -414,7 +414,7 @@ def test_pairs_that_the_pixels_contradict_are_named_on_the_page(tmp_path):
     (folder / "build.json").write_text(json.dumps(record | {"alignment": ALIGNMENT}))
     text = write_report(folder).read_text()
     assert '<span class="name">clip-b/07</span>: moved' in text
-    assert "lies -2 frames from where its name says" in text
+    assert "is -2 frames from where its name says" in text
 
 
 @pytest.mark.parametrize("odd", [None, [], {"clips": 3}, {"clips": [{}]}, "text", {"level": 1}])
