@@ -20,11 +20,15 @@ from fidediff_model.restore.engine import ReadyModel
 from fidediff_model.restore.files import to_unit
 from trajectory_builder.disk.atomic import NO_ROOM
 from trajectory_builder.errors import VideoError, printable
-from trajectory_builder.images.video.colour import Colour, RgbConverter
+from trajectory_builder.images.video.colour import (
+    Colour,
+    RgbConverter,
+    colour_of_frame,
+    stream_tags,
+)
 from trajectory_builder.images.video.containers import main_stream, open_container, pyav
 from trajectory_builder.images.video.orientation import orientation_of, upright
 from trajectory_builder.images.video.properties import losses, read_properties
-from trajectory_builder.images.video.reading import colour_of_frame, stream_tags
 from trajectory_builder.images.video.writing import VideoWriter
 
 _AHEAD = 4

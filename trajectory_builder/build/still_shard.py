@@ -15,8 +15,7 @@ from trajectory_builder.build.writer import Pixels, Record, at_depth
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
-from trajectory_builder.pixels import camera
-from trajectory_builder.sources import stills
+from trajectory_builder.pixels import camera, hand_motion
 
 if TYPE_CHECKING:
     from trajectory_builder.build.shard import Shard
@@ -30,7 +29,7 @@ class StillShot:
 
     sharp: Pixels
     blurs: dict[int, Pixels]
-    poses: stills.Poses
+    poses: hand_motion.Poses
     frames: dict[str, str]
 
 
@@ -54,21 +53,21 @@ def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillSh
     frames = {part.name: picture.sha256}
     photo = at_depth(_reduced(picture.pixels, order.max_side), order.bits)
     sizes = [row["n_frames"] for row in rows]
-    settings = stills.StillSettings(slices=max(sizes))
+    settings = hand_motion.HandMotion(slices=max(sizes))
     margin = settings.margin
     height, width = photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin
-    if min(height, width) < stills.KERNEL_SIZE:
+    if min(height, width) < hand_motion.KERNEL_SIZE:
         small = f"the photograph is only {photo.shape[1]} x {photo.shape[0]} pixels large"
         return LostStill("photo-too-small", small, "give a larger one", frames)
     random = camera.generator(order.seed, name, "path")
-    poses = stills.camera_path(settings, height, width, random)
+    poses = hand_motion.camera_path(settings, height, width, random)
     if order.camera:
-        slices = [np.rint(stills.render_slice(photo, pose, margin)) for pose in poses]
+        slices = [np.rint(hand_motion.render_slice(photo, pose, margin)) for pose in poses]
         drawn = camera.draw(camera.parse(order.camera), name, order.seed)
         exposed = [one.astype(photo.dtype) for one in slices]
         blurs = dict(camera.expose(exposed, sizes, drawn, name, order.seed))
     else:
-        blurs = stills.blurs(photo, poses, sizes, margin)
+        blurs = hand_motion.blurs(photo, poses, sizes, margin)
     sharp = np.ascontiguousarray(photo[margin : margin + height, margin : margin + width])
     return StillShot(sharp, blurs, poses, frames)
 
@@ -84,7 +83,7 @@ def _reduced(pixels: Pixels, max_side: int) -> Pixels:
 def write_kernels(shard: Shard, rows: Sequence[PlanRow], shot: StillShot, batch: Batch) -> Record:
     """Write the true kernels of a camera path; the manifest columns that name the file."""
     height, width = shot.sharp.shape[:2]
-    payload = stills.kernel_file(shot.poses, [row["n_frames"] for row in rows], height, width)
+    payload = hand_motion.kernel_file(shot.poses, [row["n_frames"] for row in rows], height, width)
     name = f"kernels/{rows[0]['trajectory_id']}.npz"
     batch.add(Path(shard.out, rows[0]["split"], name), payload)
     return {
@@ -100,6 +99,6 @@ def motion(shot: StillShot, n_frames: int) -> Record:
     # (2, 1) and (1, 2): the four corners as rows and columns.
     corners = np.array([0.0, height - 1.0])[:, None], np.array([0.0, width - 1.0])[None, :]
     middle, reach = len(shot.poses) // 2, n_frames // 2
-    y0, x0 = stills.offsets(shot.poses[middle - reach], *corners, height, width)
-    y1, x1 = stills.offsets(shot.poses[middle + reach], *corners, height, width)
+    y0, x0 = hand_motion.offsets(shot.poses[middle - reach], *corners, height, width)
+    y1, x1 = hand_motion.offsets(shot.poses[middle + reach], *corners, height, width)
     return {"motion_px": float(np.median(np.hypot(y1 - y0, x1 - x0)))}

@@ -1,14 +1,14 @@
 """Exact means of nested windows in one pass; arrays in, arrays out, no files.
 
-The windows of a trajectory are nested, so its longest window holds all of them: the sum starts at
-the centre frame and grows outwards by one frame on each side, and is divided wherever a wanted
-window is complete. Each frame is added once, however many windows it serves.
+The windows of a trajectory are nested, so its longest window contains all of them: the sum starts
+at the centre frame, grows outwards by one frame on each side, and is divided wherever a wanted
+window is complete. Each frame is added once, however many windows need it.
 
 Sums are integers, hence exact and independent of the order of frames. In the domain `srgb` the
 mean is that of the stored values, rounded to nearest, bit-exact with GoPro's `blur` folders (n is
 odd, so no tie exists). In `gamma2.2` frames are raised to the power 2.2, averaged and brought back
-by 1/2.2, as for `blur_gamma`; there the official files are not bit-reproducible by anybody
-(DeepDeblur_release#65), and a tolerance of one or two grey levels is due.
+by 1/2.2, as for `blur_gamma`; nobody can reproduce those official files bit for bit
+(DeepDeblur_release#65), and one or two grey levels of tolerance are needed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DOMAINS: tuple[Domain, ...] = ("srgb", "gamma2.2")
 
 GAMMA = 2.2
 LINEAR_SCALE = (1 << 24) - 1
-"""Linear light is held in steps of 1 / LINEAR_SCALE; the darkest grey level is 85 of them."""
+"""Linear light is stored in steps of 1 / LINEAR_SCALE; the darkest grey level is 85 of them."""
 GAMMA_BINS = 1 << 20
-"""At least so many steps of mean linear light are told apart on the way back to 8 bits."""
+"""Mean linear light is resolved in at least this many steps on the way back to 8 bits."""
 
 
 class WindowMean(NamedTuple):
@@ -58,7 +58,7 @@ def nested_means(
 
     Args:
         frames: the longest window, in time order: an odd number of uint8 (or, in `srgb` only,
-            uint16) arrays of one shape. They are only read.
+            uint16) arrays of one shape; not modified.
         n_frames: the wanted windows, odd, none longer than `frames`.
         domain: where values are averaged.
 
@@ -87,27 +87,27 @@ def in_one_pass(
     trajectories: Iterable[tuple[int, Sequence[int]]],
     domain: Domain = "srgb",
 ) -> Iterator[WindowMean]:
-    """Means of all windows of many trajectories while the frames of a clip go by once.
+    """Means of all windows of many trajectories, reading the frames of a clip once.
 
-    Holds only frames that an open window will still need, so memory is bounded by the longest
-    window (its earlier half, and a sum for each trajectory that is open at the same time).
+    Keeps only frames that an open window still needs, so memory is bounded by the longest window
+    (its earlier half, and one sum per trajectory that is open at the same time).
 
     Args:
-        frames: (rank, pixels) with ascending ranks; None for a frame that cannot be used. A rank
-            that never comes counts as such a frame. The arrays must not change afterwards.
+        frames: (rank, pixels) with ascending ranks; None for an unusable frame. A rank that never
+            comes counts as one. The arrays must not change afterwards.
         trajectories: (center_index, n_frames of its windows), in any order.
         domain: where values are averaged.
 
     Yields:
         Each window as soon as its last frame has come. A window that needs a missing frame is
-        not yielded; smaller windows of the same trajectory which do not need it are.
+        skipped; smaller windows of the same trajectory that do not need it are not.
 
     Raises:
         ValueError: ranks that do not ascend, an even window, another dtype, different shapes.
     """
     waiting = [_Growth(center, n_frames, domain) for center, n_frames in trajectories]
     waiting.sort(key=lambda grown: (grown.center_index - grown.reach, grown.center_index))
-    waiting.reverse()  # the next to open is the last, where it is cheap to take
+    waiting.reverse()  # the next to open is last, where pop() is O(1)
     opened: list[_Growth] = []
     kept: dict[int, Pixels] = {}
     last_rank: int | None = None
@@ -148,7 +148,7 @@ class _Growth:
         return self.center_index - self.reach <= rank <= self.center_index - self._radius
 
     def step(self, rank: int, kept: dict[int, Pixels]) -> WindowMean | None:
-        """Go on when `rank` closes a ring round the centre; close for good when it cannot be."""
+        """Add a ring when `rank` completes it; close for good when a frame of it is missing."""
         radius = rank - self.center_index
         if radius < self._radius:  # still before the centre
             return None
@@ -188,7 +188,7 @@ def _linear(frame: Pixels, domain: Domain) -> Pixels:
     if domain == "srgb":
         return frame
     linear: Pixels = cv2.LUT(np.ascontiguousarray(frame), _linear_light())
-    return linear.view(np.uint32)  # never negative; OpenCV 4 knows no uint32
+    return linear.view(np.uint32)  # never negative; OpenCV 4 has no uint32
 
 
 def _sum_dtype(frame_dtype: np.dtype[Any], n_frames: int, domain: Domain) -> np.dtype[Any]:
@@ -209,14 +209,13 @@ def _mean(total: Pixels, n_frames: int, dtype: np.dtype[Any], domain: Domain) ->
         bins: Pixels = total >> total.dtype.type(shift)
         return levels.take(bins.astype(np.intp))  # older numpy refuses 64 unsigned bits
     if total.dtype == np.uint16:
-        # One float32 product a value, rounded once: a sum below 2^16 is off by at most 3e-5, its
-        # distance to a tie is at least 1 / (2 n) >= 2e-3, so the result is exact (the test tries
-        # every sum). 1.1 ms for 1280 x 720 where numpy's integer division needs 2.1, a table
-        # 5.7, and OpenCV's multiply and divide 4.5 and 6.2.
+        # One float32 product per value, rounded once: a sum below 2^16 is off by at most 3e-5, its
+        # distance to a tie is at least 1 / (2 n) >= 2e-3, so the result is exact (a test tries
+        # every sum). It takes half the time of numpy's integer division.
         mean: Pixels = cv2.convertScaleAbs(total.reshape(1, -1), alpha=1.0 / n_frames)
         return mean.reshape(total.shape)
-    half, whole = total.dtype.type(n_frames // 2), total.dtype.type(n_frames)
-    quotient: Pixels = (total + half) // whole
+    half, count = total.dtype.type(n_frames // 2), total.dtype.type(n_frames)
+    quotient: Pixels = (total + half) // count  # n is odd: no ties
     return quotient.astype(dtype)
 
 
@@ -232,8 +231,8 @@ def _levels_of_sums(n_frames: int) -> tuple[int, npt.NDArray[np.uint8]]:
     """A right shift and a table: the grey level of `sum >> shift`, for sums of `n_frames`.
 
     The table has GAMMA_BINS to twice as many bins of equal width; a bin takes the level of its
-    middle. The borders of the darkest levels lie several bins apart, so equal frames give
-    themselves.
+    middle. The borders of the darkest levels are several bins apart, so the mean of equal frames
+    is that frame.
     """
     peak = n_frames * LINEAR_SCALE
     shift = max(0, peak.bit_length() - GAMMA_BINS.bit_length())

@@ -1,8 +1,8 @@
-"""Frames between two frames, by optical flow: for footage that is too slow to be averaged.
+"""Frames between two frames, by optical flow: for footage whose frame rate is too low.
 
-Each in-between frame is drawn from both neighbours. Where the flow there and back do not agree,
-the pixel is hidden in one of them and is taken from the other. This smooths an average; it does
-not invent what no frame shows, so rows made with it say `origin = interpolated`.
+Each in-between frame is drawn from both neighbours. Where forward and backward flow disagree, the
+pixel is hidden in one neighbour and is taken from the other. This smooths an average; it cannot
+show what neither frame shows, so rows made with it have `origin = interpolated`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Pixels = npt.NDArray[Any]
 Flow = npt.NDArray[np.float32]
 
 CONSISTENT_PX = 1.0
-"""Ours: there and back must meet within a pixel plus 5 % of the path's length."""
+"""Ours: forward and backward flow must cancel to a pixel plus 5 % of their length."""
 
 _CONSISTENT_SHARE = 0.05
 _INVERSIONS = 4
@@ -57,10 +57,11 @@ def optical_flow(first: Pixels, last: Pixels) -> Flow:
 
 
 def agreement(there: Flow, back: Flow) -> npt.NDArray[np.float32]:
-    """How far a pixel's way there and back leads home: (H, W) from 1 (exactly) towards 0.
+    """How well forward and backward flow cancel: (H, W) from 1 (exactly) towards 0.
 
-    A pixel that is hidden in the other frame comes back elsewhere. A difference of
-    `CONSISTENT_PX` and 5 % of the way's length gives 1/e.
+    exp(-|there + back|^2 / (CONSISTENT_PX^2 + 0.05^2 (|there|^2 + |back|^2))): the check of
+    Sundaram et al. (ECCV 2010, eq. 5) as a soft weight. It is low where a pixel is hidden in the
+    other frame.
     """
     back_there = _sample(back, there)
     lost = np.sum((there + back_there) ** 2, axis=2)
@@ -81,8 +82,8 @@ def _at(  # two frames, each with its flow and trust
     """The frame at `time` between 0 (first) and 1 (last)."""
     to_first, landed_first = _origin(forward * np.float32(time))
     to_last, landed_last = _origin(backward * np.float32(1 - time))
-    # A pixel counts by how near its frame is, if flow agrees there and if the search for its
-    # origin has landed.
+    # A neighbour counts by how near in time it is, by its flow's agreement at the pixel, and by
+    # whether the search for the pixel's origin converged.
     weight_first = (1 - time) * _sample(trust_first, to_first) * landed_first + _LEAST_TRUST
     weight_last = time * _sample(trust_last, to_last) * landed_last + _LEAST_TRUST
     share = (weight_last / (weight_first + weight_last))[..., None]
@@ -94,10 +95,10 @@ def _at(  # two frames, each with its flow and trust
 
 
 def _origin(flow: Flow) -> tuple[Flow, npt.NDArray[np.float32]]:
-    """For each pixel of the new frame, where it comes from: offset (H, W, 2), and trust (H, W).
+    """The origin of each pixel of the new frame: offset (H, W, 2), and trust (H, W).
 
     Solves y + flow(y) = x for y by fixed-point iteration from y = x - flow(x). Where several y
-    end at x (something passes in front) or none does, it does not settle, and trust falls.
+    end at x (something passes in front) or none does, it does not converge and trust is low.
     """
     offset = -flow
     for _ in range(_INVERSIONS):
@@ -132,8 +133,8 @@ def upsampled(
 
     Args:
         frames: (rank, pixels or None where the frame is lost), ascending.
-        count: in-between frames for each pair of neighbours.
-        wanted: runs of new ranks that are needed, ascending; others are not drawn.
+        count: in-between frames per pair of neighbours.
+        wanted: runs of new ranks that are needed; others are not drawn.
 
     Yields:
         (rank x (count + 1) + k, pixels): k = 0 is the frame itself. None where a neighbour is lost.

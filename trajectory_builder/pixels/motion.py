@@ -1,7 +1,7 @@
 """How far the picture moves: between neighbouring frames, and over a window.
 
-Optical flow (OpenCV's DIS) on a small copy of the frames, in pixels of the full frame. Also what
-else a sequence of small copies tells: cuts, frames that stand still, frames stored twice.
+Optical flow (OpenCV's DIS) on small copies of the frames, in pixels of the full frame. The same
+copies reveal cuts, static scenes and frames stored twice.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ STATIC_PX = 0.5
 
 CUT_DIFFERENCE = 10.0
 CUT_RATIO = 2.5
-"""Ours: a step of 10 grey levels, 2.5 times the window's median one, may be a cut ..."""
+"""Ours: a step of 10 grey levels that is 2.5 times the window's median step may be a cut ..."""
 
 CUT_UNEXPLAINED = 0.5
-"""Ours: ... and is one if optical flow leaves half of the difference, which motion does not."""
+"""Ours: ... and is one if optical flow leaves half of the difference, as motion never does."""
 
 REPEATED_RATIO = 0.02
 """Ours: a frame stored twice differs by less than 2 % of the window's median step."""
@@ -52,7 +52,7 @@ class Small:
     Attributes:
         gray: (h, w) uint8, longer side at most `SMALL_SIDE`.
         thumb: (27, 48) float32 gray.
-        scale: full-size pixels for one pixel of `gray`.
+        scale: full-size pixels per pixel of `gray`.
     """
 
     gray: Gray
@@ -71,7 +71,7 @@ def small(pixels: npt.NDArray[Any]) -> Small:
 
 
 def small_of_luma(luma: Gray, *, full_range: bool, orientation: int) -> Small:
-    """Small copies of a frame from its stored luma: half of what they cost from RGB.
+    """Small copies of a frame from its stored luma, at half the cost of RGB.
 
     Args:
         luma: (h, w) as the file stores it.
@@ -85,12 +85,12 @@ def small_of_luma(luma: Gray, *, full_range: bool, orientation: int) -> Small:
 
 
 def _halved(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
-    """A picture halved until its longer side is at most `SMALL_SIDE`, and by how much in all."""
+    """A picture halved until its longer side is at most `SMALL_SIDE`, and the total factor."""
     import cv2
 
     reduced, scale = pixels, 1.0
     while max(reduced.shape[:2]) > SMALL_SIDE and min(reduced.shape[:2]) > 1:
-        # Halving by 2 x 2 means has a fast path in OpenCV, other factors are five times slower.
+        # OpenCV has a fast path for 2 x 2 means; other factors are five times slower.
         size = (max(reduced.shape[1] // 2, 1), max(reduced.shape[0] // 2, 1))
         reduced = np.asarray(cv2.resize(reduced, size, interpolation=cv2.INTER_AREA), np.uint8)
         scale *= 2
@@ -108,7 +108,7 @@ def displacement(first: Small, last: Small) -> tuple[float, float]:
     """How far the picture moves from one frame to its neighbour, in full-size pixels.
 
     Returns:
-        (median, 95th percentile) over the pixels that have something to follow.
+        (median, 95th percentile) over the pixels with texture.
     """
     return _lengths(_flow(first.gray, last.gray), _followed(first), first.scale)
 
@@ -118,16 +118,16 @@ def growing_displacement(
 ) -> list[tuple[float, float]]:
     """How far the picture moves over windows that are nested round the middle frame.
 
-    Flow is followed from the middle to both ends, and each window starts from what the smaller
-    one found, so that long ways are found too.
+    Flow is computed from the middle to both ends, and each window starts from the flow of the
+    smaller one, so that long displacements are found too.
 
     Args:
         frames: the longest window, an odd number of frames.
         reaches: frames on each side of the middle one, ascending, from 1.
 
     Returns:
-        For each reach (median, 95th percentile) of the way from the window's first frame to its
-        last, in full-size pixels.
+        For each reach (median, 95th percentile) of the displacement from the window's first frame
+        to its last, in full-size pixels.
     """
     middle = len(frames) // 2
     center = frames[middle]
@@ -156,9 +156,9 @@ def _flow(first: Gray, last: Gray, start: Flow | None = None, growth: Any = 1) -
 
 
 def _followed(of: Small) -> npt.NDArray[np.intp]:
-    """Flat places, of every other pixel each way, which have something to follow.
+    """Flat indices, among every other pixel in both directions, of pixels with texture.
 
-    Flow in flat areas is a guess pulled towards its neighbours; texture decides what counts.
+    Flow in flat areas is a guess drawn towards its neighbours, so only texture counts.
     """
     import cv2
 
@@ -184,18 +184,17 @@ def steps(frames: Sequence[Small]) -> npt.NDArray[np.float64]:
 def interruption(frames: Sequence[Small]) -> str | None:
     """What breaks a window: a cut or a repeated frame in it, or None.
 
-    A cut is one step far above the others which motion does not explain, so neither a fast pan
-    nor a jerk is one. A repeated frame is one step far below the others, so a picture that stands
-    still has none.
+    A cut is one step far above the others that motion does not explain, so neither a fast pan nor
+    a jerk is one. A repeated frame is one step far below the others, so a static scene has none.
     """
     differences = steps(frames)
     if len(differences) < 2:
         return None
     usual, place = float(np.median(differences)), int(differences.argmax())
-    # Among two or three steps a cut pulls the median up itself: hold it against the smallest.
-    held = usual if len(differences) > 3 else float(differences.min())
+    # Among two or three steps a cut raises the median itself: compare with the smallest.
+    reference = usual if len(differences) > 3 else float(differences.min())
     if (
-        differences[place] > max(CUT_DIFFERENCE, CUT_RATIO * held)
+        differences[place] > max(CUT_DIFFERENCE, CUT_RATIO * reference)
         and _unexplained(frames[place], frames[place + 1]) > CUT_UNEXPLAINED
     ):
         return SCENE_CUT
@@ -205,7 +204,7 @@ def interruption(frames: Sequence[Small]) -> str | None:
 
 
 def _unexplained(first: Small, last: Small) -> float:
-    """Share of the difference between two frames that optical flow does not take away."""
+    """Share of the difference between two frames that optical flow does not explain."""
     import cv2
 
     field = _flow(first.gray, last.gray)

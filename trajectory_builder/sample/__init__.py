@@ -1,7 +1,7 @@
 """The embedded sample: a small GOPRO_Large and GOPRO_Large_all made from photographs.
 
-The photographs are those inside scikit-image's wheel; nothing is downloaded. `scenes` makes the
-pictures, `trees` puts them on disk.
+The photographs come with scikit-image's wheel; nothing is downloaded. `scenes` renders the
+pictures, `trees` writes them.
 """
 
 from trajectory_builder.errors import OutputError

@@ -1,13 +1,12 @@
 """The sample's pictures: photographs seen by a hand-held camera at 240 frames a second.
 
-A clip is a photograph as background, a cut-out of another one that moves in front of it on its
-own, and a camera that pans, shakes, turns and zooms. All motion is a sum of sines of time, so a
-frame can be rendered at any moment, also between two ranks: the truth that an interpolation is
-held against.
+A clip is a photograph as background, a cut-out of another one that moves in front of it, and a
+camera that pans, shakes, rotates and zooms. All motion is a sum of sines of time, so a frame can be
+rendered at any moment, also between two ranks: the ground truth for interpolation.
 
-Pixels are the same on every machine: positions are rounded to 1/32 of a pixel in integers of our
-own, and remapping, blending and the halving to the final size are integer arithmetic. Chance has
-no part in it.
+Pixels are the same on every machine: positions are rounded to 1/32 of a pixel in our own integers,
+and remapping, blending and the halving to the final size are integer arithmetic. Nothing is
+random.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from trajectory_builder.images.png import Pixels, decode_png
 from trajectory_builder.trajectory import GOPRO_FPS
 
 WIDTH, HEIGHT = 384, 216
-"""Pixels of a frame: the shape of 1280 x 720 at three tenths of its size."""
+"""Pixels of a frame: 1280 x 720 at three tenths of its size."""
 
-_OVERSAMPLING = 2  # rendered at twice the size, then halved, so that fine texture does not alias
+_OVERSAMPLING = 2  # rendered at twice the size, then halved, against aliasing of fine texture
 _FIXED_BITS = 16  # enough for 1/80 of a pixel at the far corner, and sums fit int32
-_REMAP_BITS = 5  # OpenCV's integer remapping knows 1/32 of a pixel
+_REMAP_BITS = 5  # OpenCV's integer remapping has steps of 1/32 of a pixel
 
 Waves = tuple[tuple[float, float, float], ...]
-"""Sines that are added: (hertz, amplitude, phase in turns)."""
+"""Sum of sines: (hertz, amplitude, phase in turns)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """A way through time: x and y in pixels of the frame, angle in degrees, zoom as logarithm."""
+    """A path over time: x and y in pixels of the frame, angle in degrees, logarithm of zoom."""
 
     x: Waves
     y: Waves
@@ -51,15 +50,15 @@ class Motion:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What stands before the camera.
+    """What the camera sees.
 
     Attributes:
         photograph: file in scikit-image's data folder; the background.
         view: pixels of the photograph across the frame, at zoom 0.
         cutout: the foreground, a key of `_CUTOUTS`.
-        cutout_scale: pixels of the frame for one of the cut-out.
-        cutout_at: where its middle is at rest, in pixels from the middle of the frame.
-        parallax: how much further than the background it moves with the camera.
+        cutout_scale: pixels of the frame per pixel of the cut-out.
+        cutout_at: its middle at rest, in pixels from the middle of the frame.
+        parallax: its motion with the camera, relative to the background's.
         walk: its own motion.
         camera: the motion of the camera.
     """
@@ -79,13 +78,13 @@ class SampleClip:
     """One sequence of the sample, named as GoPro names them: number_frames-per-blur_shift.
 
     Attributes:
-        name: such as GOPR9001_07_00; 9001 and up are numbers that the real set does not hold.
+        name: such as GOPR9001_07_00; the real set has no numbers from 9001 up.
         split: train or test.
-        pairs: how many official pairs it has.
+        pairs: number of its official pairs.
         first_pair_number: number in the name of its first pair.
         scene: a key of `SCENES`.
-        starts_at: seconds into the scene's motion at rank 0.
-        number_offset: added to its frames' numbers, as in GOPR0378_13_00.
+        starts_at: time of rank 0 in the scene's motion, in seconds.
+        number_offset: added to its frame numbers, as in GOPR0378_13_00.
     """
 
     name: str
@@ -117,7 +116,7 @@ class SampleClip:
         return (self.first_pair_number - 1) * self.n_frames + 1 + self.number_offset
 
 
-# A hand: a slow pan, its correction, and the tremor of 6 to 12 Hz.
+# A hand: a slow pan, its correction, and a tremor of 6 to 12 Hz.
 _PAN: Waves = ((0.7, 34.0, 0.0), (1.9, 7.0, 0.3), (6.8, 3.6, 0.1), (11.3, 1.2, 0.7))
 _TILT: Waves = ((0.9, 12.0, 0.4), (2.3, 5.0, 0.9), (7.6, 3.0, 0.6), (12.1, 1.0, 0.2))
 _TURN: Waves = ((0.8, 1.0, 0.2), (6.1, 0.35, 0.5))
@@ -178,7 +177,7 @@ CLIPS: tuple[SampleClip, ...] = (
     SampleClip("GOPR9005_11_00", "test", 3, 101, "launch", 0.05),
     SampleClip("GOPR9005_11_01", "test", 3, 3011, "launch", 0.71),
 )
-"""The sequences of the sample; together they hold every trap of the real set's names."""
+"""The sequences of the sample; together they cover every trap of the real set's names."""
 
 
 def clip(name: str) -> SampleClip:
@@ -258,9 +257,9 @@ def _at(waves: Waves, seconds: float) -> float:
 def _remap(
     layer: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], border: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """See a layer through `matrix`, at twice the frame's size; beyond it mirrored or `border`."""
+    """Sample a layer through `matrix` at twice the frame's size; outside, mirrored or `border`."""
     zoom = 1 / _OVERSAMPLING
-    # Centres of fine pixels, in frame pixels from the middle; the last -0.5 is the layer's own.
+    # Pixel centres are at half-integers: of the fine grid in frame pixels, and of the layer.
     fine = np.array([[zoom, 0, (zoom - WIDTH) / 2], [0, zoom, (zoom - HEIGHT) / 2], [0, 0, 1.0]])
     shift = np.array([[0, 0, 0.5], [0, 0, 0.5]])
     fixed = np.rint((matrix @ fine - shift) * (1 << _FIXED_BITS)).astype(np.int32)
@@ -279,7 +278,7 @@ def _remap(
 
 
 def _blend_over(picture: npt.NDArray[np.uint8], layer: npt.NDArray[np.uint8]) -> None:
-    """Lay (H, W, 4) over (H, W, 3), in place, where it is not transparent."""
+    """Blend (H, W, 4) over (H, W, 3), in place; only its non-transparent box is touched."""
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(layer[..., 3]))
     box = np.s_[y : y + height, x : x + width]
     alpha = layer[box][..., 3:].astype(np.uint16)
@@ -288,7 +287,7 @@ def _blend_over(picture: npt.NDArray[np.uint8], layer: npt.NDArray[np.uint8]) ->
 
 
 def _data_file(name: str) -> bytes:
-    """A file that lies inside scikit-image's wheel: nothing is downloaded."""
+    """A file inside scikit-image's wheel: nothing is downloaded."""
     try:
         return (resources.files("skimage") / "data" / name).read_bytes()
     except OSError as error:

@@ -1,9 +1,9 @@
-"""The sample on disk: `GOPRO_Large` and `GOPRO_Large_all` in miniature, with the traps of the real.
+"""The sample on disk: `GOPRO_Large` and `GOPRO_Large_all` in miniature, traps included.
 
-Names, numbers and averages follow the published trees: pairs keep their numbers, frames their own;
-the first window of a shifted sequence begins before the first frame that is written; a text file
-lies beside the image folders of a train sequence. `blur` is the rounded mean of the stored
-values, `blur_gamma` the mean in linear light.
+Names, numbers and averages follow the published trees: pairs and frames are numbered separately;
+the first window of a shifted sequence begins before the first frame that is written; a text file is
+beside the image folders of a train sequence. `blur` is the rounded mean of the stored values,
+`blur_gamma` the mean in linear light.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class SampleReport:
-    """What stands in the sample's folder: counts, bytes, and how many files this run wrote.
+    """The contents of the sample's folder, and how many files this run wrote.
 
-    Counts and bytes are of the two trees; `video` is None where PyAV is not installed.
+    Counts and bytes are those of the two trees; `video` is None where PyAV is not installed.
     """
 
     out: Path
@@ -64,24 +64,24 @@ class SampleReport:
 def write_sample(out: Path, *, show_progress: bool = False) -> SampleReport:
     """Write the sample's two trees into `out`: 260 frames and 26 pairs of 384 x 216, 50 MB.
 
-    Beside them stands a slow-motion video of one sequence, where PyAV is installed. The pixels of
-    the trees are the same on every machine; the files too where the PNG writer is the same. A file
-    that is already there and equal is left as it is, so a killed run is repeated by calling again,
-    and a damaged sample is mended. Files that are not the sample's are left alone.
+    Where PyAV is installed, a slow-motion video of one sequence is written beside them. The pixels
+    of the trees are the same on every machine, and so are the files where the PNG writer is the
+    same. Existing equal files are kept, so calling again finishes a killed run and repairs a
+    damaged sample. Other files are left alone.
 
     Args:
-        out: a folder that is new, empty, or holds a sample.
+        out: a folder that is new, empty, or contains a sample.
         show_progress: show a bar on stderr.
 
     Raises:
-        OutputError: `out` is a file or holds something else, or the disk refuses.
+        OutputError: `out` is a file or contains something else, or the disk refuses.
     """
     try:
         sums = _claim(out)
-        if sums and _is_whole(out, sums):
+        if sums and _is_complete(out, sums):
             return _report(out, sums, written=0, video=add_video(out))
         sums, written = {}, 0
-        with Progress(_files_in_all(), "files", shown=show_progress) as progress:
+        with Progress(_total_files(), "files", shown=show_progress) as progress:
             for name, payload in _files():
                 sums[name] = hashlib.sha256(payload).hexdigest()
                 written += _write_if_changed(out / name, payload)
@@ -110,13 +110,13 @@ def _report(out: Path, sums: dict[str, str], *, written: int, video: Path | None
 
 
 def _claim(out: Path) -> dict[str, str]:
-    """Make `out` ours, or refuse it; returns the sums of the files, empty if it is not whole."""
+    """Claim `out` or refuse it; returns the sums of its files, empty if it is not complete."""
     if out.exists() and not out.is_dir():
         raise _foreign(out, "is not a folder")
     if (out / RECORD).is_file():
         return _read_record(out)
     if out.is_dir() and any(not entry.name.startswith(TEMPORARY) for entry in out.iterdir()):
-        raise _foreign(out, "holds something that is not a sample")
+        raise _foreign(out, "contains something that is not a sample")
     out.mkdir(parents=True, exist_ok=True)
     _write_record(out, {})
     return {}
@@ -130,11 +130,11 @@ def _read_record(out: Path) -> dict[str, str]:
         sums = stored["sha256"] if stored["version"] == VERSION else {}
         return {str(name): str(digest) for name, digest in sums.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(out, f"has a {RECORD} that is not ours") from error
+        raise _foreign(out, f"has a {RECORD} of something else") from error
 
 
-def _is_whole(out: Path, sums: dict[str, str]) -> bool:
-    """Whether every file is there, byte for byte."""
+def _is_complete(out: Path, sums: dict[str, str]) -> bool:
+    """Whether every file exists with its content."""
     for name, digest in sums.items():
         path = out / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -152,7 +152,7 @@ def _foreign(out: Path, why: str) -> OutputError:
 
 
 def _write_record(out: Path, sums: dict[str, str]) -> None:
-    """Say what the folder is; the sums are there only when all files are."""
+    """Write what the folder is; with sums only when all files exist."""
     record = {"sample": TITLE, "version": VERSION, "sha256": sums}
     write_atomic(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
@@ -165,14 +165,14 @@ def _write_if_changed(path: Path, payload: bytes) -> bool:
     return True
 
 
-def _files_in_all() -> int:
+def _total_files() -> int:
     return sum(clip.length + 3 * clip.pairs + (clip.split == "train") for clip in CLIPS)
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
     """Name, relative to the sample's folder, and content of every file, clip by clip."""
     for clip in CLIPS:
-        # The frames before rank 0 were there when the first blur was made, and are not published.
+        # Frames before rank 0 are averaged into the first blur but not published.
         frames = [render_frame(clip.name, rank) for rank in range(-clip.shift, clip.length)]
         encoded = [encode_png(frame) for frame in frames[clip.shift :]]
         for rank, payload in enumerate(encoded):

@@ -1,7 +1,7 @@
-"""One sequence of the sample as a phone would store it: a slow-motion video for `generate`.
+"""One sequence of the sample as a phone stores it: a slow-motion video for `generate`.
 
-PyAV comes with the extra `video`; without it the sample has no video, and nothing else changes.
-The encoder's bytes differ between versions of x264, so the video is not among the sample's sums.
+Without PyAV (the extra `video`) the sample has no video. The encoder's bytes differ between
+versions of x264, so the sample's sums exclude the video.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from trajectory_builder.trajectory import GOPRO_FPS
 
 VIDEO = "holiday.mp4"
 VIDEO_CLIP = "GOPR9004_13_00"
-_BT601 = 6  # AVCOL_SPC_SMPTE170M, by which the encoder's frames are made of RGB
+_BT601 = 6  # AVCOL_SPC_SMPTE170M, the matrix that PyAV encodes RGB frames with
 _LIMITED = 1  # AVCOL_RANGE_MPEG
 
 
 def add_video(out: Path) -> Path | None:
-    """Write `out`/holiday.mp4 where it is not yet there: 39 frames at 240 a second, H.264.
+    """Write `out`/holiday.mp4 unless it exists: 39 frames at 240 fps, H.264.
 
     Returns:
         Its path; None where PyAV is not installed.

@@ -1,4 +1,4 @@
-"""Tell which GoPro tree a folder is, and say clearly when it is something else.
+"""Recognise GoPro's trees, and say clearly when a folder is something else.
 
 Two trees exist: `GOPRO_Large` (blur, blur_gamma and sharp of the official pairs) and
 `GOPRO_Large_all` (every 240 fps frame). Nothing here opens an image.
@@ -29,20 +29,20 @@ FLAT_NAME = re.compile(r"GOPR\d{4}_\d\d_\d\d[-_]\d{6}\.png")
 
 @dataclass(frozen=True)
 class Trees:
-    """The trees that were found; at least one of them."""
+    """The trees that exist; at least one of them."""
 
     pairs: Path | None
     frames: Path | None
 
 
 def find_trees(src: Path, frames: Path | None = None) -> Trees:
-    """Find GOPRO_Large and GOPRO_Large_all from what the user gave.
+    """Find GOPRO_Large and GOPRO_Large_all from a folder.
 
     `src` may be either tree or the folder that holds them; the frames are looked for in `frames`,
     inside `src` and beside it.
 
     Raises:
-        UsageError: `src` is not there, empty, an archive, the inside of a tree or another set.
+        UsageError: `src` does not exist, is empty, an archive, the inside of a tree or another set.
     """
     src_is_frames, pairs = False, None
     inside = src / "GOPRO_Large"
@@ -59,7 +59,7 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
     if frames is not None:
         if _kind(frames) != "frames":
             raise UsageError(
-                f"--frames {frames} holds no GoPro frames",
+                f"--frames {frames} has no GoPro frames",
                 where=f"looked for {frames}/train/GOPRxxxx_nn_zz/NNNNNN.png",
                 cure=f"give the folder GOPRO_Large_all; it is at {HOME}",
             )
@@ -73,7 +73,7 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
 
 
 def names_sha256(trees: Trees) -> str:
-    """Digest of the names of all sequences and of all files in them: all that a plan reads."""
+    """Digest of the names of all sequences and their files: everything that a plan depends on."""
     digest = hashlib.sha256()
     for root, kinds in ((trees.pairs, PAIR_FOLDERS), (trees.frames, ("",))):
         for split in SPLITS if root else ():
@@ -86,7 +86,7 @@ def names_sha256(trees: Trees) -> str:
 
 
 def _listed(folder: str) -> list[str]:
-    """Sorted names; one that no file can have where `folder` is none that can be read."""
+    """Sorted names; where `folder` cannot be read, one that no file can have."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -94,7 +94,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _kind(folder: Path) -> str | None:
-    """`pairs`, `frames` or None, by the first sequence folders that have anything in them."""
+    """`pairs`, `frames` or None, by the first sequence folder that is not empty."""
     for split in SPLITS:
         try:
             sequences = sorted(p for p in (folder / split).iterdir()
@@ -132,27 +132,27 @@ def _not_gopro(src: Path) -> UsageError:
         return UsageError(
             f"--src {src} cannot be read: {error.strerror}",
             where=str(error.filename or src),
-            cure="give yourself the right to read it",
+            cure="change its permissions: chmod u+rx",
         )
     if not names:
         return UsageError(
             f"--src {src} is empty", where=str(src), cure=f"download GOPRO_Large from {HOME}"
         )
     return _other_set(src, names) or UsageError(
-        f"--src {src} is no GoPro tree",
-        where=f"it holds {shorten(names)}; looked for train/GOPRxxxx_nn_zz/sharp/NNNNNN.png",
+        f"--src {src} is not a GoPro tree",
+        where=f"it contains {shorten(names)}; looked for train/GOPRxxxx_nn_zz/sharp/NNNNNN.png",
         cure="give the folder GOPRO_Large, or use `trajbuild generate` for footage of your own",
     )
 
 
 def _nearest(src: Path) -> str:
-    """What lies where a folder that is not there was looked for."""
+    """The contents of the nearest existing parent of a missing folder."""
     for folder in src.absolute().parents:
         try:
             names = sorted(entry.name for entry in folder.iterdir())
         except OSError:
             continue
-        return f"{folder} holds {shorten(names)}" if names else f"{folder} is empty"
+        return f"{folder} contains {shorten(names)}" if names else f"{folder} is empty"
     return str(src)
 
 
@@ -166,7 +166,7 @@ def _other_set(src: Path, names: list[str]) -> UsageError | None:
     if SEQUENCE_NAME.fullmatch(src.resolve().name):
         return UsageError(
             f"--src {src} is one sequence",
-            where=f"it holds {shorten(names)}",
+            where=f"it contains {shorten(names)}",
             cure=f"give the folder GOPRO_Large: --src {src.resolve().parent.parent}",
         )
     for name, marks in OTHER_SETS.items():

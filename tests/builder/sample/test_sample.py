@@ -22,7 +22,7 @@ from trajectory_builder.errors import ExitCode, OutputError
 from trajectory_builder.images.png import pixel_sha256
 from trajectory_builder.sample import CLIPS, HEIGHT, WIDTH, render_clip, render_frame, write_sample
 from trajectory_builder.sample.scenes import SCENES, background_matrix, foreground_matrix
-from trajectory_builder.sample.trees import RECORD, _files_in_all
+from trajectory_builder.sample.trees import RECORD, _total_files
 from trajectory_builder.sample.video import VIDEO, VIDEO_CLIP
 
 NAMES = [clip.name for clip in CLIPS]
@@ -218,7 +218,7 @@ def test_two_processes_write_the_same_bytes(sample, tmp_path):
 
 
 def test_total_of_the_progress_bar_is_what_is_written(sample):
-    assert _files_in_all() == write_sample(sample).files
+    assert _total_files() == write_sample(sample).files
 
 
 def test_second_run_writes_nothing(sample):
@@ -258,7 +258,7 @@ def test_folder_with_other_things_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"sample": "mine", "version": 1}', "\x00"])
 def test_record_of_another_tool_is_refused(tmp_path, text):
     (tmp_path / RECORD).write_text(text)
-    with pytest.raises(OutputError, match="not ours"):
+    with pytest.raises(OutputError, match="something else"):
         write_sample(tmp_path)
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.errors import VideoError
+from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.images.video import hdr
 
 Pixels = npt.NDArray[np.uint8]
@@ -39,6 +40,8 @@ _NOT_READ = {
 }  # fmt: skip
 _HDR = {16: hdr.PQ, 18: hdr.HLG}  # transfer characteristics of H.273, table 3
 HD_HEIGHT = 720
+# Colour tags of a frame or a stream, and the number that means "unspecified" (ITU-T H.273).
+_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,34 @@ def colour_of(
     name = _OF_TAG.get(matrix, "bt709" if height >= HD_HEIGHT else "bt601")
     full = color_range == _FULL_RANGE or pix_fmt.startswith("yuvj")
     return Colour(name, full, transfer_name, tagged)
+
+
+def stream_tags(stream: Any) -> dict[str, int]:
+    """Matrix, range, transfer and primaries of a stream, the numbers of ITU-T H.273."""
+    return {name: int(getattr(stream.codec_context, name) or 0) for name in _TAGS}
+
+
+def frame_tags(frame: Any, of_stream: dict[str, int]) -> dict[str, int]:
+    """The same tags of a frame; the stream's where the frame leaves one unspecified."""
+    tags = {name: int(getattr(frame, name) or 0) for name in _TAGS}
+    return {n: of_stream[n] if tag == _TAGS[n] else tag for n, tag in tags.items()}
+
+
+def colour_of_frame(frame: Any, of_stream: dict[str, int], path: Path) -> Colour:
+    """How a frame stores colour; `of_stream` is from `stream_tags`.
+
+    Raises:
+        VideoError: in a matrix that is not read.
+    """
+    tags = frame_tags(frame, of_stream)
+    return colour_of(
+        tags["colorspace"],
+        tags["color_range"],
+        tags["color_trc"],
+        frame.format.name,
+        frame.height,
+        where=printable(str(path)),
+    )
 
 
 @cache

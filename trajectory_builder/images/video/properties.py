@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.images.video.colour import frame_tags, stream_tags
 from trajectory_builder.images.video.containers import main_stream, open_container
 from trajectory_builder.images.video.orientation import orientation_of, swaps_sides
-from trajectory_builder.images.video.reading import frame_tags, stream_tags
 
 _MATRICES = {0: "RGB", 1: "BT.709", 2: "unspecified", 4: "FCC", 5: "BT.601", 6: "BT.601",
              7: "SMPTE 240M", 9: "BT.2020"}  # fmt: skip

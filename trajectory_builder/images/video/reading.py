@@ -19,7 +19,13 @@ import numpy.typing as npt
 
 from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.images.video import times as clock
-from trajectory_builder.images.video.colour import Colour, RgbConverter, colour_of, luma_of
+from trajectory_builder.images.video.colour import (
+    Colour,
+    RgbConverter,
+    colour_of_frame,
+    luma_of,
+    stream_tags,
+)
 from trajectory_builder.images.video.containers import main_stream, open_container, pyav
 from trajectory_builder.images.video.hdr import Handling
 from trajectory_builder.images.video.orientation import (
@@ -33,9 +39,6 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 27
 """Frames of more pixels are refused before anything is decoded (ours: four times 8K)."""
-
-# Colour tags of a frame or a stream, and the number that means "unspecified" (ITU-T H.273).
-_TAGS = {"colorspace": 2, "color_range": 0, "color_trc": 2, "color_primaries": 2}
 
 
 @dataclass(frozen=True)
@@ -191,34 +194,6 @@ def _decoded_times(path: Path) -> _Packets:
         if time is not None:
             found.add(time, bool(frame.key_frame))
     return found
-
-
-def stream_tags(stream: Any) -> dict[str, int]:
-    """Matrix, range, transfer and primaries of a stream, the numbers of ITU-T H.273."""
-    return {name: int(getattr(stream.codec_context, name) or 0) for name in _TAGS}
-
-
-def frame_tags(frame: Any, of_stream: dict[str, int]) -> dict[str, int]:
-    """The same tags of a frame; the stream's where the frame leaves one unspecified."""
-    tags = {name: int(getattr(frame, name) or 0) for name in _TAGS}
-    return {n: of_stream[n] if tag == _TAGS[n] else tag for n, tag in tags.items()}
-
-
-def colour_of_frame(frame: Any, of_stream: dict[str, int], path: Path) -> Colour:
-    """How a frame stores colour; `of_stream` is from `stream_tags`.
-
-    Raises:
-        VideoError: in a matrix that is not read.
-    """
-    tags = frame_tags(frame, of_stream)
-    return colour_of(
-        tags["colorspace"],
-        tags["color_range"],
-        tags["color_trc"],
-        frame.format.name,
-        frame.height,
-        where=printable(str(path)),
-    )
 
 
 def upright_size(frame: Any, orientation: int) -> tuple[int, int]:

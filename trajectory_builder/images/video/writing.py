@@ -17,9 +17,14 @@ import numpy.typing as npt
 
 from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.images.video import properties
-from trajectory_builder.images.video.colour import HD_HEIGHT, Colour, frame_of_rgb
+from trajectory_builder.images.video.colour import (
+    HD_HEIGHT,
+    Colour,
+    frame_of_rgb,
+    frame_tags,
+    stream_tags,
+)
 from trajectory_builder.images.video.containers import pyav
-from trajectory_builder.images.video.reading import frame_tags, stream_tags
 
 # Encoder and options by ending; qualities that look lossless (ours).
 _X264 = ("libx264", {"crf": "16", "preset": "medium"})

@@ -1,9 +1,9 @@
-"""Photographs as trajectories: a hand-held camera's way during the exposure, drawn at random.
+"""A hand-held camera's path during an exposure, drawn at random: photographs become trajectories.
 
-The way is a run of poses, one a slice of the exposure. A slice shows the photograph from its pose;
-a blur of n slices is the mean of the n round the middle one, exactly as a blur of n frames is. So
-kernels nest as frame averages do: n k_n = (n - 2) k_(n-2) + the two outer slices. k_1 is the
-identity. Kernels vary over the picture when the camera turns about its axis.
+The path is a run of poses, one per slice of the exposure. A slice shows the photograph from its
+pose; a blur of n slices is the mean of the n slices round the middle one, exactly as a blur of n
+frames is. So kernels nest as frame averages do: n k_n = (n - 2) k_(n-2) + the two outer slices.
+k_1 is the identity. Kernels vary over the picture when the camera rotates about its axis.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 KERNEL_SIZE = 19
-"""FideDiff's kernel estimator has kernels of 19 x 19 (section 3)."""
+"""The size of FideDiff's kernel estimator (section 3)."""
 
 GRID_STRIDE = 32
-"""Ours: stored kernels lie on a grid of this many pixels; `kernels_at` gives any other."""
+"""Ours: kernels are stored on a grid of this many pixels; `kernels_at` computes any other."""
 
-# Ours: a hand's motion. A damped mass pulled back to rest, pushed by tremor and rare jerks.
+# Ours: a hand as a damped mass on a spring, pushed by tremor and rare jerks:
+# dv = tremor - pull x - damping v, dx = v dt, in pixels and slices.
 _SUBSTEPS = 8
 _PULL = 0.02
 _DAMPING = 0.06
@@ -35,19 +36,19 @@ _TURN_SHARE = 0.5
 Poses = npt.NDArray[np.float64]
 Coordinates = npt.NDArray[Any]
 
-STEPS_A_PIXEL = 32
-"""Slices look at places that are multiples of 1/32 pixel. OpenCV's `remap` knows no finer ones;
-kernels that knew finer ones would not be those of the rendered blur."""
+STEPS_PER_PIXEL = 32
+"""Slices sample the photograph at multiples of 1/32 pixel, the finest that OpenCV's `remap` knows;
+finer kernels would not be those of the rendered blur."""
 
 
 @dataclass(frozen=True, slots=True)
-class StillSettings:
+class HandMotion:
     """How the camera moves.
 
     Attributes:
-        slices: of the longest exposure, odd.
-        reach_px: the farthest that any pixel lies from its place in the middle slice.
-        rotation: whether the camera turns about its axis as well.
+        slices: number of slices in the longest exposure, odd.
+        reach_px: largest distance of any pixel from its place in the middle slice.
+        rotation: whether the camera also rotates about its axis.
     """
 
     slices: int
@@ -56,20 +57,20 @@ class StillSettings:
 
     @property
     def margin(self) -> int:
-        """Pixels that are cut off each side, so that no slice looks past the photograph."""
+        """Pixels cut off at each side, so that no slice reaches past the photograph."""
         return math.ceil(self.reach_px) + 1
 
 
 def camera_path(
-    settings: StillSettings, height: int, width: int, random: np.random.Generator
+    settings: HandMotion, height: int, width: int, random: np.random.Generator
 ) -> Poses:
-    """A random way of the camera through the slices of one exposure.
+    """Draw the camera's path through the slices of one exposure.
 
     Args:
         settings: number of slices and reach.
         height: of the blur in pixels.
         width: of the blur in pixels.
-        random: where the draws come from.
+        random: source of the draws.
 
     Returns:
         (slices, 3) float64: angle in degrees, x and y in pixels, all 0 in the middle slice.
@@ -84,19 +85,19 @@ def camera_path(
         state = state + speed / _SUBSTEPS
         way[step] = state
     poses = way[::_SUBSTEPS] - way[(steps - 1) // 2]
-    # An angle in the unit of pixels at the picture's corner, so that both parts weigh alike.
+    # The angle is scaled to pixels at the picture's corner, so that both parts weigh alike.
     corner = math.hypot(height, width) / 2
     poses[:, 0] *= math.degrees(_TURN_SHARE / corner) if settings.rotation else 0.0
     return _scaled(poses, settings.reach_px * random.uniform(0.35, 1.0), height, width)
 
 
 def _scaled(poses: Poses, reach: float, height: int, width: int) -> Poses:
-    """The same way, so large that the farthest corner moves by `reach` pixels.
+    """The same path, scaled so that the farthest corner moves by `reach` pixels.
 
-    Angles are small, so displacement is all but linear in the factor, and three rounds do.
+    Angles are small, so displacement is nearly linear in the factor and three rounds suffice.
     """
     y, x = np.array([[0.0], [height - 1.0]]), np.array([[0.0, width - 1.0]])
-    reach -= 1 / STEPS_A_PIXEL  # rounding may add half a step to each part
+    reach -= 1 / STEPS_PER_PIXEL  # rounding may add half a step to each part
     for _ in range(3):
         farthest = max(float(np.hypot(*offsets(p, y, x, height, width)).max()) for p in poses)
         if farthest == 0:
@@ -108,9 +109,9 @@ def _scaled(poses: Poses, reach: float, height: int, width: int) -> Poses:
 def offsets(
     pose: npt.NDArray[np.float64], y: Coordinates, x: Coordinates, height: int, width: int
 ) -> tuple[Coordinates, Coordinates]:
-    """Where a slice looks: its value at (y, x) is the photograph's at (y + dy, x + dx).
+    """Where a slice samples: its value at (y, x) is the photograph's at (y + dy, x + dx).
 
-    A turn about the picture's middle, then a shift, in whole steps of 1 / `STEPS_A_PIXEL`.
+    A rotation about the picture's middle, then a shift, in steps of 1 / `STEPS_PER_PIXEL`.
 
     Args:
         pose: angle in degrees, x and y in pixels.
@@ -127,7 +128,9 @@ def offsets(
     cos, sin = math.cos(angle) - 1, math.sin(angle)
     dy = sin * right + cos * below + pose[2]
     dx = cos * right - sin * below + pose[1]
-    return np.rint(dy * STEPS_A_PIXEL) / STEPS_A_PIXEL, np.rint(dx * STEPS_A_PIXEL) / STEPS_A_PIXEL
+    return np.rint(dy * STEPS_PER_PIXEL) / STEPS_PER_PIXEL, np.rint(
+        dx * STEPS_PER_PIXEL
+    ) / STEPS_PER_PIXEL
 
 
 def blurs(
@@ -139,7 +142,7 @@ def blurs(
         photo: (H + 2 margin, W + 2 margin, 3) uint8 or uint16.
         poses: from `camera_path` for height H and width W.
         n_slices: odd numbers of slices.
-        margin: pixels round the blur that slices may look at.
+        margin: pixels round the blur that slices may reach.
 
     Returns:
         n to (H, W, 3), in the photograph's type, rounded to nearest; 1 is the photograph itself.
@@ -147,14 +150,14 @@ def blurs(
     middle = len(poses) // 2
     height, width = photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin
     total = np.zeros((height, width, 3), np.float64)
-    made: dict[int, npt.NDArray[Any]] = {}
+    means: dict[int, npt.NDArray[Any]] = {}
     for radius in range(max(n_slices) // 2 + 1):
         for index in sorted({middle - radius, middle + radius}):
             total += render_slice(photo, poses[index], margin)
         n = 2 * radius + 1
         if n in n_slices:
-            made[n] = np.rint(total / n).astype(photo.dtype)
-    return made
+            means[n] = np.rint(total / n).astype(photo.dtype)
+    return means
 
 
 def render_slice(
@@ -196,7 +199,7 @@ def kernels_at(
         (P, size, size) float64; each sums to 1.
 
     Raises:
-        ValueError: a slice looks farther than the kernels reach.
+        ValueError: a slice reaches farther than the kernels.
     """
     middle, half = len(poses) // 2, size // 2
     kernels = np.zeros((len(points), size, size))
@@ -204,8 +207,8 @@ def kernels_at(
     for pose in poses[middle - n // 2 : middle + n // 2 + 1]:
         moved = np.stack(offsets(pose, points[:, 0], points[:, 1], height, width), axis=1) + half
         if moved.min() < 0 or moved.max() > size - 1:
-            raise ValueError(f"a slice looks farther than {half} pixels")
-        # A pixel at the very edge of the kernel has its whole weight there.
+            raise ValueError(f"a slice reaches farther than {half} pixels")
+        # Bilinear weights, as `remap` applies them; at the kernel's edge the whole weight is there.
         whole = np.minimum(np.floor(moved).astype(np.intp), size - 2)
         part = moved - whole
         for dy in (0, 1):
@@ -221,9 +224,9 @@ def kernel_file(
 ) -> bytes:
     """The true kernels of a trajectory as the bytes of an .npz file, the same every time.
 
-    Holds `poses` (slices, 3), `n_slices` (N,), `grid_y` (h,), `grid_x` (w,), `image_size`
-    (height, width) and `kernels` (N, h, w, size, size) float32. From the poses `kernels_at` gives
-    the kernels of all other pixels.
+    Arrays: `poses` (slices, 3), `n_slices` (N,), `grid_y` (h,), `grid_x` (w,), `image_size`
+    (height, width) and `kernels` (N, h, w, size, size) float32. `kernels_at` computes the kernels
+    of all other pixels from the poses.
     """
     grid_y, grid_x = np.arange(0, height, GRID_STRIDE), np.arange(0, width, GRID_STRIDE)
     y, x = np.meshgrid(grid_y, grid_x, indexing="ij")

@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from trajectory_builder.pixels import camera
-from trajectory_builder.sources import stills
-from trajectory_builder.sources.stills import StillSettings
+from trajectory_builder.pixels import camera, hand_motion
+from trajectory_builder.pixels.hand_motion import HandMotion
 
 HEIGHT, WIDTH, SLICES = 60, 90, 13
-SETTINGS = StillSettings(slices=SLICES)
+SETTINGS = HandMotion(slices=SLICES)
 MARGIN = SETTINGS.margin
 PHOTO = texture(HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)
 POINTS = np.array([[0, 0], [HEIGHT // 2, WIDTH // 2], [HEIGHT - 1, WIDTH - 1], [7, 60]])
@@ -20,11 +19,11 @@ POINTS = np.array([[0, 0], [HEIGHT // 2, WIDTH // 2], [HEIGHT - 1, WIDTH - 1], [
 
 def path_of(seed, **changes):
     random = camera.generator(seed, "photo/path000", "path")
-    return stills.camera_path(StillSettings(slices=SLICES, **changes), HEIGHT, WIDTH, random)
+    return hand_motion.camera_path(HandMotion(slices=SLICES, **changes), HEIGHT, WIDTH, random)
 
 
 def kernels(poses, n):
-    return stills.kernels_at(poses, n, POINTS, HEIGHT, WIDTH)
+    return hand_motion.kernels_at(poses, n, POINTS, HEIGHT, WIDTH)
 
 
 seeds = st.integers(0, 2**32)
@@ -40,8 +39,8 @@ def test_kernels_sum_to_one(seed, n):
 @settings(max_examples=25, deadline=None)
 @given(seeds)
 def test_kernel_of_one_slice_is_the_identity(seed):
-    delta = np.zeros((stills.KERNEL_SIZE, stills.KERNEL_SIZE))
-    delta[stills.KERNEL_SIZE // 2, stills.KERNEL_SIZE // 2] = 1
+    delta = np.zeros((hand_motion.KERNEL_SIZE, hand_motion.KERNEL_SIZE))
+    delta[hand_motion.KERNEL_SIZE // 2, hand_motion.KERNEL_SIZE // 2] = 1
     assert (kernels(path_of(seed), 1) == delta).all()
 
 
@@ -53,7 +52,7 @@ def test_nested_mean_identity_holds(seed, n):
     outer = 0
     for index in (middle - n // 2, middle + n // 2):
         alone = np.repeat(poses[index][None], 1, axis=0)
-        outer = outer + stills.kernels_at(alone, 1, POINTS, HEIGHT, WIDTH)
+        outer = outer + hand_motion.kernels_at(alone, 1, POINTS, HEIGHT, WIDTH)
     nested = ((n - 2) * kernels(poses, n - 2) + outer) / n
     assert np.abs(kernels(poses, n) - nested).max() < 1e-6
 
@@ -62,7 +61,9 @@ def test_nested_mean_identity_holds(seed, n):
 @given(seeds)
 def test_no_slice_reaches_farther_than_asked(seed):
     y, x = np.arange(HEIGHT)[:, None], np.arange(WIDTH)[None]
-    reach = [np.hypot(*stills.offsets(pose, y, x, HEIGHT, WIDTH)).max() for pose in path_of(seed)]
+    reach = [
+        np.hypot(*hand_motion.offsets(pose, y, x, HEIGHT, WIDTH)).max() for pose in path_of(seed)
+    ]
     assert max(reach) <= SETTINGS.reach_px
 
 
@@ -73,7 +74,7 @@ def test_blur_is_the_mean_of_rendered_slices(n):
     y, x = np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), indexing="ij")
     frames = []
     for pose in poses[SLICES // 2 - n // 2 : SLICES // 2 + n // 2 + 1]:
-        dy, dx = stills.offsets(pose, y, x, HEIGHT, WIDTH)
+        dy, dx = hand_motion.offsets(pose, y, x, HEIGHT, WIDTH)
         at = np.stack([y + dy + MARGIN, x + dx + MARGIN])
         frames.append(
             np.stack(
@@ -81,14 +82,14 @@ def test_blur_is_the_mean_of_rendered_slices(n):
             )
         )
     true = np.mean(frames, axis=0)
-    assert np.abs(stills.blurs(PHOTO, poses, [n], MARGIN)[n] - true).max() <= 0.5 + 1e-3
+    assert np.abs(hand_motion.blurs(PHOTO, poses, [n], MARGIN)[n] - true).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("n", [3, 7, 13])
 def test_blur_is_the_photograph_under_its_true_kernels(n):
     poses = path_of(4)
-    blur = stills.blurs(PHOTO, poses, [n], MARGIN)[n]
-    half = stills.KERNEL_SIZE // 2
+    blur = hand_motion.blurs(PHOTO, poses, [n], MARGIN)[n]
+    half = hand_motion.KERNEL_SIZE // 2
     for (y, x), kernel in zip(POINTS, kernels(poses, n), strict=True):
         patch = PHOTO[
             y + MARGIN - half : y + MARGIN + half + 1, x + MARGIN - half : x + MARGIN + half + 1
@@ -99,7 +100,7 @@ def test_blur_is_the_photograph_under_its_true_kernels(n):
 
 def test_sharp_point_is_the_photograph():
     inside = PHOTO[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    assert (stills.blurs(PHOTO, path_of(5), [1], MARGIN)[1] == inside).all()
+    assert (hand_motion.blurs(PHOTO, path_of(5), [1], MARGIN)[1] == inside).all()
 
 
 def test_turning_makes_kernels_vary_over_the_picture():
@@ -132,18 +133,18 @@ def test_path_hangs_on_the_seed_alone():
 
 
 def test_kernel_file_is_the_same_every_time():
-    made = [stills.kernel_file(path_of(1), [3, 13], HEIGHT, WIDTH) for _ in range(2)]
+    made = [hand_motion.kernel_file(path_of(1), [3, 13], HEIGHT, WIDTH) for _ in range(2)]
     assert made[0] == made[1]
 
 
 def test_kernel_file_holds_the_true_kernels():
     poses = path_of(1)
-    stored = np.load(io.BytesIO(stills.kernel_file(poses, [3, 13], HEIGHT, WIDTH)))
+    stored = np.load(io.BytesIO(hand_motion.kernel_file(poses, [3, 13], HEIGHT, WIDTH)))
     assert stored["kernels"].shape == (2, 2, 3, 19, 19)
-    again = stills.kernels_at(stored["poses"], 13, np.array([[32, 64]]), HEIGHT, WIDTH)
+    again = hand_motion.kernels_at(stored["poses"], 13, np.array([[32, 64]]), HEIGHT, WIDTH)
     assert np.abs(stored["kernels"][1, 1, 2] - again[0]).max() < 1e-6
 
 
 def test_kernels_too_small_for_the_way_are_refused():
     with pytest.raises(ValueError, match="farther than 1"):
-        stills.kernels_at(path_of(1), 13, POINTS, HEIGHT, WIDTH, size=3)
+        hand_motion.kernels_at(path_of(1), 13, POINTS, HEIGHT, WIDTH, size=3)
