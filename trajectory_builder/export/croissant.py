@@ -1,13 +1,15 @@
-"""Croissant 1.0 metadata (mlcommons.org/croissant) of a Hugging Face export, as plain JSON-LD."""
+"""Croissant 1.0 metadata (mlcommons.org/croissant) of a Hugging Face export, as plain JSON-LD.
+
+One record set per split, over the set of its shards; export.json has the shards' digests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 
 from trajectory_builder.curate import card
-from trajectory_builder.export.work import FileEntry, Written
 from trajectory_builder.version import __version__
 
 NAME = "croissant.json"
@@ -57,18 +59,18 @@ CONTEXT = {
 }
 
 
-def described(card_text: str, units: Sequence[Written], schema: pa.Schema) -> dict[str, object]:
+def described(card_text: str, splits: Iterable[str], schema: pa.Schema) -> dict[str, object]:
     """The JSON-LD of an export.
 
     Args:
         card_text: the export's card; its head gives the licence.
-        units: one per shard.
+        splits: those that have shards `data/SPLIT-*.parquet`.
         schema: columns of the shards. Lists of images and bytes that are no image have no
             Croissant type and are left out.
     """
     head, _ = card.split_front(card_text)
     licence = str(head.get("license", "other"))
-    files = {name: entry for unit in units for name, entry in unit.files.items()}
+    names = list(splits)
     content: dict[str, object] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -79,43 +81,39 @@ def described(card_text: str, units: Sequence[Written], schema: pa.Schema) -> di
         "version": __version__,
         "license": LICENCES.get(licence, licence),
         "url": "https://huggingface.co/datasets",
-        "distribution": [_file_object(name, entry) for name, entry in files.items()],
-        "recordSet": [_record_set(name, schema) for name in files],
+        "distribution": [_file_set(split) for split in names],
+        "recordSet": [_record_set(split, schema) for split in names],
     }
     if licence == "cc-by-4.0":
         content["citeAs"] = CITATION
     return content
 
 
-def _file_object(name: str, entry: FileEntry) -> dict[str, object]:
+def _file_set(split: str) -> dict[str, object]:
     return {
-        "@type": "cr:FileObject",
-        "@id": name,
-        "name": name,
-        "contentUrl": name,
-        "contentSize": f"{entry.bytes} B",
+        "@type": "cr:FileSet",
+        "@id": f"{split}-shards",
+        "name": f"{split}-shards",
+        "includes": f"data/{split}-*.parquet",
         "encodingFormat": "application/x-parquet",
-        "sha256": entry.sha256,
     }
 
 
-def _record_set(name: str, schema: pa.Schema) -> dict[str, object]:
-    title = name.rsplit("/", 1)[-1].removesuffix(".parquet")
-    return {
-        "@type": "cr:RecordSet",
-        "@id": title,
-        "name": title,
-        "field": [_field(title, name, one) for one in schema if _data_type(one.type)],
+def _record_set(split: str, schema: pa.Schema) -> dict[str, object]:
+    fields = [_field(split, one) for one in schema if _data_type(one.type)]
+    return {"@type": "cr:RecordSet", "@id": split, "name": split, "field": fields}
+
+
+def _field(split: str, field: pa.Field) -> dict[str, object]:
+    source: dict[str, object] = {
+        "fileSet": {"@id": f"{split}-shards"},
+        "extract": {"column": field.name},
     }
-
-
-def _field(title: str, file: str, field: pa.Field) -> dict[str, object]:
-    source: dict[str, object] = {"fileObject": {"@id": file}, "extract": {"column": field.name}}
     if pa.types.is_struct(field.type):
         source["transform"] = {"jsonPath": "bytes"}
     described = {
         "@type": "cr:Field",
-        "@id": f"{title}/{field.name}",
+        "@id": f"{split}/{field.name}",
         "name": field.name,
         "dataType": _data_type(field.type),
         "source": source,

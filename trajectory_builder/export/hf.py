@@ -86,7 +86,7 @@ def export_hf(request: Request) -> ExportReport:
             "task_categories": ["image-to-image"],
         }
         text = work.describe(request, TARGET, done, "Blur trajectories", READING, front)
-        described = croissant.described(text, done.units, schema_of(request, pairs))
+        described = croissant.described(text, done.pairs, schema_of(request, pairs))
         write_atomic(request.out / croissant.NAME, json.dumps(described, indent=1).encode())
     hint = f"datasets.load_dataset({str(request.out)!r})"
     return ExportReport(request.out, TARGET, done.pairs, len(units), done.made, hint)
