@@ -41,16 +41,17 @@ from trajectory_builder.cli import curating, options
 )
 @click.option(
     "--layout",
-    type=click.Choice(["mprnet", "hinet", "deepdeblur"]),
+    type=click.Choice(["mprnet", "hinet", "mimo", "deepdeblur"]),
     default="mprnet",
     show_default=True,
     help="folders: whose. NAFNet and Restormer read MPRNet's.",
 )
 @click.option(
     "--blur-key",
-    default="",
+    default="blur_gamma",
+    show_default=True,
     metavar="NAME",
-    help="deepdeblur: folder of the blurs. [default: blur or blur_gamma, by domain]",
+    help="deepdeblur: folder of the blurs; the trainer reads blur_gamma alone.",
 )
 @click.option(
     "--files",
@@ -77,7 +78,7 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
     hf          Parquet shards, card, croissant.json
     webdataset  tar shards, KEY.blur.png KEY.json KEY.sharp.png
     lmdb        BasicSR, NAFNet, HINet: databases and meta_info.txt
-    folders     MPRNet, Restormer, NAFNet, HINet, DeepDeblur
+    folders     MPRNet, Restormer, NAFNet, HINet, MIMO-UNet, DeepDeblur
 
     \b
     Example:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from trajectory_builder.curate.links import FileTransfer
 from trajectory_builder.disk.atomic import write_atomic
-from trajectory_builder.errors import DataError, ExitCode
 from trajectory_builder.export import work
 from trajectory_builder.export.pairs import Pair, by_split, patches, plain, read_pairs
 from trajectory_builder.export.request import ExportReport, Request
@@ -19,8 +18,6 @@ from trajectory_builder.export.work import FileEntry, Unit, Written
 
 TARGET = "folders"
 PAIRS_PER_UNIT = 128
-BLUR_FOLDERS = {"srgb": "blur", "gamma2.2": "blur_gamma"}
-"""GoPro's own names for averages of stored values and of linearised ones."""
 
 
 def _mprnet(pair: Pair, key: str, request: Request) -> tuple[str, str]:
@@ -32,13 +29,13 @@ def _hinet(pair: Pair, key: str, request: Request) -> tuple[str, str]:
     return f"{pair.split}/{names[0]}/{key}.png", f"{pair.split}/{names[1]}/{key}.png"
 
 
+def _mimo(pair: Pair, key: str, request: Request) -> tuple[str, str]:
+    return f"{pair.split}/blur/{key}.png", f"{pair.split}/sharp/{key}.png"
+
+
 def _deepdeblur(pair: Pair, key: str, request: Request) -> tuple[str, str]:
     home = f"GOPRO_Large/{pair.split}/{plain(pair.clip_id)}"
-    return f"{home}/{request.blur_key or _blur_folder(pair)}/{key}.png", f"{home}/sharp/{key}.png"
-
-
-def _blur_folder(pair: Pair) -> str:
-    return BLUR_FOLDERS.get(pair.average_domain or "srgb", "blur")
+    return f"{home}/{request.blur_key}/{key}.png", f"{home}/sharp/{key}.png"
 
 
 def _kernels_name(pair: Pair, request: Request) -> str:
@@ -52,6 +49,7 @@ def _kernels_name(pair: Pair, request: Request) -> str:
 LAYOUTS: dict[str, Callable[[Pair, str, Request], tuple[str, str]]] = {
     "mprnet": _mprnet,
     "hinet": _hinet,
+    "mimo": _mimo,
     "deepdeblur": _deepdeblur,
 }
 """Where a pair's blur and sharp go, below the export's folder."""
@@ -59,8 +57,50 @@ LAYOUTS: dict[str, Callable[[Pair, str, Request], tuple[str, str]]] = {
 _READERS = {
     "mprnet": "MPRNet, Restormer, NAFNet: SPLIT/input and SPLIT/target",
     "hinet": "HINet: train/blur_crops and train/sharp_crops; test/input and test/target",
-    "deepdeblur": "DeepDeblur-PyTorch: --data_root THIS_FOLDER --dataset GOPRO_Large --blur_key",
+    "mimo": "MIMO-UNet: --data_dir THIS_FOLDER",
+    "deepdeblur": "DeepDeblur-PyTorch: --data_root THIS_FOLDER --dataset GOPRO_Large",
 }
+_BASICSR = """In the options (.yml) of NAFNet, HINet, Restormer or BasicSR:
+
+```yaml
+datasets:
+  train:
+    dataroot_gt: THIS_FOLDER/train/{sharp}
+    dataroot_lq: THIS_FOLDER/train/{blur}
+    io_backend: {{type: disk}}
+  val:
+    dataroot_gt: THIS_FOLDER/test/target
+    dataroot_lq: THIS_FOLDER/test/input
+    io_backend: {{type: disk}}
+```"""
+_READING = {
+    "mprnet": _BASICSR.format(blur="input", sharp="target")
+    + """
+
+In MPRNet's `Deblurring/training.yml`:
+
+```yaml
+TRAINING:
+  TRAIN_DIR: THIS_FOLDER/train
+  VAL_DIR: THIS_FOLDER/test
+```""",
+    "hinet": _BASICSR.format(blur="blur_crops", sharp="sharp_crops"),
+    "mimo": """MIMO-UNet:
+
+```sh
+python main.py --model_name MIMO-UNet --mode train --data_dir THIS_FOLDER
+```""",
+    "deepdeblur": """DeepDeblur-PyTorch, in its folder `src`:
+
+```sh
+python main.py --data_root THIS_FOLDER --dataset GOPRO_Large
+```
+
+It always reads the folders `blur_gamma`, whatever its `--blur_key` says, so the blurs are there
+in either domain: {domains} here. The path of THIS_FOLDER must contain neither `sharp/` nor
+`blur_gamma/`, and heights and widths must be multiples of 4.""",
+}
+"""How each layout's trainers read it, for README.md."""
 
 
 def export_folders(request: Request) -> ExportReport:
@@ -71,26 +111,19 @@ def export_folders(request: Request) -> ExportReport:
     Complete images are hardlinked, referenced or copied as `request.files` says; crops are written.
 
     Raises:
-        DataError: blurs of two domains for DeepDeblur, which distinguishes them by folder.
+        OutputError: `out` is not ours or contains another export.
+        DataError: a source file is not as the manifest says.
     """
     request.check()
     pairs = read_pairs(request)
-    blur_folders = {_blur_folder(pair) for pair in pairs}
-    if request.layout == "deepdeblur" and not request.blur_key and len(blur_folders) > 1:
-        raise DataError(
-            "the data set has averages of both domains, DeepDeblur reads one folder of blurs",
-            where=str(request.source),
-            cure="take one domain with `trajbuild select --where`, or give --blur-key",
-            exit_code=ExitCode.WRONG_USE,
-        )
-    hint = _READERS[request.layout]
-    if request.layout == "deepdeblur":
-        hint += f" {request.blur_key or min(blur_folders)}"
+    domains = sorted({pair.average_domain or "unknown" for pair in pairs})
+    reading = _READING[request.layout].replace("{domains}", " and ".join(domains))
     with work.claimed(request, TARGET, pairs) as folder:
         done = work.run(folder, _units(pairs, request), write_pairs)
-        work.describe(request, TARGET, done, "Blur trajectories in paired folders", [hint])
+        title = "Blur trajectories in paired folders"
+        work.describe(request, TARGET, done, title, reading.splitlines())
     files = 2 * sum(done.pairs.values())
-    return ExportReport(request.out, TARGET, done.pairs, files, done.made, hint)
+    return ExportReport(request.out, TARGET, done.pairs, files, done.made, _READERS[request.layout])
 
 
 def _units(pairs: Sequence[Pair], request: Request) -> list[Unit]:

@@ -21,7 +21,7 @@ class Request:
         overlap: pixels that neighbouring crops share.
         rows: `pair` or `trajectory`: what a row of `hf` is.
         layout: whose folders `folders` writes, one of `folders.LAYOUTS`.
-        blur_key: name of DeepDeblur's folder of blurs; "" for what the average's domain says.
+        blur_key: name of DeepDeblur's folders of blurs; it reads `blur_gamma` alone.
         files: how complete images come into `folders`.
         shard_bytes: about how many bytes of images a file of `hf` and `webdataset` has.
         jobs: worker processes.
@@ -35,7 +35,7 @@ class Request:
     overlap: int = 0
     rows: Literal["pair", "trajectory"] = "pair"
     layout: str = "mprnet"
-    blur_key: str = ""
+    blur_key: str = "blur_gamma"
     files: FileMode = "hardlink"
     shard_bytes: int = 300_000_000
     jobs: int = 1

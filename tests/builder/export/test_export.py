@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import small_dataset
 from trajectory_builder import manifest
 from trajectory_builder.errors import DataError, OutputError
 from trajectory_builder.export import pairs as exported
-from trajectory_builder.export.folders import export_folders
+from trajectory_builder.export.folders import LAYOUTS, export_folders
 from trajectory_builder.export.hf import export_hf
 from trajectory_builder.export.lmdb import export_lmdb
 from trajectory_builder.export.request import Request
@@ -113,9 +114,18 @@ def test_mlcroissant_validates_and_reads_the_records(dataset, source, tmp_path):
     export_hf(Request(dataset, tmp_path / "out"))
     described = croissant.Dataset(str(tmp_path / "out/croissant.json"))
     assert not described.metadata.ctx.issues.errors
-    record = next(iter(described.records("train-00000-of-00001")))
-    key = record["train-00000-of-00001/sample_id"].decode().replace("/", "-")
-    assert (np.asarray(record["train-00000-of-00001/blur"]) == rgb(source[key][1])).all()
+    record = next(iter(described.records("train")))
+    key = record["train/sample_id"].decode().replace("/", "-")
+    assert (np.asarray(record["train/blur"]) == rgb(source[key][1])).all()
+
+
+def test_mlcroissant_reads_all_shards_of_a_split_as_one_record_set(dataset, tmp_path):
+    croissant = pytest.importorskip("mlcroissant")
+    export_hf(Request(dataset, tmp_path / "out", shard_bytes=20_000))
+    assert len(list((tmp_path / "out/data").glob("train-*"))) > 1
+    described = croissant.Dataset(str(tmp_path / "out/croissant.json"))
+    assert len(list(described.records("train"))) == 12
+    assert len(list(described.records("test"))) == 6
 
 
 def test_card_gives_the_source_licence_and_every_split(dataset, tmp_path):
@@ -238,9 +248,23 @@ def test_flat_folders_pair_as_the_manifest_does(dataset, source, tmp_path, layou
     assert read == {key: (blur, sharp) for key, (_, blur, sharp) in source.items()}
 
 
-def deepdeblur_files(root, split, blur_key):
-    """DeepDeblur-PyTorch: every file of each leaf folder whose path holds the key (dataset.py)."""
-    found = {blur_key: [], "sharp": []}
+def test_mimo_unet_pairs_as_the_manifest_does(dataset, source, tmp_path):
+    """MIMO-UNet: sorted names of SPLIT/blur, each with its namesake in SPLIT/sharp."""
+    export_folders(Request(dataset, tmp_path, layout="mimo"))
+    read = {}
+    for split in ("train", "test"):
+        home = tmp_path / split
+        for name in sorted(os.listdir(home / "blur")):
+            read[Path(name).stem] = tuple((home / k / name).read_bytes() for k in ("blur", "sharp"))
+    assert read == {key: (blur, sharp) for key, (_, blur, sharp) in source.items()}
+
+
+def deepdeblur_files(root, split):
+    """DeepDeblur-PyTorch: every file of each leaf folder whose path holds a key.
+
+    `src/data/gopro_large.py` sets the blurs' key itself, whatever the option --blur_key says.
+    """
+    found = {"blur_gamma": [], "sharp": []}
     for parent, folders, names in os.walk(root / "GOPRO_Large" / split):
         if folders:
             continue
@@ -254,18 +278,22 @@ def test_deepdeblur_pairs_as_the_manifest_does(dataset, source, tmp_path):
     export_folders(Request(dataset, tmp_path, layout="deepdeblur"))
     read = {}
     for split in ("train", "test"):
-        for blur, sharp in zip(*deepdeblur_files(tmp_path, split, "blur"), strict=True):
+        for blur, sharp in zip(*deepdeblur_files(tmp_path, split), strict=True):
             read[blur.stem] = blur.read_bytes(), sharp.read_bytes()
     assert read == {key: (blur, sharp) for key, (_, blur, sharp) in source.items()}
 
 
-def test_deepdeblur_names_the_blur_folder_after_the_domain(tmp_path):
-    linear = small_dataset.make(tmp_path / "set", clips={"train": ("A",)})
-    table = manifest.read(linear).table
-    gamma = small_dataset.replaced(table, "average_domain", ["gamma2.2"] * len(table))
-    small_dataset.rewrite(linear, "train", gamma)
-    export_folders(Request(linear, tmp_path / "out", layout="deepdeblur"))
-    assert (tmp_path / "out/GOPRO_Large/train/A/blur_gamma").is_dir()
+def test_card_for_deepdeblur_names_the_domain_of_the_blurs(dataset, tmp_path):
+    export_folders(Request(dataset, tmp_path, layout="deepdeblur"))
+    assert "domain: srgb here" in (tmp_path / "README.md").read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_card_of_folders_names_folders_that_are_there(dataset, tmp_path, layout):
+    export_folders(Request(dataset, tmp_path, layout=layout))
+    card = (tmp_path / "README.md").read_text()
+    named = re.findall(r"THIS_FOLDER(/[a-z_/]+)", card)
+    assert [name for name in named if not (tmp_path / name[1:]).is_dir()] == []
 
 
 # Kernel files of synthetic trajectories
@@ -333,7 +361,7 @@ def test_lmdb_holds_kernel_files_of_whole_pairs(synthetic, tmp_path, crop):
     assert {key: lmdb_value(home, key) for key in kernels} == kernels
 
 
-@pytest.mark.parametrize("layout", ["mprnet", "hinet", "deepdeblur"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("crop", [None, 24])
 def test_folders_hold_kernel_files_apart_from_images(synthetic, tmp_path, layout, crop):
     folder, kernels = synthetic
