@@ -36,6 +36,7 @@ def write_video(
     matrix=None,
     tags=None,
     title=None,
+    stream_tags=None,
     container=None,
 ):
     """Encode RGB frames, lossless and a keyframe each ten unless `options` say otherwise.
@@ -47,6 +48,7 @@ def write_video(
         if title:
             file.metadata["title"] = title
         stream = file.add_stream(codec, rate=fps)
+        stream.metadata.update(stream_tags or {})
         stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = unit
