@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fidediff_model.cli.model_options import FOLDER, fields_from, progress_bar
+from trajectory_builder.cli.app import say
 
 
 def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -71,4 +72,4 @@ def command(
         result = run(request, bar.update)
     if out:
         write(result, out)
-    click.echo(json.dumps(result) if as_json else to_markdown(result))
+    say(json.dumps(result) if as_json else to_markdown(result))

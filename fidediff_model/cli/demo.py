@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.cli.app import say
+
 
 @click.command(name="demo", short_help="The complete chain, in minutes on a CPU.")
 @click.option("--out", type=click.Path(path_type=Path, readable=False),
@@ -34,19 +36,17 @@ def command(out: Path, scale: float) -> None:
         # OpenMP's threads spin while they wait for one that has no core.
         torch.set_num_threads(1)
     begun = time.monotonic()
-    report = run.run(out, say=lambda line: click.echo(line, err=True), scale=scale)
+    report = run.run(out, say=lambda line: say(line, err=True), scale=scale)
     minutes = (time.monotonic() - begun) / 60
-    click.echo(f"\nblurry {report.psnr_blur:.2f} dB, restored {report.psnr_restored:.2f} dB"
+    say("", f"blurry {report.psnr_blur:.2f} dB, restored {report.psnr_restored:.2f} dB"
                f" against the sharp images, after {minutes:.1f} minutes")  # fmt: skip
-    click.echo(
+    say(
         "This model is a toy: a thousandth of FideDiff's size, a few minutes of training, a base"
         "\nmodel made on the spot. On a scene that it never saw, its restorations have less detail"
         "\nthan the blurs: it shows the chain, not the quality. docs/training.md is about the"
         "\nreal one."
     )
-    click.echo(f"\nopen   {report.picture.resolve()}")
-    click.echo(f"curves tensorboard --logdir {out}")
-    click.echo("then   fidediff train base --data OUT --run-dir RUN --base-model SD21")
-    click.echo(
-        f"       (each stage's settings are in its config.yaml, such as {out}/base/config.yaml)"
-    )
+    say("", f"open   {report.picture.resolve()}")
+    say(f"curves tensorboard --logdir {out}")
+    say("then   fidediff train base --data OUT --run-dir RUN --base-model SD21")
+    say(f"       (each stage's settings are in its config.yaml, such as {out}/base/config.yaml)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.errors import printable
+from trajectory_builder.cli.app import say
 
 FILE = click.Path(path_type=Path, readable=False)
 
@@ -38,10 +38,10 @@ def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
     findings = doctor.look(vgg16)
     report = doctor.as_dict(findings)
     if as_json:
-        click.echo(json.dumps(report))
+        say(json.dumps(report))
         return int(report["wrong"] > 0)
     for finding in findings:
-        click.echo(f"{finding.name:14} {printable(finding.value)}")
+        say(f"{finding.name:14} {finding.value}")
         if finding.cure:
-            click.echo(f"{'':14}   cure: {printable(finding.cure)}")
+            say(f"{'':14}   cure: {finding.cure}")
     return int(report["wrong"] > 0)

@@ -16,7 +16,8 @@ from fidediff_model.cli.model_options import (
     settings_of,
 )
 from fidediff_model.scores.definitions import METRICS
-from trajectory_builder.errors import LISTED_AT_MOST, printable
+from trajectory_builder.cli.app import say
+from trajectory_builder.errors import LISTED_AT_MOST
 
 if TYPE_CHECKING:
     from fidediff_model.evaluate.scoring import Evaluation
@@ -36,10 +37,10 @@ def read_metrics(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def report_failures(evaluation: Evaluation) -> int:
     """Print the first failures on stderr; returns the exit code."""
     for failure in evaluation.failures[:LISTED_AT_MOST]:
-        click.echo(printable(f"failed: {failure.sample_id}: {failure.what}"), err=True)
+        say(f"failed: {failure.sample_id}: {failure.what}", err=True)
     rest = len(evaluation.failures) - LISTED_AT_MOST
     if rest > 0:
-        click.echo(f"failed: {rest:,} more", err=True)
+        say(f"failed: {rest:,} more", err=True)
     return int(evaluation.exit_code)
 
 
@@ -107,5 +108,5 @@ def command(as_json: bool, **values: Any) -> int:
     total = len(request.pairs())
     with reporting_disk_errors(request.out), progress_bar(total, "image") as bar:
         result = run(request, bar.update)
-    click.echo(json.dumps(result.to_json()) if as_json else result.markdown)
+    say(json.dumps(result.to_json()) if as_json else result.markdown)
     return report_failures(result.evaluation)

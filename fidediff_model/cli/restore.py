@@ -15,6 +15,7 @@ from fidediff_model.cli.model_options import (
     read_timestep,
     settings_of,
 )
+from trajectory_builder.cli.app import say
 from trajectory_builder.errors import LISTED_AT_MOST, printable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> in
     content = sys.stdin.buffer.read()
     restored, t_hat = command.restore_bytes(content, settings_of(values), values)
     sys.stdout.buffer.write(restored)
-    click.echo(f"timestep {t_hat:.1f}", err=True)
+    say(f"timestep {t_hat:.1f}", err=True)
     return 0
 
 
@@ -100,21 +101,21 @@ def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
         for file, error in report.failures
     ]
     for failure in failures[:LISTED_AT_MOST]:
-        click.echo(f"failed: {failure['file']}: {failure['what']}", err=True)
+        say(f"failed: {failure['file']}: {failure['what']}", err=True)
         if failure["cure"]:
-            click.echo(f"  cure:  {failure['cure']}", err=True)
+            say(f"  cure:  {failure['cure']}", err=True)
     if len(failures) > LISTED_AT_MOST:
-        click.echo(f"failed: {len(failures) - LISTED_AT_MOST:,} more", err=True)
+        say(f"failed: {len(failures) - LISTED_AT_MOST:,} more", err=True)
     for note in sorted(report.notes):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     rate = report.restored / report.seconds if report.seconds else 0.0
     if as_json:
         counts = {"restored": report.restored, "frames": report.frames, "skipped": skipped}
         rest = {"seconds": round(report.seconds, 3), "notes": sorted(report.notes)}
-        click.echo(json.dumps({"out": printable(out), **counts, "failures": failures, **rest}))
+        say(json.dumps({"out": printable(out), **counts, "failures": failures, **rest}))
     else:
-        click.echo(printable(out / RECORD_FILE))
-        click.echo(
+        say(str(out / RECORD_FILE))
+        say(
             f"{report.restored:,} restored, {skipped:,} done before, {len(failures):,} failed,"
             f" {report.seconds:.1f} s, {rate:.2f} files/s",
             err=True,

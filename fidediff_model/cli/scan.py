@@ -15,6 +15,7 @@ from fidediff_model.cli.model_options import (
     progress_bar,
     settings_of,
 )
+from trajectory_builder.cli.app import say
 
 
 @click.command("scan")
@@ -57,7 +58,7 @@ def command(timesteps: str, as_json: bool, **values: Any) -> int:
         result = run(request, bar.update)
     failed = len(result.evaluation.failures)
     if as_json:
-        click.echo(json.dumps({"best": result.best, "failures": failed}))
+        say(json.dumps({"best": result.best, "failures": failed}))
     else:
-        click.echo(result.markdown)
+        say(result.markdown)
     return report_failures(result.evaluation)

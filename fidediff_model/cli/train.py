@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from fidediff_model.config import PRESETS, ControlVariant
 from fidediff_model.training.settings import DEFAULTS, Stage, TrainSettings, of_stage
+from trajectory_builder.cli.app import say
 from trajectory_builder.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,22 +182,22 @@ def _report(stage: Stage, outcome: Outcome) -> int:
     if int(os.environ.get("RANK", "0")) != 0:
         return 0
     for name, value in outcome.scores.items():
-        click.echo(f"{name}: {value:.4f}")
-    click.echo(f"{outcome.run_dir / 'model'}: stage {stage}, {outcome.step:,} steps")
+        say(f"{name}: {value:.4f}")
+    say(f"{outcome.run_dir / 'model'}: stage {stage}, {outcome.step:,} steps")
     if not outcome.finished:
-        click.echo("the time was up; run the same command again to resume", err=True)
+        say("the time was up; run the same command again to resume", err=True)
         return 0
     after = {"base": "train kernel --from", "kernel": "train control --from"}
     verb = after.get(stage, "restore --model")
     place = outcome.run_dir if stage in after else outcome.run_dir / "model"
-    click.echo(f"next: fidediff {verb} {place} ...", err=True)
+    say(f"next: fidediff {verb} {place} ...", err=True)
     return 0
 
 
 def _exit_at_once(error: UserError) -> None:
     """With several processes, end without tidying up, which would wait for the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        click.echo(f"error: {error}", err=True)
+        say(*f"error: {error}".split("\n"), err=True)
         os._exit(int(error.exit_code))
 
 

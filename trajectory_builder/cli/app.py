@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from trajectory_builder.cli import ending
+from trajectory_builder.cli.exit import prepare
 from trajectory_builder.errors import ExitCode, UserError, printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -93,6 +93,15 @@ class Program:
     extra: str = ""
 
 
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines for people, on stdout or stderr; the only way in which commands print.
+
+    Names of files, clips and pairs may come from strangers: control characters, escape sequences,
+    bidi marks and line breaks in them are shown as escapes, terminal or not.
+    """
+    click.echo("\n".join(printable(line) for line in lines), err=err)
+
+
 def run(program: Program, args: list[str] | None = None) -> None:
     """Run a command line and exit with one of `ExitCode`.
 
@@ -103,7 +112,7 @@ def run(program: Program, args: list[str] | None = None) -> None:
     argv = sys.argv[1:] if args is None else args
     leave: Callable[[int], NoReturn] = sys.exit
     if args is None:  # this process runs nothing else
-        leave = ending.prepare()
+        leave = prepare()
     signal.signal(signal.SIGTERM, _terminate)
     code = _exit_code(program, argv)
     # The work is done; a Ctrl-C while the interpreter ends would only add a traceback.
@@ -121,23 +130,18 @@ def _exit_code(program: Program, argv: list[str]) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(_printable_lines(shown.getvalue().rstrip("\n")), err=True)
+        say(*shown.getvalue().rstrip("\n").split("\n"), err=True)
         return ExitCode.WRONG_USE
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"interrupted{_how_to_resume(program, argv)}", err=True)
+        say(f"interrupted{_how_to_resume(program, argv)}", err=True)
         return ExitCode.INTERRUPTED
     except SystemExit as error:
         if error.code != ExitCode.TERMINATED:
             raise
-        click.echo(f"terminated{_how_to_resume(program, argv)}", err=True)
+        say(f"terminated{_how_to_resume(program, argv)}", err=True)
         return ExitCode.TERMINATED
     except Exception as error:
         return _report(error, program, debug=debug)
-
-
-def _printable_lines(text: str) -> str:
-    """Text of several lines that is safe to print."""
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _how_to_resume(program: Program, argv: list[str]) -> str:
@@ -150,7 +154,8 @@ def _report(met: Exception, program: Program, *, debug: bool) -> int:
     error = _as_user_error(met, program)
     if debug or error is None:
         sys.excepthook(*sys.exc_info())
-    click.echo(f"error: {error or _fault_of_ours(met, program)}", err=True)
+    # The parts of an error are printable already; the text has a line for each.
+    click.echo(f"error: {error or _bug(met, program)}", err=True)
     return error.exit_code if error else ExitCode.FAILED
 
 
@@ -182,10 +187,10 @@ def _as_user_error(met: Exception, program: Program) -> UserError | None:
     return None
 
 
-def _fault_of_ours(met: Exception, program: Program) -> UserError:
+def _bug(met: Exception, program: Program) -> UserError:
     where = traceback.extract_tb(met.__traceback__)[-1]
     return UserError(
-        f"{program.name} met a fault of its own: {type(met).__name__}: {met}",
+        f"{program.name} has a bug: {type(met).__name__}: {met}",
         where=f"{where.filename}, line {where.lineno}",
         cure="report it with the lines above and the command; what is finished on disk stays",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="demo", short_help="Sample, expand, verify, report; under a minute.")
@@ -30,20 +31,20 @@ def command(out: Path, jobs: int | None) -> int:
     from trajectory_builder.plan import gopro, recipe
 
     workers = jobs or default_jobs()
-    click.echo("1/4 sample: photographs moved before a 240 fps camera", err=True)
+    say("1/4 sample: photographs moved before a 240 fps camera", err=True)
     sample.write_sample(out)
-    click.echo("2/4 expand: windows averaged round each sharp frame", err=True)
+    say("2/4 expand: windows averaged round each sharp frame", err=True)
     planned = gopro.plan_gopro(out / "GOPRO_Large", recipe.load_recipe(recipe.DEFAULT))
     target = default_out(out / "GOPRO_Large")
     built = run.build_plan(planned, target, run.BuildOptions(jobs=workers))
     options.print_report(built)
-    click.echo("3/4 verify: every file hashed and decoded", err=True)
+    say("3/4 verify: every file hashed and decoded", err=True)
     checked = verify.verify_folder(target, "full", jobs=workers)
-    click.echo(f"{checked.files:,} files verified, {len(checked.findings):,} findings")
-    click.echo("4/4 report: one page, offline", err=True)
+    say(f"{checked.files:,} files verified, {len(checked.findings):,} findings")
+    say("4/4 report: one page, offline", err=True)
     page = report.write_report(target, out / "report.html")
-    click.echo(f"\nopen   {page.resolve()}")
+    say("", f"open   {page.resolve()}")
     sample_id = planned.table["sample_id"][-1].as_py()
-    click.echo(f"ask    trajbuild explain {target} {sample_id}")
-    click.echo("then   trajbuild expand --src GOPRO_Large  (the real one)")
+    say(f"ask    trajbuild explain {target} {sample_id}")
+    say("then   trajbuild expand --src GOPRO_Large  (the real one)")
     return int(checked.exit_code or built.exit_code)

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 from trajectory_builder.errors import ExitCode
 
 
 @click.command(
     name="diff", short_help="List what differs between two manifests; exit 3 if anything."
 )
-@click.argument("old", type=curating.SOURCE)
-@click.argument("new", type=curating.SOURCE)
+@click.argument("old", type=options.FOLDER)
+@click.argument("new", type=options.FOLDER)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True,
               help="Lines per kind; 0 for all.")  # fmt: skip
 @options.as_json
@@ -33,5 +34,5 @@ def command(old: Path, new: Path, limit: int, as_json: bool) -> int:
 
     difference = diff.diff(old, new)
     lines = difference.lines(limit)
-    click.echo(json.dumps(difference.as_data()) if as_json else "\n".join(lines))
+    say(*([json.dumps(difference.as_data())] if as_json else lines))
     return int(ExitCode.PROBLEMS_FOUND if difference.differs else ExitCode.DONE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.errors import printable
+from trajectory_builder.cli.app import say
 
 MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
 
@@ -38,12 +38,12 @@ def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bo
     blocks = blocking(findings)
     if as_json:
         listed = [vars(finding) for finding in findings]
-        click.echo(json.dumps({"schema_version": 1, "ok": not blocks, "findings": listed}))
+        say(json.dumps({"schema_version": 1, "ok": not blocks, "findings": listed}))
         return 1 if blocks else 0
     for finding in findings:
-        click.echo(f"{MARKS[finding.state]} {finding.name + ':':10} {printable(finding.text)}")
+        say(f"{MARKS[finding.state]} {finding.name + ':':10} {finding.text}")
         if finding.cure:
-            click.echo(f"       {'cure:':10} {printable(finding.cure)}")
+            say(f"       {'cure:':10} {finding.cure}")
     fails = f"{len(blocks)} of {len(findings)} would make a build fail"
-    click.echo(fails if blocks else "nothing stands in the way of a build")
+    say(fails if blocks else "nothing stands in the way of a build")
     return 1 if blocks else 0

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
@@ -47,7 +48,7 @@ def command(
     )  # fmt: skip
     report = expand_gopro(src, target, chosen, on_plan=options.print_notes)
     if as_json:
-        click.echo(json.dumps(report.as_data()))
+        say(json.dumps(report.as_data()))
     else:
         options.print_report(report)
     return int(report.exit_code)

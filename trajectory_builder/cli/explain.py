@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="explain", short_help="Which frames, rule, timestep and files make a pair.")
@@ -26,14 +27,14 @@ def command(folder: Path, sample_id: str, as_json: bool) -> None:
 
     explained = explain.explain_pair(folder, sample_id)
     if as_json:
-        click.echo(json.dumps(explained.as_data()))
+        say(json.dumps(explained.as_data()))
         return
     row = explained.row
-    click.echo(f"{row['sample_id']}: n = {row['n_frames']}, t = {row['timestep']}")
-    click.echo(f"rule:   {explained.rule()}")
+    say(f"{row['sample_id']}: n = {row['n_frames']}, t = {row['timestep']}")
+    say(f"rule:   {explained.rule()}")
     for name in explained.frames:
         mark = "  <- sharp" if name.rsplit("/", 1)[-1] == row["center_frame"] else ""
-        click.echo(f"frame:  {name}{mark}")
-    click.echo(f"blur:   {row['split']}/{row['blur_file_name']}")
+        say(f"frame:  {name}{mark}")
+    say(f"blur:   {row['split']}/{row['blur_file_name']}")
     for n, timestep, file in explained.backward:
-        click.echo(f"n = {n:2d}  t = {timestep:3d}  {file}")
+        say(f"n = {n:2d}  t = {timestep:3d}  {file}")

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="export", short_help="Write what trainers read.")
-@click.argument("source", metavar="DATASET", type=curating.SOURCE)
+@click.argument("source", metavar="DATASET", type=options.FOLDER)
 @click.option(
     "--to",
     "target",
@@ -19,7 +20,7 @@ from trajectory_builder.cli import curating, options
     type=click.Choice(["hf", "webdataset", "lmdb", "folders"]),
     help="The format, see above.",
 )
-@click.option("--out", type=curating.FOLDER, required=True, help="Folder to write.")
+@click.option("--out", type=options.FOLDER, required=True, help="Folder to write.")
 @click.option(
     "--crop",
     type=click.IntRange(8),
@@ -68,7 +69,7 @@ from trajectory_builder.cli import curating, options
     help="hf, webdataset: about the size of a shard.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
-@curating.allow_links
+@options.allow_links
 @options.as_json  # fmt: skip
 def command(target: str, as_json: bool, **settings: Any) -> None:
     """Write a data set as its trainers read it: images byte for byte, or cut
@@ -95,13 +96,11 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
         settings["overlap"] = (settings["crop"] or 0) // 2
     report = TARGETS[target](Request(progress=True, **settings))
     if as_json:
-        click.echo(json.dumps(report.as_data()))
+        say(json.dumps(report.as_data()))
         return
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
     state = f"{report.made:,} units made" if report.made else "nothing to do"
-    click.echo(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
+    say(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
     if target == "folders" and settings["files"] == "hardlink" and settings["crop"] is None:
-        click.echo(
-            "files are hard links: editing one edits the data set; --files copy gives files apart"
-        )
-    click.echo(f"read it: {report.hint}", err=True)
+        say("files are hard links: editing one edits the data set; --files copy gives files apart")
+    say(f"read it: {report.hint}", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 if TYPE_CHECKING:
     from trajectory_builder.plan.footage_request import FootageRequest
@@ -107,7 +108,7 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     chosen = options.build_options(given)
     report = generate_footage(request, out, chosen, on_plan=options.print_notes)
     if as_json:
-        click.echo(json.dumps(report.as_data()))
+        say(json.dumps(report.as_data()))
     else:
         options.print_report(report)
     return int(report.exit_code)

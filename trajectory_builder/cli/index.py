@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
@@ -22,7 +23,7 @@ from trajectory_builder.cli import curating, options
     type=click.Choice(["hide", "realblur", "reds", "rsblur", "bsd", "pairs"]),
     help="How DIR is laid out; pairs: input/ and target/, blur/ and sharp/, ...",
 )
-@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
@@ -73,12 +74,12 @@ def command(
         files=files, jobs=jobs or default_jobs(), progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(report.as_data()))
+        say(json.dumps(report.as_data()))
         return int(report.exit_code)
-    click.echo(f"{out}: " + ", ".join(f"{n:,} {split}" for split, n in report.pairs.items())
+    say(f"{out}: " + ", ".join(f"{n:,} {split}" for split, n in report.pairs.items())
                + " pairs")  # fmt: skip
     for problem in report.problems[:5]:
-        click.echo(f"problem: {options.named(problem)}", err=True)
+        say(f"problem: {options.named(problem)}", err=True)
     if report.problems:
         options.tell_problem_count(len(report.problems), out)
     return int(report.exit_code)

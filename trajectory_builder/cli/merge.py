@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
 
 
 @click.command(name="merge", short_help="Join data sets into one; splits are kept.")
-@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=curating.SOURCE)
-@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=options.FOLDER)
+@click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--clashes",
     type=click.Choice(["refuse", "same", "prefix"]),
@@ -20,8 +20,8 @@ from trajectory_builder.cli import curating, options
     help="Where sample_ids clash: refuse; same takes pairs with equal files once; prefix puts"
     " the name of its folder before each set's clips.",
 )
-@curating.files
-@curating.allow_links
+@options.files_of_set
+@options.allow_links
 @options.as_json  # fmt: skip
 def command(
     sources: tuple[Path, ...],
@@ -44,4 +44,4 @@ def command(
     report = merge.merge(
         sources, out, clashes=clashes, files=files, allow_links=allow_links,  # type: ignore[arg-type]
     )  # fmt: skip
-    curating.print_report(report, as_json=as_json, linked=files == "reference")
+    options.print_derived(report, as_json=as_json, linked=files == "reference")

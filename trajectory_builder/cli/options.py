@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from trajectory_builder.errors import printable
+from trajectory_builder.cli.app import say
 
 if TYPE_CHECKING:
     from trajectory_builder.build.run import BuildOptions, BuildReport
+    from trajectory_builder.curate.derive import DerivedReport
     from trajectory_builder.plan.table import Plan
     from trajectory_builder.trajectory import Problem
 
@@ -68,6 +69,24 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
+files_of_set: Callable[[F], F] = click.option(
+    "--files",
+    type=click.Choice(["hardlink", "reference", "copy", "none"]),
+    default="hardlink",
+    show_default=True,
+    help="How images come into OUT. A reference is a symbolic link: such a set is read with"
+    " --allow-links only. With none, only the manifest is written.",
+)
+allow_links: Callable[[F], F] = click.option(
+    "--allow-links",
+    is_flag=True,
+    help="Follow symbolic links out of the source; for sets of your own.",
+)
+seed: Callable[[F], F] = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of all random choices."
+)
+
+
 def plan_of(src: Path, given: dict[str, Any]) -> Plan:
     """The plan that the options of `source` ask for."""
     from dataclasses import replace
@@ -108,37 +127,37 @@ def address_of(given: dict[str, Any]) -> str | None:
 def named(problem: Problem) -> str:
     """What a problem says, with its file where the sentence does not name it."""
     known = not problem.file or PurePath(problem.file).name in problem.what
-    return printable(problem.what if known else f"{problem.what} ({problem.file})")
+    return problem.what if known else f"{problem.what} ({problem.file})"
 
 
 def tell_problem_count(count: int, out: Path) -> None:
     """Say on stderr how many problems there are and where they are listed."""
     problems = "1 problem" if count == 1 else f"{count:,} problems"
-    click.echo(f"{problems}: see {printable(str(out))}/problems.parquet", err=True)
+    say(f"{problems}: see {out}/problems.parquet", err=True)
 
 
 def print_notes(plan: Plan) -> None:
     """Print on stderr what is odd or missing in the source, before the work starts."""
     for note in plan.notes:
-        click.echo(f"note: {printable(note)}", err=True)
+        say(f"note: {note}", err=True)
     for problem in plan.problems[:5]:
-        click.echo(f"problem: {named(problem)}", err=True)
+        say(f"problem: {named(problem)}", err=True)
     if len(plan.problems) > 5:
-        click.echo(f"problem: and {len(plan.problems) - 5:,} more", err=True)
+        say(f"problem: and {len(plan.problems) - 5:,} more", err=True)
 
 
 def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
     """Print counts, skipped windows, notes and problems; with `out`, bytes needed and free too."""
     data = plan_data(plan, out)
     if as_json:
-        click.echo(json.dumps(data))
+        say(json.dumps(data))
         return
     for split, counts in data["counts"].items():
-        click.echo(
+        say(
             f"{split}: {counts['pairs']:,} pairs on {counts['trajectories']:,} trajectories,"
             f" {counts['averaged']:,} to average"
         )
-        click.echo("  " + ", ".join(f"n = {n}: {c:,}" for n, c in counts["per_n"].items()))
+        say("  " + ", ".join(f"n = {n}: {c:,}" for n, c in counts["per_n"].items()))
     for name, words in (
         ("skipped", "windows of the recipe leave their clip and are skipped"),
         (
@@ -148,17 +167,17 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
         ),
     ):
         if data[name]:
-            click.echo(f"{len(data[name])} {words}:")
-            click.echo("  " + "\n  ".join(data[name]))
+            say(f"{len(data[name])} {words}:")
+            say(*(f"  {line}" for line in data[name]))
     for note in plan.notes:
-        click.echo(f"note: {printable(note)}")
+        say(f"note: {note}")
     for problem in plan.problems[:5]:
-        click.echo(f"problem: {named(problem)}\n  cure:  {printable(problem.cure)}")
+        say(f"problem: {named(problem)}", f"  cure:  {problem.cure}")
     if len(plan.problems) > 5:
-        click.echo(f"problem: and {len(plan.problems) - 5:,} more")
+        say(f"problem: and {len(plan.problems) - 5:,} more")
     if out is not None:
         need, free = _size(data["bytes_needed"]), _size(data["bytes_free"])
-        click.echo(f"needs about {need} in {out}, {free} are free")
+        say(f"needs about {need} in {out}, {free} are free")
 
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
@@ -192,16 +211,16 @@ def _size(count: int) -> str:
 
 def print_report(report: BuildReport) -> None:
     """Say what a build made, where, in how long, and what to do next."""
-    out = printable(str(report.out))
+    out = report.out
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items()) or "no"
     if report.made == 0 and not report.problems:
-        click.echo(f"{out} is whole: {pairs} pairs; nothing to do")
+        say(f"{out} is whole: {pairs} pairs; nothing to do")
     else:
-        click.echo(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+        say(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if report.problems:
         tell_problem_count(report.problems, report.out)
         _tell_reasons(report.out)
-    click.echo(f"next: trajbuild verify {out}", err=True)
+    say(f"next: trajbuild verify {out}", err=True)
 
 
 def _tell_reasons(out: Path) -> None:
@@ -215,6 +234,25 @@ def _tell_reasons(out: Path) -> None:
     counts = Counter(problem.reason for problem in problems)
     for reason, count in counts.most_common(LISTED_AT_MOST):
         first = next(problem for problem in problems if problem.reason == reason)
-        click.echo(f"  {count:,} {reason}, first: {named(first)}", err=True)
+        say(f"  {count:,} {reason}, first: {named(first)}", err=True)
         if first.cure:
-            click.echo(f"    cure:  {printable(first.cure)}", err=True)
+            say(f"    cure:  {first.cure}", err=True)
+
+
+def print_derived(report: DerivedReport, *, as_json: bool, linked: bool) -> None:
+    """Print what was written; the next command on stderr."""
+    if as_json:
+        say(json.dumps(report.as_data()))
+        return
+    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
+    say(f"{report.out}: {pairs} pairs, {report.files:,} files")
+    print_dropped(report.dropped)
+    links = " --allow-links" if linked else ""
+    say(f"next: trajbuild verify {report.out}{links}", err=True)
+
+
+def print_dropped(dropped: dict[str, int]) -> None:
+    """Print on stderr which criterion left out how many rows."""
+    for reason, count in dropped.items():
+        if count:
+            say(f"left out by {reason}: {count:,} pairs", err=True)

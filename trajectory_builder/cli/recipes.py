@@ -7,6 +7,7 @@ import json
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="recipes", short_help="List or print the built-in recipes.")
@@ -24,13 +25,15 @@ def command(show: str | None, as_json: bool) -> None:
     if show is not None:
         chosen = recipe.load_recipe(show)
         path = recipe.built_in().get(show)
-        click.echo(json.dumps(chosen.as_data()) if as_json or path is None
-                   else path.read_text(), nl=as_json or path is None)  # fmt: skip
+        if as_json or path is None:
+            say(json.dumps(chosen.as_data()))
+        else:
+            say(*path.read_text().splitlines())
         return
     found = {name: recipe.load_recipe(name) for name in recipe.built_in()}
     if as_json:
-        click.echo(json.dumps({name: one.as_data() for name, one in found.items()}))
+        say(json.dumps({name: one.as_data() for name, one in found.items()}))
         return
     for name, one in found.items():
         mark = " (default)" if name == recipe.DEFAULT else ""
-        click.echo(f"{name}{mark}: {one.about}")
+        say(f"{name}{mark}: {one.about}")

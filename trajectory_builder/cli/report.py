@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.cli.app import say
+
 
 @click.command("report")
 @click.argument(
@@ -37,7 +39,7 @@ def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) ->
     page = write_report(folder, out, allow_links=allow_links)
     size = page.stat().st_size
     if as_json:
-        click.echo(json.dumps({"path": str(page), "bytes": size}))
+        say(json.dumps({"path": str(page), "bytes": size}))
         return
-    click.echo(page)
-    click.echo(f"{size / 1e6:.1f} MB; open it in a browser", err=True)
+    say(str(page))
+    say(f"{size / 1e6:.1f} MB; open it in a browser", err=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.cli.app import say
+
 
 @click.command(name="sample")
 @click.option(
@@ -36,12 +38,12 @@ def command(out: Path, as_json: bool) -> None:
 
     report = write_sample(out, show_progress=True)
     if as_json:
-        click.echo(json.dumps(report.as_json()))
+        say(json.dumps(report.as_json()))
         return
-    click.echo(f"{report.pairs} pairs and {report.frames} frames in {report.clips} sequences")
-    click.echo(f"{report.files} files, {report.size_bytes / 1e6:.1f} MB; {report.written} written")
+    say(f"{report.pairs} pairs and {report.frames} frames in {report.clips} sequences")
+    say(f"{report.files} files, {report.size_bytes / 1e6:.1f} MB; {report.written} written")
     if report.video:
-        click.echo(f"a video of one sequence: {report.video}")
+        say(f"a video of one sequence: {report.video}")
     else:
-        click.echo('no video: pip install "fidediff[video]" and run the same command again')
-    click.echo(f"next: trajbuild expand --src {report.src}")
+        say('no video: pip install "fidediff[video]" and run the same command again')
+    say(f"next: trajbuild expand --src {report.src}")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import curating, options
-from trajectory_builder.errors import printable
+from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="select", short_help="Take a part of a data set.")
-@click.argument("source", metavar="DATASET", type=curating.SOURCE)
-@click.option("--out", type=curating.FOLDER, help="New data set. [default: print sample_ids]")
+@click.argument("source", metavar="DATASET", type=options.FOLDER)
+@click.option("--out", type=options.FOLDER, help="New data set. [default: print sample_ids]")
 @click.option(
     "--where",
     default="",
@@ -40,9 +40,9 @@ from trajectory_builder.errors import printable
     help="Keep as many pairs of every value as of the rarest, in each split.",
 )
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="N pairs, chosen at random.")
-@curating.seed
-@curating.files
-@curating.allow_links
+@options.seed
+@options.files_of_set
+@options.allow_links
 @options.as_json  # fmt: skip
 def command(  # noqa: PLR0913  # one parameter an option
     source: Path,
@@ -76,15 +76,15 @@ def command(  # noqa: PLR0913  # one parameter an option
         choice = select.choose([source], criteria)
         names = choice.sample_ids()
         if as_json:
-            click.echo(json.dumps({"sample_ids": names, "dropped": choice.dropped}))
+            say(json.dumps({"sample_ids": names, "dropped": choice.dropped}))
         elif names:
-            click.echo("\n".join(names))
-        curating.print_dropped(choice.dropped)
+            say(*names)
+        options.print_dropped(choice.dropped)
         if choice.note:
-            click.echo(f"note: {printable(choice.note)}", err=True)
+            say(f"note: {choice.note}", err=True)
         return
     report = select.select(
         [source], out, criteria,
         files=files, allow_links=allow_links, progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
-    curating.print_report(report, as_json=as_json, linked=files == "reference")
+    options.print_derived(report, as_json=as_json, linked=files == "reference")

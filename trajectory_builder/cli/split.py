@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
 
 
 def _shares(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, float]:
@@ -25,8 +25,8 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
 
 
 @click.command(name="split", short_help="Divide a split again, by complete clips or trajectories.")
-@click.argument("source", metavar="DATASET", type=curating.SOURCE)
-@click.option("--out", type=curating.FOLDER, required=True, help="New data set.")
+@click.argument("source", metavar="DATASET", type=options.FOLDER)
+@click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--into",
     callback=_shares,
@@ -49,9 +49,9 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
     show_default=True,
     help="The split that is divided; the others stay.",
 )
-@curating.seed
-@curating.files
-@curating.allow_links
+@options.seed
+@options.files_of_set
+@options.allow_links
 @options.as_json  # fmt: skip
 def command(source: Path, out: Path, as_json: bool, **options_of_split: Any) -> None:
     """Write DATASET again with one split divided: by complete clips or
@@ -65,4 +65,4 @@ def command(source: Path, out: Path, as_json: bool, **options_of_split: Any) -> 
     from trajectory_builder.curate import split
 
     report = split.split([source], out, options_of_split.pop("into"), **options_of_split)
-    curating.print_report(report, as_json=as_json, linked=options_of_split["files"] == "reference")
+    options.print_derived(report, as_json=as_json, linked=options_of_split["files"] == "reference")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import curating, options
+from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="stats", short_help="Count a manifest's pairs by columns.")
-@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=curating.SOURCE)
+@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=options.FOLDER)
 @click.option("--by", default="split,n_frames", show_default=True, metavar="COLUMN,...",
               help="Columns to group by.")  # fmt: skip
-@click.option("--plot", type=curating.FOLDER, metavar="FILE",
+@click.option("--plot", type=options.FOLDER, metavar="FILE",
               help="Also draw the pairs as bars: .png, .svg or .pdf.")  # fmt: skip
 @options.as_json
 def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool) -> None:
@@ -31,4 +32,4 @@ def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool
     counted = stats.stats(sources, columns)
     if plot is not None:
         stats.plot(counted, plot)
-    click.echo(json.dumps(counted.as_data()) if as_json else "\n".join(counted.lines()))
+    say(*([json.dumps(counted.as_data())] if as_json else counted.lines()))

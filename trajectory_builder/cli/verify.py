@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import say
 
 
 @click.command(name="verify", short_help="Compare a data set with its manifest.")
@@ -43,10 +44,10 @@ def command(
         progress=True,
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps(report.as_data()))
+        say(json.dumps(report.as_data()))
         return int(report.exit_code)
     for finding in report.findings:
-        click.echo(f"{finding.reason}: {finding.what}\n  cure:  {finding.cure}")
+        say(f"{finding.reason}: {finding.what}", f"  cure:  {finding.cure}")
     state = f"{len(report.findings):,} findings" if report.findings else "all as it should be"
-    click.echo(f"{report.rows:,} pairs, {report.files:,} files, level {level}: {state}")
+    say(f"{report.rows:,} pairs, {report.files:,} files, level {level}: {state}")
     return int(report.exit_code)

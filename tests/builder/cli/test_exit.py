@@ -7,16 +7,16 @@ import pytest
 
 PROGRAM = """
 import os, sys, threading
-from trajectory_builder.cli import ending
+from trajectory_builder.cli import exit as exits
 
-class Told:
+class Witness:
     def __del__(self):
         os.write(1, b"taken apart\\n")
 
-leave = ending.prepare()
+leave = exits.prepare()
 import atexit  # as a library does, after the command has begun
 
-kept = Told()
+kept = Witness()
 atexit.register(print, "registered for the end")
 threading.Timer(0.2, print, ["a thread that was waited for"]).start()
 print("the result")
@@ -55,11 +55,11 @@ COMMAND = """
 import os
 from trajectory_builder.cli import main
 
-class Told:
+class Witness:
     def __del__(self):
         os.write(1, b"taken apart")
 
-kept = Told()
+kept = Witness()
 main()
 """
 
