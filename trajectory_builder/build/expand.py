@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from trajectory_builder.build import alignment, run, workers
-from trajectory_builder.build.claim import refuse_other_config
+from trajectory_builder.build.ownership import refuse_other_config
 from trajectory_builder.build.run import BuildOptions, BuildReport
 from trajectory_builder.plan import recipe
 from trajectory_builder.plan.gopro import plan_gopro

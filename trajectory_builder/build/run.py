@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.build import backends, record
-from trajectory_builder.build.claim import claim
+from trajectory_builder.build.ownership import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder

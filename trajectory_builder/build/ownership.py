@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from trajectory_builder.build import record
 from trajectory_builder.build.record import CONFIG
-from trajectory_builder.disk import ownership
+from trajectory_builder.disk import ownership as folder_ownership
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError, shorten
 from trajectory_builder.plan.table import Plan
@@ -62,7 +62,7 @@ def refuse_other_config(
         if recipe == "own"  # the name of a recipe that was made from options
         else f"--recipe {recipe} and the same options"
     )
-    ownership.refuse_other_config(
+    folder_ownership.refuse_other_config(
         folder.root,
         config,
         wanted,
