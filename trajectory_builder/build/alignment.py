@@ -20,6 +20,7 @@ from trajectory_builder.build import record, workers
 from trajectory_builder.build.alignment_worker import REACH, PairCheck, Task, check_task
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
+from trajectory_builder.errors import shorten
 from trajectory_builder.plan.gopro import Corrections
 from trajectory_builder.plan.table import Plan, PlanRow
 
@@ -41,44 +42,64 @@ class ClipCheck:
     @property
     def offset(self) -> int | None:
         """The one offset at which its sharp images were found, half of them at least."""
-        found = [check.offset for check in self.checks if check.offset is not None]
-        return found[0] if len(set(found)) == 1 and 2 * len(found) >= len(self.checks) else None
+        found = {check.offset for check in self.checks if check.offset is not None}
+        if len(found) != 1:
+            return None
+        offset = found.pop()
+        there = sum(offset in check.near for check in self.checks)
+        return offset if 2 * there >= len(self.checks) else None
 
     @property
     def is_found(self) -> bool:
-        """Whether any sharp image is among the frames; if none is, pixels prove nothing."""
-        return any(check.offset is not None for check in self.checks)
+        """Whether any sharp image is among the frames."""
+        return any(check.is_found for check in self.checks)
 
     @property
     def is_settled(self) -> bool:
-        """Whether every image checked is where the plan expects it, or none can be compared."""
-        return not self.is_found or not self.distrusted()
+        """Whether nothing speaks against the plan; a clip without any evidence is not settled."""
+        return not self.distrusted() and (self.is_found or self._count("equal") > 0)
 
     def distrusted(self) -> dict[str, str]:
         """Trajectories whose frames are not trusted, and why."""
-        equal = sum(check.blur == "equal" for check in self.checks)
-        found: dict[str, str] = {}
-        for check in self.checks if self.is_found else ():
-            if check.offset is None:
-                found[check.trajectory_id] = f"its sharp image is none of {2 * REACH + 1} frames"
-            elif check.offset:
-                found[check.trajectory_id] = f"its sharp image is {check.offset:+d} frames away"
-            elif check.blur == "differs" and equal:
-                found[check.trajectory_id] = "its official blur is not the mean of its window"
-        return found
+        reasons = {check.trajectory_id: self._doubt(check) for check in self.checks}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def _doubt(self, check: PairCheck) -> str:
+        """Why a pair's frames are not trusted; "" if they are."""
+        equal, differing = self._count("equal"), self._count("differs")
+        if check.offset:
+            return f"its sharp image is {check.offset:+d} frames away"
+        if check.blur == "equal":  # proves the window, whatever the sharp image shows
+            return ""
+        blur = "its official blur is not the mean of its window" if check.blur == "differs" else ""
+        if not self.is_found:
+            # Nothing but the blurs can be compared. The name is trusted unless all of them differ.
+            return blur if not equal else ""
+        if not check.is_found:
+            return f"its sharp image is none of {2 * REACH + 1} frames"
+        if check.offset is None and 0 not in check.near:
+            return "its sharp image shows one of several frames, none of them the expected one"
+        # In a copy that was encoded again blurs differ a little from the mean of its frames: one
+        # that differs counts only where others prove that the copy is exact.
+        is_exact_copy = equal and (check.is_exact or equal >= differing)
+        return blur if is_exact_copy else ""
+
+    def _count(self, blur: str) -> int:
+        return sum(check.blur == blur for check in self.checks)
 
     def as_data(self) -> dict[str, Any]:
         """Plain values for build.json."""
-        blurs = [check.blur for check in self.checks]
         return {
             "split": self.split,
             "clip": self.clip,
             "sharp_checked": len(self.checks),
-            "sharp_found": sum(check.offset is not None for check in self.checks),
+            "sharp_found": sum(check.is_found for check in self.checks),
+            "sharp_equal": sum(check.is_exact for check in self.checks),
             "offsets": sorted({c.offset for c in self.checks if c.offset is not None}),
-            "blurs_equal": blurs.count("equal"),
-            "blurs_absent": blurs.count("absent"),
-            "blurs_differing": blurs.count("differs"),
+            "blurs_equal": self._count("equal"),
+            "blurs_absent": self._count("absent"),
+            "blurs_differing": self._count("differs"),
+            "differing": [c.trajectory_id for c in self.checks if c.blur == "differs"],
             "distrusted": self.distrusted(),
         }
 
@@ -126,7 +147,9 @@ def _stored(out: Path, digest: str, level: str) -> dict[str, Any] | None:
     if CHECKS.index(report["level"]) < CHECKS.index(level):
         return None
     known: dict[str, Any] = report
-    return None if any(clip["distrusted"] for clip in report["clips"]) else known
+    # A report of an older version lacks keys that are printed now.
+    usable = all("sharp_equal" in clip and not clip["distrusted"] for clip in report["clips"])
+    return known if usable else None
 
 
 def _report(
@@ -261,8 +284,17 @@ def sentences(report: dict[str, Any]) -> list[str]:
                          " windows are built round the frames that were found")  # fmt: skip
         if clip["distrusted"]:
             lines.append(f"{name}: {len(clip['distrusted']):,} pairs disagree with the frames"
-                         f" (offsets {clip['offsets']}); their windows are left out")  # fmt: skip
-        elif clip["sharp_checked"] and not clip["sharp_found"]:
-            lines.append(f"{name}: no sharp image equals a frame, so pixels prove nothing;"
-                         " the name is trusted")  # fmt: skip
+                         f" (offsets {clip['offsets']}), and their windows are left out:"
+                         f" {shorten([*clip['distrusted']])}")  # fmt: skip
+        elif clip["differing"]:
+            lines.append(f"{name}: {len(clip['differing']):,} official blurs differ from the mean"
+                         f" of their window: {shorten(clip['differing'])}")  # fmt: skip
+        if clip["sharp_checked"] and not clip["sharp_found"] and not clip["distrusted"]:
+            why = (f"{clip['blurs_equal']:,} official blurs equal the mean of their window"
+                   if clip["blurs_equal"] else "pixels prove nothing")  # fmt: skip
+            lines.append(f"{name}: no sharp image is near a frame; {why}; the name is trusted")
+        elif clip["sharp_equal"] < clip["sharp_found"]:
+            off = clip["sharp_found"] - clip["sharp_equal"]
+            lines.append(f"{name}: {off:,} of {clip['sharp_checked']:,} sharp images equal no frame"
+                         " and are matched to the nearest one")  # fmt: skip
     return lines

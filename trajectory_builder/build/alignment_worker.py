@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from trajectory_builder.build import workers
+from trajectory_builder.build import nearness, workers
 from trajectory_builder.disk.atomic import fault_point
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png
@@ -33,14 +33,23 @@ class PairCheck:
 
     Attributes:
         trajectory_id: the pair's.
-        offset: frames between the expected rank and the nearest one whose pixels equal the sharp
-            image; None where no frame within `REACH` does.
+        offset: frames between the expected rank and the one that the sharp image shows; None where
+            no frame within `REACH` is near it, or several are.
+        near: offsets of the frames that it may show.
+        is_exact: whether its pixels equal a frame's.
         blur: `equal`, `differs`, `absent` (frames of its window are), or `unchecked`.
     """
 
     trajectory_id: str
     offset: int | None
+    near: tuple[int, ...]
+    is_exact: bool
     blur: str
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it shows one of the frames, or one of several that look alike."""
+        return bool(self.near)
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,12 @@ def check_task(task: Task) -> tuple[str, list[PairCheck]]:
         center = frames.get(row["center_index"])
         if center is None or center.shape != sharp.shape:
             continue  # a bad frame shows nothing of its place; the shard reports what is wrong
-        offset = frames.offset_of(sharp, row["center_index"])
+        exact = frames.offset_of(sharp, row["center_index"])
+        near = (exact,) if exact is not None else frames.near(sharp, row["center_index"])
         wanted = row["sample_id"] in task.with_blur
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
-        checks.append(PairCheck(row["trajectory_id"], offset, blur))
+        offset = near[0] if len(near) == 1 else None
+        checks.append(PairCheck(row["trajectory_id"], offset, near, exact is not None, blur))
         frames.forget_before(row["center_index"] - REACH)
         fault_point("pair-checked")
     return task.clip, checks
@@ -110,6 +121,15 @@ class _Frames:
             if frame is not None and np.array_equal(frame, sharp):
                 return offset
         return None
+
+    def near(self, sharp: Pixels, expected: int) -> tuple[int, ...]:
+        """Offsets of the frames that the sharp image may show, where it equals none."""
+        frames = {
+            offset: nearness.sample(frame)
+            for offset in range(-REACH, REACH + 1)
+            if (frame := self.get(expected + offset)) is not None and frame.shape == sharp.shape
+        }
+        return nearness.nearest(nearness.sample(sharp), frames)
 
     def blur_of(self, row: PlanRow, roots: dict[str, str]) -> str:
         """Whether the official blur is the mean of its window."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.build import nearness
 from trajectory_builder.build.writer import (
     Contents,
     ImageFile,
@@ -85,11 +86,16 @@ class FrameReader:
     Args:
         root: the folder that frame names start from.
         size: (width, height) that frames must have; None takes any.
+        keep_samples: keep a `nearness.sample` of each frame by rank, too.
     """
 
-    def __init__(self, root: Path, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, root: Path, size: tuple[int, int] | None, *, keep_samples: bool = False
+    ) -> None:
         self._root = root
         self._size = size
+        self._keep_samples = keep_samples
+        self.samples: dict[int, Pixels] = {}
         self.digests: dict[str, str] = {}
         self.errors: dict[str, ImageError] = {}
 
@@ -104,6 +110,8 @@ class FrameReader:
                 yield rank, None
                 continue
             self.digests[name] = frame.sha256
+            if self._keep_samples:
+                self.samples[rank] = nearness.sample(frame.pixels)
             yield rank, frame.pixels
 
     def problems(self, rows: Sequence[PlanRow]) -> Iterator[Problem]:

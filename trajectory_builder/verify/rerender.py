@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from trajectory_builder import manifest
-from trajectory_builder.build import record, workers
+from trajectory_builder.build import nearness, record, workers
 from trajectory_builder.build.gopro_shard import FrameReader, render_windows
 from trajectory_builder.build.shard import Shard
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import BuildError, shorten
+from trajectory_builder.errors import BuildError, ImageError, shorten
 from trajectory_builder.images import png
+from trajectory_builder.images.png import Pixels
 from trajectory_builder.plan import footage, gopro, recipe
 from trajectory_builder.plan.table import Plan, PlanRow, by_shard
 from trajectory_builder.verify.finding import Finding
 
 _RESTORE_FRAME = "restore that frame from its source, or build again into a new folder"
+_OTHER_CENTER = "run `trajbuild expand` with --check full into a new folder"
 _RESTORE_FOOTAGE = "bring back the footage as it was, or generate the set again into a new folder"
 
 Rows = Mapping[str, Mapping[str, Any]]  # manifest rows by sample_id
@@ -170,7 +172,7 @@ def _compare(task: _Task) -> tuple[list[str], list[Finding]]:
 
 def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     rows = task.shard.rows
-    reader = FrameReader(Path(task.shard.roots["frames"]), task.shard.size)
+    reader = FrameReader(Path(task.shard.roots["frames"]), task.shard.size, keep_samples=True)
     # All windows first: which frames changed is known when all are read.
     wrong = [
         row
@@ -180,12 +182,32 @@ def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     known = task.known
     changed = {name for name, sha in reader.digests.items() if known.get(name, sha) != sha}
     findings = [_different(row, changed, bool(known)) for row in wrong]
+    findings += [
+        _finding(row, "center-differs", "its window is not round its sharp image", _OTHER_CENTER)
+        for row in rows
+        if not _shows_center(row, Path(task.shard.out), reader.samples)
+    ]
     for row in rows:
         bad = next((name for name in row["frame_names"] if name in reader.errors), None)
         if bad is not None:
             error = reader.errors[bad]
             findings.append(_finding(row, error.reason, f"{bad}: {error.what}", error.cure))
     return [row["sample_id"] for row in rows], findings
+
+
+def _shows_center(row: PlanRow, folder: Path, samples: Mapping[int, Pixels]) -> bool:
+    """Whether a row's sharp image shows the middle frame of its window, as far as can be told."""
+    first, center = row["first_index"], row["center_index"]
+    frames = {rank: samples[rank] for rank in range(first, first + row["n_frames"])
+              if rank in samples}  # fmt: skip
+    try:
+        path = folder / row["split"] / row["sharp_file_name"]
+        sharp = nearness.sample(png.decode_png(png.read_bytes(path), name=str(path)))
+    except ImageError:
+        return True  # level full reports the file
+    if center not in frames or frames[center].shape != sharp.shape:
+        return True  # the bad frame is reported
+    return center in nearness.nearest(sharp, frames)
 
 
 def _compare_footage(task: _Task) -> tuple[list[str], list[Finding]]:

@@ -147,13 +147,63 @@ def test_official_pair_with_doubtful_frames_is_kept(trees):
     assert kept[lost]["backward_n_frames"] == [1]
 
 
-def test_images_encoded_with_other_pixels_leave_the_name_trusted(trees):
-    for path in (trees / "GOPRO_Large" / CLIP / "sharp").iterdir():
-        pixels = cv2.imread(str(path))
-        cv2.imwrite(str(path), pixels ^ 1)
+def change(folder, function):
+    """Change the pixels of every image in a folder."""
+    for path in folder.iterdir():
+        cv2.imwrite(str(path), function(cv2.imread(str(path))))
+
+
+def brighter(pixels):
+    return cv2.add(pixels, np.full_like(pixels, 40))
+
+
+def one_level_off(pixels):
+    return pixels ^ 1
+
+
+def test_sharp_images_a_grey_level_off_are_found(trees):
+    change(trees / "GOPRO_Large" / CLIP / "sharp", one_level_off)
     found = settled(trees)
     assert found.table.equals(settled(trees, "off").table)
-    assert any("no sharp image equals a frame" in note for note in found.notes)
+    assert any("3 of 3 sharp images equal no frame" in note for note in found.notes)
+
+
+def test_one_pair_a_grey_level_off_loses_no_window(trees):
+    path = min((trees / "GOPRO_Large" / CLIP / "sharp").iterdir())
+    cv2.imwrite(str(path), one_level_off(cv2.imread(str(path))))
+    assert settled(trees, "full").problems == ()
+
+
+def test_wrong_shift_is_found_by_images_a_grey_level_off(trees):
+    rename_clip(trees, "GOPR0002_11_04")
+    change(trees / "GOPRO_Large/train/GOPR0002_11_04/sharp", one_level_off)
+    assert settled(trees).alignment["corrected"] == {"GOPR0002_11_04": 3}
+
+
+def test_equal_blurs_prove_the_name_where_no_sharp_image_is_near(trees):
+    change(trees / "GOPRO_Large" / CLIP / "sharp", brighter)
+    found = settled(trees)
+    assert found.table.equals(settled(trees, "off").table)
+    assert any("official blurs equal the mean" in note for note in found.notes)
+
+
+def test_clip_whose_blurs_all_differ_is_not_trusted_by_its_name(trees):
+    for kind in ("sharp", "blur"):
+        change(trees / "GOPRO_Large" / CLIP / kind, brighter)
+    found = settled(trees)
+    averaged = [row for row in found.table.to_pylist() if not row["blur_source"]]
+    assert averaged
+    # Only the pair whose frames are not all published could not be compared.
+    trusted = {r["trajectory_id"] for r in averaged if r["clip_id"] == CLIP.split("/")[1]}
+    assert len(trusted) <= 1
+
+
+def test_full_check_names_the_pairs_that_differ(trees):
+    frames = frames_of(trees)
+    shutil.copy(frames[62], frames[63])
+    found = settled(trees, "full")
+    (lost,) = report_of(found)["distrusted"]
+    assert any(lost in note and CLIP in note for note in found.notes)
 
 
 def test_known_report_is_used_again_without_reading_a_pixel(trees):

@@ -78,6 +78,19 @@ def test_only_windows_with_the_changed_frame_are_found(copy):
     assert {finding.file for finding in deep(copy).findings} == hit
 
 
+def test_window_round_another_frame_than_its_sharp_image_is_found(copy):
+    frames = sorted((copy / "GOPRO_Large_all/train/GOPR0002_11_01").iterdir())
+    contents = [path.read_bytes() for path in frames]
+    for path, content in zip(frames[1:], contents, strict=False):
+        path.write_bytes(content)
+    chosen = gopro.plan_gopro(copy / "GOPRO_Large", recipe.load_recipe("fidediff-7877"))
+    run.build_plan(chosen, copy / "wrong", run.BuildOptions(progress=False))
+    findings = verify_folder(copy / "wrong", "deep").findings
+    assert {finding.reason for finding in findings} == {"center-differs"}
+    averaged = [row for row in chosen.rows() if not row["blur_source"]]
+    assert len(findings) == len(averaged)
+
+
 def test_frame_encoded_anew_with_equal_pixels_is_no_finding(copy):
     frame = sorted((copy / "GOPRO_Large_all/train/GOPR0002_11_01").iterdir())[40]
     cv2.imwrite(str(frame), cv2.imread(str(frame)), [cv2.IMWRITE_PNG_COMPRESSION, 9])
