@@ -78,6 +78,16 @@ def packets(path):
         return [(p.pos, p.size, p.is_keyframe) for p in found if p.size]
 
 
+def broken(clip, path, index):
+    """The clip with zeros inside one packet's data."""
+    data = bytearray(clip.read_bytes())
+    position, size, _ = packets(clip)[index]
+    middle = slice(position + size // 4, position + size // 2)
+    data[middle] = bytes(len(data[middle]))
+    path.write_bytes(data)
+    return path
+
+
 def write_audio(path):
     """A file with a second of silence and no picture."""
     with av.open(str(path), "w") as file:

@@ -29,6 +29,7 @@ from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.pixels import averaging, camera, interpolation, motion
+from trajectory_builder.sources.footage import problem_of
 from trajectory_builder.trajectory import Problem
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ class FrameReader:
         for part in self._order.parts:
             path = Path(self._shard.roots[part.root], part.name)
             if part.stretch is not None:
-                frames = video.decode_with_luma(replace(part.stretch, path=path))
+                frames = self._video(replace(part.stretch, path=path))
             else:
                 frames = self._files(path, part.frames)
             for frame in frames:
@@ -291,6 +292,20 @@ class FrameReader:
                     see(rank, _small(frame))
                 yield rank, None if frame is None else frame.pixels
                 rank += 1
+
+    def _video(self, wanted: video.Stretch) -> Iterator[video.Decoded | None]:
+        """Frames of a video; an error that ends it early is reported and costs the rest of it."""
+        count = 0
+        try:
+            for frame in video.decode_with_luma(wanted):
+                yield frame
+                count += 1
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever a library raises on one file must not end the build of the others.
+            self.problems.append(problem_of(error, wanted.path))
+            yield from [None] * (len(wanted.pts) - count)
 
     def _files(self, folder: Path, names: Sequence[str | None]) -> Iterator[video.Decoded | None]:
         """Frames of a folder; one that cannot be read is reported once and costs its windows."""

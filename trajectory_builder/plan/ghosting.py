@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
-from trajectory_builder.errors import ImageError, VideoError
 from trajectory_builder.images import pictures
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.pixels import motion
@@ -30,7 +29,9 @@ def neighbour_motion(clip: Footage) -> float | None:
         rank = clip.starts[bisect_right(clip.starts, rank) - 1] if clip.kind == "video" else rank
         try:
             pair = [pixels for pixels in _read(clip, rank, rank + 2) if pixels is not None]
-        except (VideoError, ImageError):
+        except MemoryError:
+            raise
+        except Exception:  # this is only a warning; the build reports what it cannot read
             continue
         if len(pair) == 2:
             found.append(motion.displacement(*(motion.small(pixels) for pixels in pair))[1])

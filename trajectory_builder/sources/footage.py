@@ -205,11 +205,26 @@ def _clips(
                 problems += of_folder
                 if folder is not None:
                     clips.append(_frames_clip(part, folder, fps))
-        except (VideoError, ImageError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Whatever a library raises on a damaged file must not cost the other files.
             if len(parts) == 1:
                 raise
-            problems.append(Problem(error.reason, error.what, error.cure, file=error.where))
+            problems.append(problem_of(error, part.path))
     return clips, problems
+
+
+def problem_of(error: Exception, path: Path) -> Problem:
+    """A file's error as a row of problems.parquet; an unexpected one names its type."""
+    if isinstance(error, VideoError | ImageError):
+        return Problem(error.reason, error.what, error.cure, file=error.where)
+    return Problem(
+        "file-unreadable",
+        f"reading the file failed: {type(error).__name__}: {printable(error)}",
+        "check that it opens in other programs; copy it again from its source",
+        file=printable(path),
+    )
 
 
 def _read_video(part: Part, fps: float | None, hdr: Handling) -> Footage:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from footage_maker import pan, texture, write_video
+from footage_maker import broken, pan, texture, write_video
 from gopro_tree import three_parts, trajbuild, tree
 from PIL import Image
 
@@ -265,8 +265,6 @@ def test_settled_problems_are_not_made_again(tmp_path):
 
 
 def test_damaged_frames_cost_their_windows_alone(clip, tmp_path):
-    from test_video import broken
-
     path = broken(clip, tmp_path / "pan.mp4", 33)
     report = make(tmp_path / "out", path, n_frames=(5,), every=5)
     assert report.pairs["train"] > 5
@@ -274,6 +272,20 @@ def test_damaged_frames_cost_their_windows_alone(clip, tmp_path):
     frames = pan(FRAMES)
     for row in rows_of(tmp_path / "out"):
         assert (picture(tmp_path / "out", row, "sharp") == frames[row["center_index"]]).all()
+
+
+def test_video_that_vanishes_during_a_build_costs_its_own_windows(clip, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("gone", "here"):
+        shutil.copyfile(clip, source / f"{name}.mp4")
+    plan = footage.plan_footage(FootageRequest((source,), n_frames=(5,), every=5))
+    (source / "gone.mp4").unlink()
+    report = run.build_plan(plan, tmp_path / "out", QUIET)
+    assert report.exit_code == 4
+    assert {row["clip_id"] for row in rows_of(tmp_path / "out")} == {"here"}
+    problems = record.read_problems(tmp_path / "out")
+    assert any("gone.mp4" in p.file and p.reason == "video-unreadable" for p in problems)
 
 
 def test_joined_chapters_have_windows_across_the_border(tmp_path):

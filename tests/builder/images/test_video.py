@@ -5,7 +5,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from footage_maker import packets, pan, write_audio, write_video
+from footage_maker import broken, pan, write_audio, write_video
 
 from trajectory_builder.errors import VideoError
 from trajectory_builder.images.video import containers
@@ -194,16 +194,6 @@ def test_digest_tells_two_recordings_apart(tmp_path):
 def test_hostile_names_are_only_names(tmp_path, clip, name):
     (tmp_path / name).write_bytes(clip.read_bytes())
     assert len(video.index(tmp_path / name)) == 40
-
-
-def broken(clip, path, index):
-    """The clip with zeros inside one packet's data."""
-    data = bytearray(clip.read_bytes())
-    position, size, _ = packets(clip)[index]
-    middle = slice(position + size // 4, position + size // 2)
-    data[middle] = bytes(len(data[middle]))
-    path.write_bytes(data)
-    return path
 
 
 def test_damaged_frame_and_its_followers_are_lost_up_to_the_next_keyframe(tmp_path, clip):

@@ -83,6 +83,23 @@ def test_bad_file_among_good_ones_is_a_problem(tmp_path, clip):
     assert sorted(p.reason for p in found.problems) == ["video-no-stream", "video-not-a-video"]
 
 
+@pytest.mark.parametrize("name", ["bad.mp4", "bad.mkv", "bad.avi"])
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_bytes_cost_that_file_alone(tmp_path, clip, name, seed):
+    put(clip, tmp_path / "good.mp4")
+    codec = {"codec": "mpeg4", "pix_fmt": "yuv420p", "options": {}} if ".avi" in name else {}
+    bad = write_video(tmp_path / name, pan(12), fps=30, **codec)
+    data = bytearray(bad.read_bytes())
+    random = np.random.default_rng(seed)
+    for place in random.integers(8, len(data), 60):
+        data[place] = random.integers(256)
+    bad.write_bytes(data)
+    found = footage.find([tmp_path])
+    assert "good" in [clip.name for clip in found.clips]
+    assert len(found.clips) + len(found.problems) == 2
+    assert all(problem.file for problem in found.problems)
+
+
 def test_bad_file_alone_is_an_error(tmp_path):
     (tmp_path / "words.mp4").write_text("words")
     with pytest.raises(VideoError, match="text"):
