@@ -1,17 +1,17 @@
-"""A VAE that begins as a linear codec: each latent cell holds the mean colour of its pixels.
+"""A VAE that starts as a linear codec: each latent cell is the mean colour of its pixels.
 
-A small VAE trained from random weights on a few pictures gives back their colours for any other
-picture: its group norms take away each image's mean, and what it puts in its place it learnt by
-heart. Here the first weights are set so that three latents carry brightness and two differences of
-colour from end to end, nearly exactly; training then adds detail.
+A small VAE trained from random weights on a few pictures paints any other picture in their colours:
+its group norms remove each image's mean, and it has memorised what to put in its place. Here the
+first weights are set so that three latents carry brightness and two colour differences from end to
+end, nearly exactly; training then adds detail.
 
-What makes that possible with norms and SiLU in the way, for any VAE of one norm group:
+Two tricks carry a signal through norms and SiLU, in any VAE with one norm group:
 
-- every signal c goes as a pair (c, -c), whose mean is 0, and SiLU(c) - SiLU(-c) = c;
-- a pair of constants (K, -K), large beside the signals, goes with them. It decides what the norm
-  divides by, which so becomes the same for all images, and the norm's weight undoes it.
+- every signal c travels as a pair (c, -c), whose mean is 0, and SiLU(c) - SiLU(-c) = c;
+- a pair of constants (K, -K), large beside the signals, travels with them. It dominates the norm's
+  divisor, which is then the same for all images, and the norm's weight undoes it.
 
-The method is ours; it has no counterpart in the paper, which starts from Stable Diffusion's VAE.
+The method is our own and has no counterpart in the paper, which starts from Stable Diffusion's VAE.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ from torch import Tensor, nn
 COLOURS = 3
 SIGNALS = 2 * COLOURS
 CHANNELS = SIGNALS + 2
-"""Channels that are needed: a pair for each colour and one for the constants."""
-K = 4.0  # signals are at most 1; the norms' error is (signal / K)^2
-SPARE = 0.3  # what the random weights of all other channels are multiplied by
+"""Channels needed: a pair for each colour and one for the constants."""
+K = 4.0  # signals are at most 1; the norms' relative error is (signal / K)^2
+SPARE = 0.3  # factor on the random weights of all other channels
 
 _MIX = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [2.0, 0.0, -2.0], [-1.0, 2.0, -1.0]])
 """Colours to the first three latents; differences are doubled, since they vary less."""
 
 
 def fits(groups: int, channels: Sequence[int]) -> bool:
-    """Whether a VAE with so many norm groups and channels a level can begin so."""
+    """Whether a VAE with these norm groups and channels per level can start as a linear codec."""
     return groups == 1 and min(channels) >= CHANNELS
 
 
 @torch.no_grad()
 def begin(vae: Any) -> None:
-    """Set the weights of a diffusers AutoencoderKL of a structure that `fits`, in place.
+    """Set the weights of a diffusers AutoencoderKL whose structure `fits`, in place.
 
-    Residual branches must begin at zero, or they disturb the signals.
+    Residual branches must start at zero, or they disturb the signals.
     """
     for part in vae.modules():
         if isinstance(part, nn.GroupNorm):
+            # The constants alone have a deviation of K sqrt(2 / C) over C channels.
             part.weight.fill_(K * (2 / part.num_channels) ** 0.5)
             part.bias.zero_()
     for conv in (vae.quant_conv, vae.post_quant_conv):
@@ -61,7 +62,7 @@ def _begin_encoder(encoder: Any) -> None:
         _pass_shortcuts(block)
         for sampler in block.downsamplers or []:
             _clear(sampler.conv)
-            # The stride of two starts at a pixel with its right and lower neighbours.
+            # Means of 2 x 2 pixels: taps 0 and 1, since diffusers pads right and below alone.
             sampler.conv.weight[:CHANNELS, :CHANNELS, :2, :2] = (
                 torch.eye(CHANNELS)[:, :, None, None] / 4
             )
@@ -69,7 +70,7 @@ def _begin_encoder(encoder: Any) -> None:
     last.weight.mul_(SPARE)
     last.bias.zero_()
     last.weight[:COLOURS] = 0
-    last.weight[last.out_channels // 2 :] = 0  # the logarithms of variances, which nobody reads
+    last.weight[last.out_channels // 2 :] = 0  # log variances, which `mode` does not read
     _leave(last, _MIX)
 
 
@@ -78,7 +79,7 @@ def _begin_decoder(decoder: Any) -> None:
     for block in decoder.up_blocks:
         _pass_shortcuts(block)
         for sampler in block.upsamplers or []:
-            # Pixels are repeated. A smooth kernel would darken the border, where zeros are added.
+            # Pixels repeat. A smooth kernel would darken the border, which is padded with zeros.
             _clear(sampler.conv)
             sampler.conv.weight[:CHANNELS, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
     decoder.conv_out.weight.zero_()
@@ -87,7 +88,7 @@ def _begin_decoder(decoder: Any) -> None:
 
 
 def _enter(conv: Any, mix: Tensor) -> None:
-    """Colours that come in become pairs, and the constants join them."""
+    """Incoming colours become pairs, joined by the constants."""
     _clear(conv)
     conv.weight[0:SIGNALS:2, :COLOURS, 1, 1] = mix
     conv.weight[1:SIGNALS:2, :COLOURS, 1, 1] = -mix
@@ -108,7 +109,7 @@ def _pass_shortcuts(block: Any) -> None:
 
 
 def _clear(conv: Any) -> None:
-    """Make room for the pairs; what goes to other channels stays random, for training to use."""
+    """Make room for the pairs; weights of other channels stay random, for training to use."""
     conv.weight.mul_(SPARE)
     conv.bias.zero_()
     conv.weight[:CHANNELS] = 0

@@ -1,8 +1,8 @@
-"""A practice base: a small VAE and UNet trained on one's own sharp images, in place of SD 2.1.
+"""A practice base: a small VAE and UNet trained on your own sharp images, in place of SD 2.1.
 
 FideDiff starts from a pre-trained latent diffusion model, and there is none of the tiny preset's
-size. Over random weights every restored image is noise; so for the demo and for trials on a CPU one
-is made here: the VAE learns to give back sharp and blurry crops, then the UNet learns to denoise
+size. Over random weights every restored image is noise; so this makes one for the demo and for
+trials on a CPU: the VAE learns to reproduce sharp and blurry crops, then the UNet learns to denoise
 latents of sharp crops. It is saved as a diffusers folder, which `--base-model` takes.
 """
 
@@ -34,16 +34,16 @@ Say = Callable[[str], None]
 
 def _images(data: Path) -> tuple[Tensor, Tensor]:
     """Sharp images and the longest blurs of the training split, (N, 3, H, W) in [-1, 1]."""
-    found = manifest.read(data)
+    source = manifest.read(data)
     longest: dict[str, tuple[int, int]] = {}
-    for number, row in enumerate(found.rows()):
+    for number, row in enumerate(source.rows()):
         if row["split"] == "train":
             n_frames = row["n_frames"] or 0
             best = longest.get(row["trajectory_id"], (-1, 0))
             longest[row["trajectory_id"]] = max(best, (n_frames, number))
     rows = [number for _, number in longest.values()]
     names = ("sharp_file_name", "blur_file_name")
-    sharp, blur = (np.stack([read_rgb8(found.file(r, name)) for r in rows]) for name in names)
+    sharp, blur = (np.stack([read_rgb8(source.file(r, name)) for r in rows]) for name in names)
     return _to_range(sharp), _to_range(blur)
 
 
@@ -62,17 +62,17 @@ def make(
     batch: int = 4,
     device: str = "cpu",
 ) -> None:
-    """Train VAE and UNet on the training split of `data` and save them; twice is once.
+    """Train VAE and UNet on the training split of `data` and save them; a finished one is kept.
 
     Args:
-        data: folder of a data set whose images have one size, 64 pixels a side at least.
-        folder: becomes `unet/`, `vae/`, `scheduler/`; the last of them is the sign of a whole one.
+        data: folder of a data set whose images have one size, at least 64 pixels a side.
+        folder: gets `unet/`, `vae/`, `scheduler/`; the last is written last and marks completion.
         config: structure of the base.
         vae_steps: each of `batch` crops of 64 pixels.
         unet_steps: each of twice as many crops of latents.
-        say: told a line now and then.
-        batch: crops a step.
-        device: where.
+        say: called with a line of progress now and then.
+        batch: crops per step.
+        device: to train on.
     """
     if (folder / "scheduler" / "scheduler_config.json").is_file():
         return
@@ -101,7 +101,7 @@ def _write_schedule(folder: Path) -> None:
 
 
 def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> None:
-    """Mean squared error of crops at the size that the codec enlarges them to."""
+    """Minimise the squared error of crops, enlarged and reduced as the codec does."""
     rate = _start(vae)
     vae.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, weight_decay=0.0)
@@ -111,8 +111,8 @@ def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> 
         _set_rate(optimizer, rate, step, steps)
         large = F.interpolate(x, scale_factor=2.0, mode="bicubic")
         decoded = vae.decode(vae.encode(large).latent_dist.mode()).sample
-        given = F.interpolate(decoded, scale_factor=0.5, mode="bicubic", antialias=True)
-        loss = F.mse_loss(given, x)
+        reduced = F.interpolate(decoded, scale_factor=0.5, mode="bicubic", antialias=True)
+        loss = F.mse_loss(reduced, x)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -160,10 +160,10 @@ def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, batch: int, s
 
 
 def _start(vae: Any) -> float:
-    """Set the first weights; gives the learning rate that suits them.
+    """Set the first weights; returns the learning rate that suits them.
 
-    Residual branches begin at zero, which trains in fewer steps, and what they are added to as a
-    linear codec where the structure allows: it is good at once, and a high rate would undo it.
+    Residual branches start at zero, which trains in fewer steps, and the rest as a linear codec
+    where the structure allows: that is good at once, and a high rate would undo it.
     """
     for name, parameter in vae.named_parameters():
         if ".conv2." in name or ".to_out.0." in name:

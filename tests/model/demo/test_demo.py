@@ -60,21 +60,46 @@ def test_a_practice_base_is_a_base_model_that_can_be_loaded(tmp_path):
 WITHOUT_TORCH = (
     "import sys; sys.modules['torch'] = None; from fidediff_model.cli import main; main()"
 )
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["demo --out D", "restore a.png --model M --out D", "evaluate --model M --data D --out S",
-     "scan --model M --data D --out S", "benchmark --preset tiny",
-     "train base --run-dir R"],
+COMMANDS = (
+    "demo --out D", "restore a.png --model M --out D", "evaluate --model M --data D --out S",
+    "scan --model M --data D --out S", "benchmark --preset tiny", "train base --run-dir R",
 )  # fmt: skip
-def test_data_half_alone_is_told_what_to_install(tmp_path, words):
-    command = [sys.executable, "-c", WITHOUT_TORCH, *words.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.splitlines()[0] == "error: torch is not installed"
-    assert 'cure:  pip install "fidediff[model]"' in done.stderr
-    assert list(tmp_path.iterdir()) == []
+# One process for all commands: starting one each would take most of the time.
+EACH_WITHOUT_TORCH = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None
+from fidediff_model.cli import main
+ended = {}
+for line in sys.argv[1:]:
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        try:
+            main(line.split())
+        except SystemExit as end:
+            ended[line] = [int(end.code), stderr.getvalue()]
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended_without_torch(tmp_path_factory):
+    """Command -> (exit code, stderr), and the folder in which they ran."""
+    folder = tmp_path_factory.mktemp("empty")
+    words = [sys.executable, "-c", EACH_WITHOUT_TORCH, *COMMANDS]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout), folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_torch_a_command_says_what_to_install(ended_without_torch, command):
+    code, stderr = ended_without_torch[0][command]
+    assert code == 2, stderr
+    assert stderr.splitlines()[0] == "error: torch is not installed"
+    assert 'cure:  pip install "fidediff[model]"' in stderr
+
+
+def test_without_torch_no_command_writes_anything(ended_without_torch):
+    assert list(ended_without_torch[1].iterdir()) == []
 
 
 def test_doctor_without_torch_lists_what_is_missing(tmp_path):
