@@ -38,7 +38,7 @@ from fidediff_model.model.fidediff import FideDiff, Part, build
 from fidediff_model.model.reblur import reblur
 from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.training import base, control, kernel
-from fidediff_model.training.setup import Request
+from fidediff_model.training.request import Request
 from fidediff_model.weights.sd21 import random_base
 from trajectory_builder import manifest
 from trajectory_builder.images.pictures import read_rgb8

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
     from fidediff_model.training.kernel import train as train_kernel
-    from fidediff_model.training.setup import Request as TrainRequest
+    from fidediff_model.training.request import Request as TrainRequest
 
 __all__ = [
     "DrawRules",
@@ -57,7 +57,7 @@ _HOMES = {
     "DrawRules": ("data.rules", "DrawRules"),
     "FideDiff": ("model.fidediff", "FideDiff"),
     "Restored": ("model.restored", "Restored"),
-    "TrainRequest": ("training.setup", "Request"),
+    "TrainRequest": ("training.request", "Request"),
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),
     "make_practice_base": ("demo.practice", "make"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -351,10 +352,10 @@ def changed(config: C, values: Mapping[str, object], *, where: str) -> C:
         UsageError: an unknown name, for which the nearest is suggested, or a value of another kind
             or range.
     """
-    known = _leaves(config)
+    known = leaves(config)
     for name in values:
         if name not in known:
-            raise _unknown(name, known, where)
+            raise unknown_setting(name, known, where)
     return _with(config, {n: _typed(known[n], v, f"{where}: {n}") for n, v in values.items()})
 
 
@@ -373,18 +374,18 @@ def _with(config: C, values: Mapping[str, Any]) -> C:
     return copy
 
 
-def _leaves(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted names of all values of a config -> their types."""
-    leaves: dict[str, Any] = {}
+def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names of all values of a config dataclass -> their types."""
+    kinds: dict[str, Any] = {}
     for name, hint in get_type_hints(type(config)).items():
         inner = getattr(config, name)
-        leaves |= (
-            _leaves(inner, f"{prefix}{name}.") if is_dataclass(inner) else {prefix + name: hint}
-        )
-    return leaves
+        nested = leaves(inner, f"{prefix}{name}.") if is_dataclass(inner) else {prefix + name: hint}
+        kinds |= nested
+    return kinds
 
 
-def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
+def unknown_setting(name: str, known: Iterable[str], where: str) -> UsageError:
+    """The error for a name that is none of `known`, with the nearest of them."""
     near = difflib.get_close_matches(name, known, n=1)
     return UsageError(
         f"unknown setting: {name}",
@@ -400,18 +401,26 @@ def _typed(kind: Any, value: object, where: str) -> Any:
     if get_origin(kind) is Literal:
         fits, wanted = value in get_args(kind), " or ".join(map(str, get_args(kind)))
     elif get_origin(kind) is tuple:
-        fits, wanted = _is_integers(value), "a list of integers"
+        fits, wanted = _is_integers(value), "a list of integers, such as [8, 16]"
         value = tuple(value) if isinstance(value, list | tuple) else value
     elif kind is float:
-        # bool is a kind of int to Python, and never a number that someone meant.
-        fits, wanted = type(value) in (int, float), "a number"
-        value = float(value) if isinstance(value, int | float) else value
+        value = _number(value)
+        fits, wanted = type(value) is float, "a number"
     else:
         fits = type(value) is kind
         wanted = {int: "an integer", bool: "true or false", str: "text"}.get(kind, str(kind))
     if not fits:
         name = where.rpartition(": ")[2]
         raise UsageError(f"{name} cannot be {value!r}", where=where, cure=f"give {wanted}")
+    return value
+
+
+def _number(value: object) -> object:
+    """A number as float, anything else as it is."""
+    # bool is a kind of int to Python; YAML 1.1 reads 1e-4, without a point, as text.
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)
     return value
 
 

@@ -11,7 +11,13 @@ import click
 from click.core import ParameterSource
 
 from fidediff_model.config import PRESETS, ControlVariant
-from fidediff_model.training.settings import DEFAULTS, Stage, TrainSettings, of_stage
+from fidediff_model.training.settings import (
+    DEFAULTS,
+    Stage,
+    TrainSettings,
+    of_stage,
+    parse_sets,
+)
 from trajectory_builder.cli.app import say
 from trajectory_builder.errors import UserError
 
@@ -106,7 +112,17 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
         click.Option(["--data"], type=FOLDER, help="Folder that trajbuild wrote."),
         click.Option(["--run-dir"], type=FOLDER, required=True, help="Folder of this run."),
         click.Option(["--base-model"], help="SD 2.1-base: a folder, a hub id, or random:SEED."),
-        click.Option(["--config", "config_file"], type=FOLDER, help="YAML file of settings."),
+        click.Option(
+            ["--config", "config_file"],
+            type=FOLDER,
+            help="YAML file of settings, or the config.yaml of a run; options win.",
+        ),
+        click.Option(
+            ["--set", "sets"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Any value of config.yaml, such as model.kernel.kernel_size=11.",
+        ),
         click.Option(
             ["--consistency/--no-consistency"],
             default=True,
@@ -168,10 +184,12 @@ def _run(stage: Stage, values: dict[str, Any]) -> int:
         for dotted, option in MODEL_OPTIONS[stage].items()
         if option.name in typed
     }
-    setup = import_module("fidediff_model.training.setup")
+    sets = parse_sets(typed.pop("sets", ()), stage)
+    settings, model = settings | sets.settings, model | sets.model
+    request = import_module("fidediff_model.training.request")
     module = import_module(f"fidediff_model.training.{stage}")
     try:
-        outcome = module.train(setup.Request(settings=settings, model=model, **typed))
+        outcome = module.train(request.Request(settings=settings, model=model, **typed))
     except UserError as error:
         _exit_at_once(error)
         raise

@@ -51,12 +51,17 @@ class Batch(TypedDict):
 
 
 class DeviceBatch(NamedTuple):
-    """A batch as the model takes it: one row per point, images float32 in [-1, 1]."""
+    """A batch as the model takes it, images float32 in [-1, 1]."""
 
     blur: Tensor  # (N, 3, c, c)
-    sharp: Tensor  # (N, 3, c, c), repeated for each point of its trajectory
+    sharp: Tensor  # (T, 3, c, c), once per trajectory, so that it is encoded once
     timestep: Tensor  # (N,) float32
-    trajectory: Tensor  # (N,) int64
+    trajectory: Tensor  # (N,) int64, which of the T a point belongs to
+
+    @property
+    def target(self) -> Tensor:
+        """The sharp image of each point, (N, 3, c, c)."""
+        return self.sharp[self.trajectory]
 
 
 def collate(items: list[Item]) -> Batch:
@@ -79,13 +84,11 @@ def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:
 
     Images travel as bytes, a quarter of the traffic, and become float32 in [-1, 1] there.
     """
-    trajectory = batch["trajectory"].to(device, non_blocking=True)
-    sharp = _to_range(batch["sharp"].to(device, non_blocking=True))
     return DeviceBatch(
         blur=_to_range(batch["blur"].to(device, non_blocking=True)),
-        sharp=sharp[trajectory],
+        sharp=_to_range(batch["sharp"].to(device, non_blocking=True)),
         timestep=batch["timestep"].to(device, non_blocking=True),
-        trajectory=trajectory,
+        trajectory=batch["trajectory"].to(device, non_blocking=True),
     )
 
 

@@ -22,7 +22,7 @@ from fidediff_model.demo import practice
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.metrics import as_uint8, psnr
 from fidediff_model.training import base, control, kernel, log
-from fidediff_model.training.setup import Request
+from fidediff_model.training.request import Request
 from trajectory_builder import manifest
 from trajectory_builder.errors import UserError
 
@@ -118,7 +118,7 @@ def _restore(out: Path, data: Path) -> DemoReport:
     restored = model(batch.blur)
     rows, before, after = [], [], []
     for number in range(_SHOWN):
-        images = [batch.blur[number], restored.image[number].clamp(-1, 1), batch.sharp[number]]
+        images = [batch.blur[number], restored.image[number].clamp(-1, 1), batch.target[number]]
         kernels = None if restored.kernels is None else restored.kernels[number]
         t, t_hat = batch.timestep[number], restored.t_hat[number]
         words = f"blurry, restored, sharp, kernels; t {t:.0f}, t_hat {t_hat:.0f}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fidediff_model.model.reblur import reblur
+from fidediff_model.model.reblur import kernel_size_of, reblur
 from fidediff_model.scores.perceptual import DISTS, LPIPS
 from fidediff_model.weights.vgg import VGG16
 
@@ -67,39 +67,52 @@ class ReconstructionLoss(nn.Module):
         if vgg is not None and perceptual != "none":
             self.distance = DISTS(vgg) if perceptual == "dists" else LPIPS(vgg)
 
-    def forward(self, restored: Tensor, sharp: Tensor) -> LossTerms:
+    def forward(
+        self, restored: Tensor, sharp: Tensor, trajectory: Tensor | None = None
+    ) -> LossTerms:
         """The loss of a batch.
 
         Args:
             restored: (B, 3, H, W), nominally in [-1, 1]; gradients flow into it.
-            sharp: the same shape, in [-1, 1].
+            sharp: the same shape, in [-1, 1]; with `trajectory` (T, 3, H, W).
+            trajectory: (B,), which of `sharp` each restored image belongs to.
         """
-        l1 = functional.l1_loss(restored.float(), sharp.float())
+        target = sharp if trajectory is None else sharp[trajectory]
+        l1 = functional.l1_loss(restored.float(), target.float())
         perceptual = torch.zeros_like(l1)
         if isinstance(self.distance, LPIPS) and self.kind == "ea-lpips":
-            perceptual = edge_aware_lpips(self.distance, restored, sharp).mean()
+            perceptual = edge_aware_lpips(self.distance, restored, sharp, trajectory).mean()
         elif self.distance is not None:
-            perceptual = self.distance(restored, sharp).mean()
+            perceptual = self.distance(restored, sharp, trajectory).mean()
         total = self.l1_weight * l1 + self.perceptual_weight * perceptual
         return LossTerms(total, l1, perceptual)
 
 
-def edge_aware_lpips(lpips: LPIPS, restored: Tensor, sharp: Tensor) -> Tensor:
+def edge_aware_lpips(
+    lpips: LPIPS, restored: Tensor, sharp: Tensor, trajectory: Tensor | None = None
+) -> Tensor:
     """EA-LPIPS: LPIPS of the images + LPIPS of their Sobel magnitudes.
 
-    Both weigh 1, as in the line of work that FideDiff takes it from (prior).
+    Both weigh 1, as in the line of work that FideDiff takes it from (prior). Images and edges go
+    through the backbone together.
 
     Args:
         lpips: the distance.
         restored: (B, 3, H, W), nominally in [-1, 1].
-        sharp: the same shape.
+        sharp: the same shape, or with `trajectory` (T, 3, H, W).
+        trajectory: (B,), which of `sharp` each restored image belongs to.
 
     Returns:
         (B,) float32, at least 0.
     """
-    image: Tensor = lpips(restored, sharp)
-    edges: Tensor = lpips(sobel_magnitude(restored), sobel_magnitude(sharp))
-    return image + edges
+    if trajectory is None:
+        trajectory = torch.arange(len(sharp), device=sharp.device)
+    distances: Tensor = lpips(
+        torch.cat([restored, sobel_magnitude(restored)]),
+        torch.cat([sharp, sobel_magnitude(sharp)]),
+        torch.cat([trajectory, trajectory + len(sharp)]),
+    )
+    return distances.view(2, -1).sum(dim=0)  # image + edges
 
 
 def sobel_magnitude(image: Tensor) -> Tensor:
@@ -127,7 +140,8 @@ def reblur_loss(kernels: Tensor, sharp: Tensor, blur: Tensor) -> Tensor:
     """L1 between the reblurred sharp image and the blur: what trains M (stage kernel).
 
     L1(M(I_blur) * I_sharp, I_blur); the paper's public note swaps the two names, but only this
-    order makes a reblur.
+    order makes a reblur. The rim where kernels reach over the border is left out: what moved in
+    from outside the crop is not in the sharp crop, so no kernel explains it.
 
     Args:
         kernels: (B, K, H, W), M's answer to `blur`.
@@ -137,7 +151,18 @@ def reblur_loss(kernels: Tensor, sharp: Tensor, blur: Tensor) -> Tensor:
     Returns:
         Scalar, float32.
     """
-    return functional.l1_loss(reblur(sharp, kernels), blur.float())
+    reblurred = without_rim(reblur(sharp, kernels), kernels)
+    return functional.l1_loss(reblurred, without_rim(blur, kernels).float())
+
+
+def without_rim(image: Tensor, kernels: Tensor) -> Tensor:
+    """The interior of (B, C, H, W) whose kernels (B, K, H, W) stay inside the image.
+
+    Of an image smaller than four rims, half of each side is kept (our choice).
+    """
+    height, width = image.shape[-2:]
+    rim = min(kernel_size_of(kernels.shape[1]) // 2, height // 4, width // 4)
+    return image[..., rim : height - rim, rim : width - rim]
 
 
 def timestep_loss(t_hat: Tensor, timestep: Tensor) -> Tensor:

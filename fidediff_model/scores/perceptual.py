@@ -56,12 +56,14 @@ class LPIPS(nn.Module):
             head = tensors[f"lin{number}.model.1.weight"].detach().float()  # (1, C, 1, 1)
             self.register_buffer(f"head{number}", head, persistent=False)
 
-    def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:
+    def forward(self, restored: Tensor, sharp: Tensor, index: Tensor | None = None) -> Tensor:
         """Distance of each image of `restored` from its image of `sharp`.
 
         Args:
             restored: (B, 3, H, W), nominally in [-1, 1]; sides of 16 pixels at least.
-            sharp: the same shape.
+            sharp: the same shape, or with `index` (T, 3, H, W).
+            index: (B,), which of `sharp` each image belongs to, so that one sharp image of several
+                goes through the backbone once.
 
         Returns:
             (B,) float32, at least 0; 0 for equal images.
@@ -69,9 +71,9 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the shapes differ or are too small.
         """
-        _check_images(restored, sharp)
+        _check_images(restored, sharp, index)
         heads = [self.get_buffer(f"head{number}") for number in range(len(WIDTHS))]
-        return lpips_distance(self._features(restored), self._features(sharp), heads)
+        return lpips_distance(self._features(restored), _at(self._features(sharp), index), heads)
 
     def _features(self, image: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.vgg((image - self.shift) / self.scale)
@@ -103,12 +105,13 @@ class DISTS(nn.Module):
             # One weight for each channel of the image and of the five maps: 1,475.
             self.register_buffer(name, tensors[name].detach().float().flatten(), persistent=False)
 
-    def forward(self, restored: Tensor, sharp: Tensor) -> Tensor:
+    def forward(self, restored: Tensor, sharp: Tensor, index: Tensor | None = None) -> Tensor:
         """Distance of each image of `restored` from its image of `sharp`.
 
         Args:
             restored: (B, 3, H, W), nominally in [-1, 1]; sides of 16 pixels at least.
-            sharp: the same shape.
+            sharp: the same shape, or with `index` (T, 3, H, W).
+            index: (B,), as for `LPIPS`.
 
         Returns:
             (B,) float32; 0 for equal images.
@@ -116,10 +119,9 @@ class DISTS(nn.Module):
         Raises:
             ValueError: the shapes differ or are too small.
         """
-        _check_images(restored, sharp)
-        return dists_distance(
-            self._features(restored), self._features(sharp), self.alpha, self.beta
-        )
+        _check_images(restored, sharp, index)
+        wanted = _at(self._features(sharp), index)
+        return dists_distance(self._features(restored), wanted, self.alpha, self.beta)
 
     def _features(self, image: Tensor) -> list[Tensor]:
         unit = (image + 1) / 2
@@ -194,8 +196,13 @@ def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(values).view(1, 3, 1, 1)
 
 
-def _check_images(restored: Tensor, sharp: Tensor) -> None:
-    if restored.shape != sharp.shape or restored.ndim != 4 or restored.shape[1] != 3:
+def _at(maps: list[Tensor], index: Tensor | None) -> list[Tensor]:
+    return maps if index is None else [each[index] for each in maps]
+
+
+def _check_images(restored: Tensor, sharp: Tensor, index: Tensor | None) -> None:
+    count = len(sharp) if index is None else len(index)
+    if (count, *sharp.shape[1:]) != restored.shape or restored.ndim != 4 or sharp.shape[1] != 3:
         raise ValueError(
             f"images must both be (B, 3, H, W), not {tuple(restored.shape)}"
             f" and {tuple(sharp.shape)}"

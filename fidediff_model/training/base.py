@@ -8,11 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fidediff_model.model.fidediff import FideDiff, build
-from fidediff_model.training import image_stage, setup
+from fidediff_model.training import image_stage, optim, setup, validation
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome
-from fidediff_model.training.setup import Request
-from fidediff_model.training.validation import BY_PSNR
+from fidediff_model.training.request import Request
 
 
 class BaseStep(nn.Module):
@@ -42,4 +41,6 @@ def train(request: Request) -> Outcome:
     model = build(run.config.model, weights, seed=run.settings.seed)
     image_stage.cast_frozen(model, run)
     model.train_only("base")
-    return image_stage.fit(run, BaseStep(model), discriminator, BY_PSNR)
+    groups = [optim.Group(optim.trainable(model).values(), run.settings.learning_rate)]
+    keeps = validation.choice(run.settings)
+    return image_stage.fit(run, BaseStep(model), discriminator, groups, keeps)

@@ -20,11 +20,17 @@ from fidediff_model.model.codec import pad_to_multiple
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import pool_kernels
 from fidediff_model.scores.losses import timestep_loss
-from fidediff_model.training import image_stage, setup
+from fidediff_model.training import image_stage, optim, setup, validation
 from fidediff_model.training.image_stage import Stepped
 from fidediff_model.training.loop import Outcome
-from fidediff_model.training.setup import Request
-from fidediff_model.training.validation import BY_PSNR, BY_T_ERROR
+from fidediff_model.training.optim import Group
+from fidediff_model.training.request import Request
+from fidediff_model.training.settings import TrainSettings
+from fidediff_model.training.validation import BY_T_ERROR, Choice
+
+NEW_PARTS = ("timestep_regressor.", "control.block.", "controlnet.controlnet_")
+"""Parts of names of parameters that this stage trains from scratch."""
+T_ALONE = Choice(BY_T_ERROR, "the best model by error of t is kept, since T learns alone")
 
 
 class ControlStep(nn.Module):
@@ -33,12 +39,15 @@ class ControlStep(nn.Module):
     Args:
         model: with M, T and, unless its variant is `none`, the control.
         estimated: give the UNet t_hat instead of the manifest's t; no gradient reaches T that way.
+        train_kernels: return the kernels at full size too, for M's own loss; its gradients from
+            image and t then reach M as well.
     """
 
-    def __init__(self, model: FideDiff, *, estimated: bool) -> None:
+    def __init__(self, model: FideDiff, *, estimated: bool, train_kernels: bool = False) -> None:
         super().__init__()
         self.model = model
         self.estimated = estimated
+        self.train_kernels = train_kernels
 
     def forward(self, blur: Tensor, t: Tensor) -> Stepped:
         """Restore (N, 3, H, W) whose timesteps are (N,); without a control there is t_hat alone."""
@@ -47,21 +56,26 @@ class ControlStep(nn.Module):
         if estimator is None or regressor is None:
             raise TypeError("the stage control needs M and T")
         padded = pad_to_multiple(blur, model.codec.multiple)
+        height, width = blur.shape[-2:]
         stride = model.codec.latent_stride
-        with torch.no_grad():
-            cells = estimator.pooled(padded, regressor.pool)  # (N, K, H/4, W/4); M is frozen
+        kernels = estimator(padded) if self.train_kernels else None
+        if kernels is None:
+            cells = estimator.pooled(padded, regressor.pool)  # (N, K, H/4, W/4)
+        else:
+            cells = pool_kernels(kernels, regressor.pool)
+            kernels = kernels[..., :height, :width]
         t_hat = regressor(cells, pooled=True)
         time_loss = timestep_loss(t_hat, t)
         if model.control is None:
-            return Stepped(None, None, t_hat, time_loss)
+            return Stepped(None, None, t_hat, time_loss, kernels)
         with torch.no_grad():
             z_t = model.codec.encode(padded)
         k_in = pool_kernels(cells, stride // regressor.pool)
+        # A gradient through t would train T on images; L_time alone trains it.
         used = t_hat.detach() if self.estimated else t
         z0_hat = model.step(z_t, used, k_in=k_in, blur=padded)
-        height, width = blur.shape[-2:]
         image = model.codec.decode(z0_hat, (height, width))
-        return Stepped(image, z0_hat, t_hat, time_loss)
+        return Stepped(image, z0_hat, t_hat, time_loss, kernels)
 
 
 def train(request: Request) -> Outcome:
@@ -73,11 +87,33 @@ def train(request: Request) -> Outcome:
     run = setup.open_run("control", request)
     setup.seed_process(run)
     weights = setup.open_base(run)
+    settings = run.settings
     alone = run.config.model.control.variant == "none"
     # D copies the encoder of the clean UNet, so it comes before LoRA goes in.
     discriminator = None if alone else image_stage.make_discriminator(run, weights)
     model = setup.open_model(run, weights, add=["timestep_regressor", "control"])
     image_stage.cast_frozen(model, run)
     model.train_only("control")
-    stepper = ControlStep(model, estimated=run.settings.control_timestep == "estimated")
-    return image_stage.fit(run, stepper, discriminator, BY_T_ERROR if alone else BY_PSNR)
+    if settings.kernel_weight > 0 and model.kernel_estimator is not None:
+        model.kernel_estimator.requires_grad_(True)
+    stepper = ControlStep(
+        model,
+        estimated=settings.control_timestep == "estimated",
+        train_kernels=settings.kernel_weight > 0,
+    )
+    keeps = T_ALONE if alone else validation.choice(settings)
+    return image_stage.fit(run, stepper, discriminator, parameter_groups(stepper, settings), keeps)
+
+
+def parameter_groups(stepper: nn.Module, settings: TrainSettings) -> list[Group]:
+    """What trains, in two groups: copies of trained weights, and what starts from scratch.
+
+    The ControlNet's encoder is a copy of the UNet's; T, the filter and the zero convolutions are
+    new, and a rate that is gentle enough for the copy would leave them behind (our choice).
+    """
+    trained = optim.trainable(stepper)
+    is_new = {name: any(part in name for part in NEW_PARTS) for name in trained}
+    copied = [p for name, p in trained.items() if not is_new[name]]
+    new = [p for name, p in trained.items() if is_new[name]]
+    rate = settings.learning_rate
+    return [Group(copied, rate), Group(new, rate * settings.new_rate_factor)]

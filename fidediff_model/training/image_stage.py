@@ -9,12 +9,15 @@ no parameter of D; then D's, on latents detached from the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fidediff_model.data.batches import Batch, DeviceBatch, to_device
+from fidediff_model.model.diffusion import LAST_TIMESTEP, roots
 from fidediff_model.model.discriminator import (
     Discriminator,
     discriminator_loss,
@@ -22,19 +25,20 @@ from fidediff_model.model.discriminator import (
     generator_loss,
 )
 from fidediff_model.model.fidediff import FideDiff, build_discriminator
-from fidediff_model.scores.losses import ReconstructionLoss
+from fidediff_model.scores.losses import ReconstructionLoss, reblur_loss
 from fidediff_model.scores.perceptual import LPIPS
 from fidediff_model.training import loop, optim, processes, validation
 from fidediff_model.training.log import Measures
 from fidediff_model.training.loop import Outcome, State
+from fidediff_model.training.optim import Group
 from fidediff_model.training.settings import TrainSettings
 from fidediff_model.training.setup import Run
-from fidediff_model.training.validation import Criterion
+from fidediff_model.training.validation import Choice
 from fidediff_model.weights.sd21 import BaseWeights
 
 
 class Stepped(NamedTuple):
-    """The result of a stage's step on a batch of blurs; `time_loss` only in the stage control.
+    """The result of a stage's step on a batch of blurs.
 
     Where T learns alone there is no image and no latent.
     """
@@ -42,11 +46,16 @@ class Stepped(NamedTuple):
     image: Tensor | None  # (N, 3, H, W)
     z0_hat: Tensor | None  # (N, 4, h, w)
     t_hat: Tensor  # (N,)
-    time_loss: Tensor | None = None
+    time_loss: Tensor | None = None  # in the stage control
+    kernels: Tensor | None = None  # (N, K, H, W), where M trains too
 
 
 def fit(
-    run: Run, stepper: nn.Module, discriminator: Discriminator | None, criterion: Criterion
+    run: Run,
+    stepper: nn.Module,
+    discriminator: Discriminator | None,
+    groups: Sequence[Group],
+    keeps: Choice,
 ) -> Outcome:
     """Train `stepper`'s trainable parameters, and D's, until the last step.
 
@@ -54,7 +63,8 @@ def fit(
         run: opened.
         stepper: (blur, t) -> `Stepped`, with the whole model as its attribute `model`.
         discriminator: D, or None.
-        criterion: decides which model is kept.
+        groups: the trainable parameters of `stepper` with their learning rates.
+        keeps: which model is kept.
     """
     if run.loss is None:
         raise TypeError("a stage that restores images has a loss")
@@ -63,11 +73,11 @@ def fit(
     if settings.gradient_checkpointing:
         checkpoint_gradients(model)
     trained = {"model": optim.trainable(stepper)}
-    rates = {"model": settings.learning_rate}
+    optimizers = {"model": optim.make(settings, *groups)}
     if discriminator is not None:
         trained["discriminator"] = optim.trainable(discriminator)
-        rates["discriminator"] = settings.discriminator_rate
-    optimizers = {n: optim.make(settings, p.values(), rate=rates[n]) for n, p in trained.items()}
+        group = Group(trained["discriminator"].values(), settings.discriminator_rate)
+        optimizers["discriminator"] = optim.make(settings, group)
     loss.to(accelerator.device)
     learner = Learner(
         run,
@@ -77,7 +87,7 @@ def fit(
         discriminator=discriminator,
         wrapped_d=None if discriminator is None else accelerator.prepare(discriminator),
     )
-    state = loop.begin(run, model, trained, optimizers)
+    state = loop.begin(run, model, trained, optimizers, keeps)
     with loop.running(state):
         for batches in loop.steps(state):
             loop.finish_step(state, batches, learner.step(state, batches))
@@ -85,7 +95,7 @@ def fit(
                 lpips = loss.distance if isinstance(loss.distance, LPIPS) else None
                 with loop.averaged(state):
                     report = validation.of_images(run, model, lpips)
-                loop.keep_if_better(state, report, criterion)
+                loop.keep_if_better(state, report)
             loop.save_if_due(state)
         return loop.finish(state)
 
@@ -124,68 +134,94 @@ class Learner(NamedTuple):
 
     def _learn(self, batch: DeviceBatch, *, plays: bool) -> Measures:
         """Gradients of one micro-batch: the model's with D frozen, then D's if it plays."""
-        run, t = self.run, batch.timestep
-        discriminator = self.discriminator if plays else None
+        run, settings, t = self.run, self.run.settings, batch.timestep
         stepped: Stepped = self.wrapped(batch.blur, t)
         total = torch.zeros((), device=t.device)
         measures: Measures = {}
+        z_0 = self._sharp_latents(batch) if plays or settings.l1_in == "latents" else None
         if stepped.image is not None and stepped.z0_hat is not None:
+            discriminator = self.discriminator if plays else None
             total, measures = image_loss(
                 self.loss,
                 discriminator,
-                run.settings,
+                settings,
+                batch,
                 image=stepped.image,
-                sharp=batch.sharp,
                 z0_hat=stepped.z0_hat,
-                t=t,
+                z_0=z_0,
             )
         if stepped.time_loss is not None:
-            total = total + run.settings.time_weight * stepped.time_loss
+            total = total + settings.time_weight * stepped.time_loss
             measures["time"] = stepped.time_loss.detach()
             measures["t_error"] = (stepped.t_hat.detach() - t).abs().mean()
+        if stepped.kernels is not None:
+            reblur = reblur_loss(stepped.kernels, batch.target, batch.blur)
+            total = total + settings.kernel_weight * reblur
+            measures["reblur"] = reblur.detach()
         measures["loss"] = total.detach()
-        run.accelerator.backward(total / run.settings.accumulate)
-        if plays and self.wrapped_d is not None and stepped.z0_hat is not None:
-            with torch.no_grad():
-                z_0 = self.model.codec.encode(batch.sharp)
+        run.accelerator.backward(total / settings.accumulate)
+        if plays and self.wrapped_d is not None and z_0 is not None and stepped.z0_hat is not None:
             measures |= backward_discriminator(
-                run.accelerator, self.wrapped_d, run.settings, z_0=z_0, z0_hat=stepped.z0_hat, t=t
+                run.accelerator, self.wrapped_d, settings, z_0=z_0, z0_hat=stepped.z0_hat, t=t
             )
         return measures
+
+    @torch.no_grad()
+    def _sharp_latents(self, batch: DeviceBatch) -> Tensor:
+        """E(sharp) of each point, (N, 4, h, w); each sharp image is encoded once."""
+        return self.model.codec.encode(batch.sharp)[batch.trajectory]
 
 
 def image_loss(
     loss: ReconstructionLoss,
     discriminator: Discriminator | None,
     settings: TrainSettings,
+    batch: DeviceBatch,
     *,
     image: Tensor,
-    sharp: Tensor,
     z0_hat: Tensor,
-    t: Tensor,
+    z_0: Tensor | None = None,
 ) -> tuple[Tensor, Measures]:
     """L1 + lambda1 L_perceptual + lambda2 L_G, and its terms.
 
     Args:
-        loss: L1 and the perceptual distance.
+        loss: L1 of images, whose weight is 0 where L1 is of latents, and the perceptual distance.
         discriminator: D unwrapped, or None while it does not play.
         settings: the weights.
+        batch: the sharp images and timesteps.
         image: (N, 3, H, W), restored.
-        sharp: the same shape.
         z0_hat: (N, 4, h, w).
-        t: (N,) of the blurs.
+        z_0: (N, 4, h, w), the sharp images' latents, where L1 is of latents.
     """
-    terms = loss(image, sharp)
+    terms = loss(image, batch.sharp, batch.trajectory)
     total = terms.total
     measures = {"l1": terms.l1.detach()}
+    if z_0 is not None and settings.l1_in == "latents":
+        latents = functional.l1_loss(z0_hat, z_0)
+        total = total + settings.l1_weight * latents
+        measures["l1_latents"] = latents.detach()
     if loss.distance is not None:
         measures["perceptual"] = terms.perceptual.detach()
     if discriminator is not None:
         with frozen(discriminator):
-            adversarial = generator_loss(discriminator(z0_hat, t), settings.gan_loss)
+            seen, t = seen_by_discriminator(settings, z0_hat, batch.timestep)
+            adversarial = generator_loss(discriminator(seen, t), settings.gan_loss)
             total = total + settings.gan_weight * adversarial
         measures["generator"] = adversarial.detach()
     return total, measures
+
+
+def seen_by_discriminator(settings: TrainSettings, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The latents that D judges, and the timesteps that it is conditioned on.
+
+    With `gan_noise` these are sqrt(abar_s) z + sqrt(1 - abar_s) eps at a random s: D can then not
+    win by details that the schedule would drown (our choice; the paper names no noise).
+    """
+    if settings.gan_noise == "none":
+        return z, t
+    s = torch.rand(len(z), device=z.device) * LAST_TIMESTEP
+    signal, noise = (r.view(-1, 1, 1, 1) for r in roots(s))
+    return signal * z + noise * torch.randn_like(z), s
 
 
 def backward_discriminator(
@@ -210,7 +246,8 @@ def backward_discriminator(
         z0_hat: the same shape; detached here.
         t: (N,).
     """
-    logits = wrapped(torch.cat([z_0, z0_hat.detach()]), torch.cat([t, t]))
+    latents, times = torch.cat([z_0, z0_hat.detach()]), torch.cat([t, t])
+    logits = wrapped(*seen_by_discriminator(settings, latents, times))
     count = z_0.shape[0]
     real, fake = [x[:count] for x in logits], [x[count:] for x in logits]
     loss = discriminator_loss(real, fake, settings.gan_loss)

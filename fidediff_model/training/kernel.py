@@ -12,8 +12,11 @@ from fidediff_model.scores.losses import reblur_loss
 from fidediff_model.training import loop, optim, setup, validation
 from fidediff_model.training.log import Measures
 from fidediff_model.training.loop import Outcome
-from fidediff_model.training.setup import Request, Run
-from fidediff_model.training.validation import BY_REBLUR
+from fidediff_model.training.request import Request
+from fidediff_model.training.setup import Run
+from fidediff_model.training.validation import BY_REBLUR, Choice
+
+KEEPS = Choice(BY_REBLUR, "the best model by reblur error is kept, since that is the loss")
 
 
 def train(request: Request) -> Outcome:
@@ -30,10 +33,10 @@ def train(request: Request) -> Outcome:
     if estimator is None:
         raise TypeError("the model was built without its kernel estimator")
     parameters = optim.trainable(estimator)
-    rate = run.settings.learning_rate
-    optimizer = optim.make(run.settings, parameters.values(), rate=rate)
+    group = optim.Group(parameters.values(), run.settings.learning_rate)
+    optimizer = optim.make(run.settings, group)
     wrapped = run.accelerator.prepare(estimator)
-    state = loop.begin(run, model, {"model": parameters}, {"model": optimizer})
+    state = loop.begin(run, model, {"model": parameters}, {"model": optimizer}, KEEPS)
     with loop.running(state):
         for batches in loop.steps(state):
             measured = [
@@ -45,13 +48,13 @@ def train(request: Request) -> Outcome:
             if loop.must_validate(state):
                 with loop.averaged(state):
                     report = validation.of_kernels(run, estimator)
-                loop.keep_if_better(state, report, BY_REBLUR)
+                loop.keep_if_better(state, report)
             loop.save_if_due(state)
         return loop.finish(state)
 
 
 def learn(run: Run, wrapped: nn.Module, batch: DeviceBatch) -> Measures:
     """Gradients of one micro-batch."""
-    loss = reblur_loss(wrapped(batch.blur), batch.sharp, batch.blur)
+    loss = reblur_loss(wrapped(batch.blur), batch.target, batch.blur)
     run.accelerator.backward(loss / run.settings.accumulate)
     return {"loss": loss.detach()}

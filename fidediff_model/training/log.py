@@ -96,6 +96,12 @@ class RunLog:
         self._bar.set_postfix(shown, refresh=False)
         self._to_board(kind, values, step)
 
+    def note(self, text: str) -> None:
+        """Append a sentence to log.jsonl, and print it above the bar."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": 0, "kind": "note", "text": text}) + "\n")
+        self._bar.write(text, file=sys.stderr)
+
     def write_speed(self, step: int, images_per_step: int) -> None:
         """Append images per second since the last call, and the greatest memory so far."""
         before, then = self._last

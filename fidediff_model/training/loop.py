@@ -2,13 +2,13 @@
 
 A stage calls these functions in order; none of them calls back.
 
-    state = loop.begin(run, model, trained, optimizers)
+    state = loop.begin(run, model, trained, optimizers, keeps)
     with loop.running(state):
         for batches in loop.steps(state):
             ...                                       gradients, loop.clip_and_step
             loop.finish_step(state, batches, measures)
             if loop.must_validate(state):
-                loop.keep_if_better(state, report, criterion)
+                loop.keep_if_better(state, report)
             loop.save_if_due(state)
         return loop.finish(state)
 """
@@ -38,7 +38,7 @@ from fidediff_model.training.log import Measures, RunLog, Sums
 from fidediff_model.training.optim import Ema, Parameters
 from fidediff_model.training.settings import reporting_disk_errors
 from fidediff_model.training.setup import Run
-from fidediff_model.training.validation import Criterion, Report, Scores
+from fidediff_model.training.validation import Choice, Report, Scores
 from trajectory_builder.errors import ExitCode
 
 MODEL = "model"
@@ -71,11 +71,12 @@ class State:
         model: the whole model, unwrapped.
         trained: parameters by optimizer and name.
         optimizers: by name: `model`, and `discriminator` where there is one.
+        keeps: which model is kept.
         resumable: what a checkpoint contains.
         ema: averages of what the optimizer `model` trains; None where switched off.
         log: the log files; None but in the first process.
         step: steps done.
-        best: scores of the model that is kept.
+        best: scores of the model that is kept; empty before the first validation.
         signal: SIGTERM or SIGINT once it has come, else 0.
         stop: no further step may begin.
     """
@@ -84,6 +85,7 @@ class State:
     model: FideDiff
     trained: Mapping[str, Parameters]
     optimizers: Mapping[str, torch.optim.Optimizer]
+    keeps: Choice
     resumable: Resumable
     ema: Ema | None
     log: RunLog | None = None
@@ -101,6 +103,7 @@ def begin(
     model: FideDiff,
     trained: Mapping[str, Parameters],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    keeps: Choice,
 ) -> State:
     """Lock the folder, make averages, read the checkpoint if there is one, open the logs.
 
@@ -109,6 +112,7 @@ def begin(
         model: the whole model, unwrapped.
         trained: parameters by optimizer and name.
         optimizers: by the same names, `model` among them.
+        keeps: which model is kept.
 
     Raises:
         UserError: the run took another number of trajectories per step.
@@ -123,7 +127,8 @@ def begin(
     }
     if ema is not None:
         tensors["ema"] = ema.averages
-    state = State(run, model, trained, optimizers, Resumable(tensors, dict(optimizers)), ema)
+    resumable = Resumable(tensors, dict(optimizers))
+    state = State(run, model, trained, optimizers, keeps, resumable, ema)
     log_bytes = _resume(state, run.checkpoint) if run.checkpoint is not None else 0
     if run.is_main:
         state.log = RunLog(
@@ -133,6 +138,8 @@ def begin(
             log_bytes=log_bytes,
             tensorboard=settings.tensorboard,
         )
+        if state.step == 0 and run.validation is not None:
+            state.log.note(keeps.reason)
     return state
 
 
@@ -239,6 +246,8 @@ def finish_step(state: State, batches: Sequence[Batch], measures: Measures) -> N
 
 def _log(state: State) -> None:
     rates = {f"rate_{n}": o.param_groups[0]["lr"] for n, o in state.optimizers.items()}
+    for group in state.optimizers["model"].param_groups[1:]:
+        rates["rate_new"] = group["lr"]
     means = {**state.sums.means(), **rates}
     if state.log is not None:
         state.log.write(state.step, "train", means)
@@ -254,7 +263,7 @@ def must_validate(state: State) -> bool:
     return state.step == settings.steps or state.step % settings.validate_every == 0
 
 
-def keep_if_better(state: State, report: Report, criterion: Criterion) -> None:
+def keep_if_better(state: State, report: Report) -> None:
     """Log a validation, and save the averaged weights as the model if they are the best so far."""
     # No weight that a loss of nan or inf reached may become the model.
     state.sums.read()
@@ -263,7 +272,10 @@ def keep_if_better(state: State, report: Report, criterion: Criterion) -> None:
             state.log.write(state.step, "validation", report.scores)
         if report.panel is not None:
             state.log.write_panel(state.step, report.panel)
-    if criterion.is_better(report.scores, state.best):
+    criterion = state.keeps.criterion
+    if criterion is None:
+        state.best = report.scores
+    elif criterion.is_better(report.scores, state.best):
         state.best = report.scores
         save_model(state, state.run.run_dir / MODEL)
 
@@ -333,7 +345,7 @@ def save_model(state: State, folder: Path) -> None:
 def finish(state: State) -> Outcome:
     """Save the last model, which is also the best where no validation chose one; end in order."""
     save_model(state, state.run.run_dir / LAST)
-    if not state.best:
+    if not state.best or state.keeps.criterion is None:
         save_model(state, state.run.run_dir / MODEL)
     if state.log is not None:
         state.log.close()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +24,27 @@ def trainable(module: nn.Module | None) -> dict[str, nn.Parameter]:
     return {name: p for name, p in named if p.requires_grad}
 
 
-def make(
-    settings: TrainSettings, parameters: Iterable[nn.Parameter], *, rate: float
-) -> torch.optim.Optimizer:
+class Group(NamedTuple):
+    """Parameters with one learning rate, which `set_rates` multiplies by the schedule's factor."""
+
+    parameters: Iterable[nn.Parameter]
+    rate: float
+
+
+def make(settings: TrainSettings, *groups: Group) -> torch.optim.Optimizer:
     """AdamW, or its 8-bit kind from bitsandbytes, which keeps moments in a quarter of the memory.
 
     Args:
         settings: which of the two, and its weight decay.
-        parameters: to train.
-        rate: the learning rate that `set_rates` multiplies.
+        groups: parameters to train; empty ones are dropped.
 
     Raises:
         UsageError: the 8-bit kind was asked for and bitsandbytes or a GPU is absent.
     """
-    groups = [{"params": list(parameters), "initial_lr": rate}]
+    lists = [(list(group.parameters), group.rate) for group in groups]
+    dicts = [{"params": p, "initial_lr": rate, "lr": rate} for p, rate in lists if p]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(dicts, weight_decay=settings.weight_decay)
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
             "adamw8bit needs bitsandbytes and a GPU, and one of them is absent",
@@ -48,7 +53,7 @@ def make(
         )
     library: Any = import_module("bitsandbytes")
     optimizer: torch.optim.Optimizer = library.optim.AdamW8bit(
-        groups, lr=rate, weight_decay=settings.weight_decay
+        dicts, weight_decay=settings.weight_decay
     )
     return optimizer
 

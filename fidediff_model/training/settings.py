@@ -13,7 +13,7 @@ The command line makes its options from this table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -74,7 +74,10 @@ class TrainSettings:
     seed: int = _setting(0, "Of the draws and of new weights.")
     # Optimisation.
     steps: int = _setting(100_000, "Training steps.", "prior", safe=True)
-    learning_rate: float = _setting(5e-5, "Of the trained part.", "prior")
+    learning_rate: float = _setting(5e-5, "Of what is trained.", "prior")
+    new_rate_factor: float = _setting(
+        2.0, "Times --learning-rate, for T, filter and zero convolutions.", stages=("control",)
+    )
     optimizer: Literal["adamw", "adamw8bit"] = _setting(
         "adamw", "adamw8bit needs bitsandbytes and a GPU.", "prior"
     )
@@ -91,7 +94,10 @@ class TrainSettings:
     )
     gradient_checkpointing: bool = _setting(False, "Less memory, a third more time.", safe=True)
     # Losses.
-    l1_weight: float = _setting(1.0, "Of L1 in pixels.", "paper", stages=_IMAGES)
+    l1_weight: float = _setting(1.0, "Of L1.", "paper", stages=_IMAGES)
+    l1_in: Literal["pixels", "latents"] = _setting(
+        "pixels", "L1 of images, or of z0_hat.", "paper", stages=_IMAGES
+    )
     perceptual: Literal["none", "lpips", "ea-lpips", "dists"] = _setting(
         "ea-lpips", "Perceptual distance; all but none need --vgg16.", "paper", stages=_IMAGES
     )
@@ -100,8 +106,14 @@ class TrainSettings:
     gan_weight: float = _setting(0.5, "lambda2; 0 trains without D.", stages=_IMAGES)
     gan_loss: Literal["hinge", "softplus"] = _setting("hinge", "Kind of L_G.", stages=_IMAGES)
     gan_start: int = _setting(0, "First step with D.", stages=_IMAGES)
+    gan_noise: Literal["none", "random"] = _setting(
+        "none", "Noise on the latents that D sees: none, or that of a random t.", stages=_IMAGES
+    )
     discriminator_rate: float = _setting(5e-5, "Learning rate of D.", "prior", stages=_IMAGES)
     time_weight: float = _setting(1.0, "Of L_time.", stages=("control",))
+    kernel_weight: float = _setting(
+        0.0, "Of M's reblur loss; 0 leaves M frozen.", stages=("control",)
+    )
     control_timestep: Literal["given", "estimated"] = _setting(
         "given", "t that the UNet gets while the control trains.", stages=("control",)
     )
@@ -114,6 +126,9 @@ class TrainSettings:
     validation_split: str = _setting("auto", "Split held out; auto: validation where it exists.")
     validation_trajectories: int = _setting(16, "Trajectories of it that are scored.")
     validation_points: int = _setting(3, "Blurs of each, for the trajectory gap.")
+    keep_best_by: Literal["auto", "last", "psnr", "lpips"] = _setting(
+        "auto", "Which model is kept; auto: lpips if the loss has it.", stages=_IMAGES
+    )
     tensorboard: bool = _setting(True, "Write tensorboard/ too.", safe=True)
 
     def __post_init__(self) -> None:
@@ -127,11 +142,19 @@ def _check(s: TrainSettings) -> None:
         need(getattr(s, name) >= 1, name, "1 or more")
     for name in ("workers", "warmup_steps", "validate_every", "gan_start", "seed", "gan_weight"):
         need(getattr(s, name) >= 0, name, "0 or more")
-    need(s.learning_rate > 0 and s.discriminator_rate > 0, "learning_rate", "above 0")
-    need(s.clip > 0, "clip", "above 0")
+    for name in ("l1_weight", "perceptual_weight", "time_weight", "kernel_weight"):
+        need(getattr(s, name) >= 0, name, "0 or more")
+    for name in ("learning_rate", "discriminator_rate", "new_rate_factor", "clip"):
+        need(getattr(s, name) > 0, name, "above 0")
     need(0 <= s.ema < 1, "ema", "from 0 to below 1")
     need(0 <= s.identity <= 1, "identity", "from 0 to 1")
     need(0 <= s.fixed_timestep <= 999, "fixed_timestep", "in [0, 999]")
+    if s.keep_best_by == "lpips" and s.perceptual not in ("lpips", "ea-lpips"):
+        raise UsageError(
+            "the best by lpips cannot be kept without that distance",
+            where=f"keep_best_by lpips, perceptual {s.perceptual}",
+            cure="give --perceptual lpips or ea-lpips, or --keep-best-by psnr",
+        )
     if s.precision == "fp16":
         raise UsageError(
             "training in fp16 is not offered",
@@ -153,6 +176,37 @@ DEFAULTS: dict[Stage, TrainSettings] = {
 def of_stage(stage: Stage) -> list[Field[Any]]:
     """The fields that a stage uses, in the order of the table."""
     return [f for f in fields(TrainSettings) if stage in f.metadata["stages"]]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of a run's config that differ from its defaults, by name."""
+
+    settings: dict[str, object]
+    model: dict[str, object]
+
+
+def parse_sets(words: Sequence[str], stage: Stage) -> Values:
+    """Read `--set` options, such as model.kernel.kernel_size=11 or settings.clip=0.5.
+
+    Values are YAML: true, 0.5, text, [8, 16].
+
+    Raises:
+        UsageError: no `=`, or a name that the stage does not know.
+    """
+    names = [f"settings.{f.name}" for f in of_stage(stage)]
+    names += [f"model.{name}" for name in model_config.leaves(ModelConfig())]
+    values = Values({}, {})
+    for word in words:
+        name, is_given, text = word.partition("=")
+        if not is_given:
+            raise UsageError(f"{word} has no value", where="--set", cure="give NAME=VALUE")
+        if name not in names:
+            raise model_config.unknown_setting(name, names, "--set")
+        group, _, rest = name.partition(".")
+        target = values.settings if group == "settings" else values.model
+        target[rest] = yaml.safe_load(text)
+    return values
 
 
 @dataclass(frozen=True)

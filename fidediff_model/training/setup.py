@@ -6,8 +6,8 @@ All that can be refused is refused here, before weights are loaded and time is s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,45 +23,26 @@ from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import checkpoint, processes
 from fidediff_model.training import settings as train_settings
 from fidediff_model.training.datasets import open_datasets
+from fidediff_model.training.request import Request, with_config_file
 from fidediff_model.training.settings import CONFIG, RunConfig, Stage, TrainSettings
 from fidediff_model.weights.base_folder import check_folder, find_folder
 from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
 from fidediff_model.weights.vgg import VGG16, open_vgg16
 from trajectory_builder import manifest
-from trajectory_builder.errors import ExitCode, UsageError
+from trajectory_builder.disk.ownership import differences
+from trajectory_builder.errors import ExitCode, UsageError, shorten
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 LOCK = ".tmp-lock"
 COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks of a stage; what is None comes from the file, then from the resumed run.
-
-    Attributes:
-        run_dir: the run folder, new or to be resumed.
-        data: folder of the data set, or a manifest.
-        base_model: base weights: folder, hub id or `random:SEED`.
-        start: run folder or model folder of the stage before.
-        config_file: YAML file of settings, or the config.yaml of a run.
-        settings: values of `TrainSettings`, by name.
-        model: values of the model's config, by dotted name, such as {"lora.rank": 16}.
-        preset: of the model, for the stage base.
-        resume: continue the run; safe settings may differ.
-    """
-
-    run_dir: Path
-    data: Path | None = None
-    base_model: str | None = None
-    start: Path | None = None
-    config_file: Path | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-    model: Mapping[str, object] = field(default_factory=dict)
-    preset: str | None = None
-    resume: bool = False
+OWN_VALUES: dict[Stage, tuple[str, ...]] = {
+    "base": ("",),
+    "kernel": ("kernel.",),
+    "control": ("timestep.", "control.", "discriminator."),
+}
+"""Beginnings of the names in the model's config that each stage decides."""
 
 
 @dataclass
@@ -118,7 +99,7 @@ def open_run(stage: Stage, request: Request) -> Run:
             cure=f"run `fidediff train {stored.stage} --resume`, or choose another --run-dir",
             exit_code=ExitCode.OTHER_CONFIG,
         )
-    request = _with_config_file(stage, request)
+    request = with_config_file(stage, request)
     config, source = _resolve(stage, request, stored)
     loss = _open_loss(config.settings) if stage != "kernel" else None
     train, validation = open_datasets(source, config.settings)
@@ -133,20 +114,6 @@ def open_run(stage: Stage, request: Request) -> Run:
     accelerator.wait_for_everyone()
     run.checkpoint = checkpoint.newest(request.run_dir)
     return run
-
-
-def _with_config_file(stage: Stage, request: Request) -> Request:
-    """The request with what `config_file` adds to it: settings alone, or a run's config.yaml."""
-    if request.config_file is None:
-        return request
-    where = str(request.config_file)
-    values = train_settings.read_yaml(request.config_file)
-    settings = values.get("settings", values)
-    if not isinstance(settings, dict):
-        raise UsageError("settings is no table", where=where, cure="give name: value lines")
-    # Checked by itself, so that an error names the file and not the command line.
-    model_config.changed(train_settings.DEFAULTS[stage], settings, where=where)
-    return replace(request, settings={**settings, **request.settings})
 
 
 def _resolve(
@@ -166,7 +133,7 @@ def _resolve(
     source = manifest.read(data)
     start = _start(stage, request, stored)
     base_model = _base_model(stage, request, stored, start)
-    model = _model_config(request, stored, start)
+    model = _model_config(stage, request, stored, start)
     if Path(base_model).is_dir():
         check_folder(Path(base_model), model.base)
     config = RunConfig(
@@ -232,7 +199,14 @@ def _base_model(
     )
 
 
-def _model_config(request: Request, stored: RunConfig | None, start: Path | None) -> ModelConfig:
+def _model_config(
+    stage: Stage, request: Request, stored: RunConfig | None, start: Path | None
+) -> ModelConfig:
+    """The model's config: of the resumed run, the stage before or a preset, with changes.
+
+    Raises:
+        UsageError: a value that was fixed by an earlier stage.
+    """
     if stored is not None:
         model = stored.model
     elif start is not None:
@@ -240,7 +214,16 @@ def _model_config(request: Request, stored: RunConfig | None, start: Path | None
         model = model_config.from_dict(folder.read_config(start)["config"], where=where)
     else:
         model = model_config.preset(request.preset or "sd21")
-    return model_config.changed(model, request.model, where=COMMAND_LINE)
+    changed = model_config.changed(model, request.model, where=COMMAND_LINE)
+    fixed = [n for n in differences(model_config.to_dict(model), model_config.to_dict(changed))
+             if not n.startswith(OWN_VALUES[stage])]  # fmt: skip
+    if fixed:
+        raise UsageError(
+            f"the stage {stage} takes {shorten(fixed)} from the stage before",
+            where=COMMAND_LINE,
+            cure="train that stage with it, or leave it out",
+        )
+    return changed
 
 
 def _digest_of(place: Path) -> str:
@@ -262,7 +245,7 @@ def _open_loss(settings: TrainSettings) -> ReconstructionLoss:
     return ReconstructionLoss(
         vgg,
         perceptual=settings.perceptual,
-        l1_weight=settings.l1_weight,
+        l1_weight=settings.l1_weight if settings.l1_in == "pixels" else 0.0,
         perceptual_weight=settings.perceptual_weight,
     )
 

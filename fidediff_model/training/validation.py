@@ -17,10 +17,12 @@ from fidediff_model.data.batches import DeviceBatch, collate, to_device
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.reblur import reblur
+from fidediff_model.scores.losses import without_rim
 from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.scores.perceptual import LPIPS
 from fidediff_model.training import log, processes
 from fidediff_model.training.log import Picture
+from fidediff_model.training.settings import TrainSettings
 from fidediff_model.training.setup import Run
 
 Scores = dict[str, float]
@@ -53,8 +55,34 @@ class Criterion:
 
 
 BY_PSNR = Criterion("psnr", larger=True)
+BY_LPIPS = Criterion("lpips", larger=False)
 BY_REBLUR = Criterion("reblur", larger=False)
 BY_T_ERROR = Criterion("t_error", larger=False)
+
+
+class Choice(NamedTuple):
+    """How the model that is kept is chosen, None for the last; and why, for the log."""
+
+    criterion: Criterion | None
+    reason: str
+
+
+def choice(settings: TrainSettings) -> Choice:
+    """How a stage that restores images chooses the model that it keeps (our choice).
+
+    PSNR rewards the mean of all sharp images that a blur may come from, which a perceptual loss
+    and D train away from; so it decides only where neither trains.
+    """
+    if settings.keep_best_by == "last":
+        return Choice(None, "the last model is kept, as asked")
+    if settings.keep_best_by != "auto":
+        criterion = BY_PSNR if settings.keep_best_by == "psnr" else BY_LPIPS
+        return Choice(criterion, f"the best model by {criterion.score} is kept, as asked")
+    if settings.perceptual in ("lpips", "ea-lpips"):
+        return Choice(BY_LPIPS, "the best model by lpips is kept, since the loss contains it")
+    if settings.perceptual == "none" and settings.gan_weight == 0:
+        return Choice(BY_PSNR, "the best model by psnr is kept, since the loss is L1 alone")
+    return Choice(None, "the last model is kept, since no score suits the loss")
 
 
 @torch.no_grad()
@@ -91,13 +119,10 @@ def of_kernels(run: Run, estimator: nn.Module) -> Report:
     for batch in _trajectories(run):
         with run.accelerator.autocast():
             kernels = estimator(batch.blur)
-        reblurred = reblur(batch.sharp, kernels)
-        scores.append(
-            {
-                "reblur": float((reblurred - batch.blur).abs().mean()),
-                "reblur_identity": float((batch.sharp - batch.blur).abs().mean()),
-            }
-        )
+        reblurred = reblur(batch.target, kernels)
+        images = {"reblur": reblurred, "reblur_identity": batch.target}
+        errors = {n: without_rim(image - batch.blur, kernels) for n, image in images.items()}
+        scores.append({name: float(error.abs().mean()) for name, error in errors.items()})
         if panel is None:
             words = [f"t {t:.0f}: blur, reblur, sharp, kernels" for t in batch.timestep]
             panel = _panel(batch, reblurred, kernels, words)
@@ -109,7 +134,7 @@ def image_scores(
 ) -> Scores:
     """Means over one trajectory's points; `_blur` is the blurry input's own score."""
     values: dict[str, list[float]] = {}
-    for blur, image, sharp in zip(batch.blur, restored, batch.sharp, strict=True):
+    for blur, image, sharp in zip(batch.blur, restored, batch.target, strict=True):
         shown = [as_uint8(torch.nan_to_num(x)) for x in (blur, image, sharp)]
         values.setdefault("psnr", []).append(psnr(shown[1], shown[2]))
         values.setdefault("psnr_blur", []).append(psnr(shown[0], shown[2]))
@@ -120,7 +145,7 @@ def image_scores(
     if len(restored) > 1:
         scores["trajectory_gap"] = trajectory_gap(restored.clamp(-1, 1))
     if lpips is not None:
-        scores["lpips"] = float(lpips(restored, batch.sharp).mean())
+        scores["lpips"] = float(lpips(restored, batch.target).mean())
     if t_hat is not None:
         scores["t_error"] = float((t_hat - batch.timestep).abs().mean())
     return scores
@@ -142,7 +167,10 @@ def _distinct(dataset: TrajectoryDataset, place: int, device: torch.device) -> D
     """A trajectory's points, each once: a short trajectory repeats them to fill a draw."""
     batch = collate([dataset[place]])
     first = [batch["sample_id"].index(name) for name in dict.fromkeys(batch["sample_id"])]
-    return DeviceBatch(*(part[first] for part in to_device(batch, device)))
+    points = to_device(batch, device)
+    return DeviceBatch(
+        points.blur[first], points.sharp, points.timestep[first], points.trajectory[first]
+    )
 
 
 def _panel(
@@ -151,7 +179,7 @@ def _panel(
     """Rows of blur, image and sharp, with the kernels where there are any."""
     rows = [
         log.row(
-            [batch.blur[number], images[number], batch.sharp[number]],
+            [batch.blur[number], images[number], batch.target[number]],
             kernels=None if kernels is None else kernels[number],
             words=words[number],
         )

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from fidediff_model.training.setup import Request
+from fidediff_model.training.request import Request
 from trajectory_builder import manifest
 
 HEIGHT, WIDTH, CROP = 36, 44, 32

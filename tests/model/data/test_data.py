@@ -369,6 +369,6 @@ def test_device_batch_spans_the_model_range(trajectories):
 
 def test_device_batch_repeats_the_sharp_image_for_each_point(trajectories):
     batch = _batches(trajectories, 1)[0]
-    sharp = to_device(batch, "cpu").sharp
+    sharp = to_device(batch, "cpu").target
     expected = batch["sharp"][[0, 0, 1, 1]].float() / 127.5 - 1
     assert torch.equal(sharp, expected)

@@ -271,7 +271,7 @@ def test_the_learning_rate_rises_then_follows_its_schedule(schedule, expected):
 
 def test_8_bit_adamw_without_its_library_is_refused():
     with pytest.raises(UsageError, match="bitsandbytes"):
-        optim.make(TrainSettings(optimizer="adamw8bit"), [], rate=1e-4)
+        optim.make(TrainSettings(optimizer="adamw8bit"))
 
 
 @pytest.mark.parametrize("stage", settings.STAGES)
