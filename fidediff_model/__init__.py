@@ -3,7 +3,7 @@
 The public API on one screen; each name is imported on first use, so that importing the package
 does not import torch:
 
-    FideDiff                                 the model: load(folder), restore(image, t)
+    FideDiff                                 the model: load(folder), restore(image, timestep)
     Restored                                 what one step gives: image, t_hat, kernels, z0_hat
     train_base, train_kernel, train_control  a stage, of a TrainRequest; an Outcome with its scores
     TrainRequest                             data, run folder and settings of a stage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fidediff_model.demo.practice import make as make_practice_base
     from fidediff_model.model.diffusion import alpha_bar, z0_hat
     from fidediff_model.model.fidediff import FideDiff
-    from fidediff_model.model.restored import Restored
+    from fidediff_model.model.step import Restored
     from fidediff_model.scores.metrics import psnr, ssim, trajectory_gap
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
@@ -56,7 +56,7 @@ __all__ = [
 _HOMES = {
     "DrawRules": ("data.rules", "DrawRules"),
     "FideDiff": ("model.fidediff", "FideDiff"),
-    "Restored": ("model.restored", "Restored"),
+    "Restored": ("model.step", "Restored"),
     "TrainRequest": ("training.request", "Request"),
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),

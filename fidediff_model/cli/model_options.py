@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fidediff_model.restore.engine import Settings
+    from fidediff_model.model.engine import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) ->
 
 def settings_of(values: dict[str, Any]) -> Settings:
     """The settings that the options and, where there are any, timestep and strength make."""
-    from fidediff_model.restore.engine import Settings
+    from fidediff_model.model.engine import Settings
 
     stride = values["latent_stride"]
     return Settings(

@@ -22,9 +22,10 @@ from fidediff_model.evaluate.scoring import (
     write_table,
 )
 from fidediff_model.evaluate.sets import Pair, choose_pairs
+from fidediff_model.model.engine import Settings, choose_device
+from fidediff_model.model.fidediff import open_model
 from fidediff_model.model.folder import read_config
 from fidediff_model.restore.command import model_digest
-from fidediff_model.restore.engine import Settings, choose_device, open_model
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.ownership import refuse_other_config

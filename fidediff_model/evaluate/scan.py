@@ -20,7 +20,8 @@ from fidediff_model.evaluate.run import EvaluateRequest, prepare
 from fidediff_model.evaluate.scoring import Evaluation, Row, Scoring, write_table
 from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.diffusion import LAST_TIMESTEP
-from fidediff_model.restore.engine import ReadyModel, Settings, open_model
+from fidediff_model.model.engine import ReadyModel, Settings
+from fidediff_model.model.fidediff import open_model
 from fidediff_model.scores import metrics
 from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.metrics import Image

@@ -20,7 +20,7 @@ import torch
 from fidediff_model.data.ahead import map_ahead
 from fidediff_model.data.json_lines import append_line, read_lines
 from fidediff_model.evaluate.sets import Pair
-from fidediff_model.restore.engine import ReadyModel
+from fidediff_model.model.engine import ReadyModel
 from fidediff_model.scores import metrics
 from fidediff_model.scores.metrics import Image
 from fidediff_model.scores.scorer import Scorer

@@ -27,11 +27,12 @@ from fidediff_model import config as model_config
 from fidediff_model.config import CodecConfig, ModelConfig
 from fidediff_model.errors import DeviceError
 from fidediff_model.model.codec import Codec
+from fidediff_model.model.engine import DTYPES, choose_device, is_out_of_memory
 from fidediff_model.model.fast_layers import compile_regions
-from fidediff_model.model.fidediff import PARTS, FideDiff, build
-from fidediff_model.restore.engine import DTYPES, cast, choose_device, is_out_of_memory, prepare
-from fidediff_model.restore.tiles import plan_for, restore_tensor
-from fidediff_model.weights.sd21 import RANDOM, load_base, random_base
+from fidediff_model.model.fidediff import FideDiff, build
+from fidediff_model.model.step import PARTS
+from fidediff_model.model.tiles import plan_for
+from fidediff_model.weights.sd21 import RANDOM, cast, load_base, random_base
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import ExitCode
 
@@ -142,7 +143,7 @@ def run(
     device = choose_device(request.device)
     variants = request.variants()
     model = make_model(request.preset, request.base_model, device)
-    prepare(model, torch.float32, device)
+    model.prepare_for_inference(channels_last=device.type == "cuda", device=device)
     control, compiled, rows = model.control, False, []
     blur = torch.rand(1, 3, *request.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for variant in variants:
@@ -192,7 +193,7 @@ def _measure(
     row["tflop_total"] = total = sum(tflop.values())
 
     def step() -> None:
-        restore_tensor(model, blur, t, plan=plan)
+        model(blur, t, keep_kernels=False, plan=plan)
 
     _reset_peak(device)
     try:

@@ -11,10 +11,9 @@ timestep must be given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,21 +29,21 @@ from fidediff_model.model.card import Card
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.control import KernelControl
 from fidediff_model.model.discriminator import Discriminator
+from fidediff_model.model.engine import ReadyModel, Settings, choose_device, make_ready
 from fidediff_model.model.fast_layers import to_channels_last
-from fidediff_model.model.kernels import KernelEstimator, pool_kernels
-from fidediff_model.model.restored import Restored, check_image, timesteps
+from fidediff_model.model.kernels import KernelEstimator
+from fidediff_model.model.step import (
+    PARTS,
+    Part,
+    Restored,
+    Stage,
+    check_image,
+    no_part,
+    read_kernels,
+)
+from fidediff_model.model.tiles import WHOLE, TilePlan, step_in_tiles
 from fidediff_model.model.timestep import TimestepRegressor
 from fidediff_model.weights.sd21 import BaseWeights, cast, load_base, seeded
-
-Part = Literal["kernel_estimator", "timestep_regressor", "control"]
-Stage = Literal["base", "kernel", "control"]
-PARTS: tuple[Part, ...] = get_args(Part)
-MADE_BY: dict[Part, Stage] = {
-    "kernel_estimator": "kernel",
-    "timestep_regressor": "control",
-    "control": "control",
-}
-"""The stage which trains each part."""
 
 
 class FideDiff(nn.Module):
@@ -88,40 +87,48 @@ class FideDiff(nn.Module):
         """The parts that are there, besides the base."""
         return [part for part in PARTS if getattr(self, part) is not None]
 
+    def part(self, name: Part) -> Any:
+        """A part by name.
+
+        Raises:
+            ModelError: the model lacks it.
+        """
+        module = getattr(self, name)
+        if module is None:
+            raise no_part(name, self.parts)
+        return module
+
     def forward(
         self,
         blur: Tensor,
-        t: float | Tensor | None = None,
+        timestep: float | Tensor | None = None,
         *,
         keep_kernels: bool = True,
-        strip_rows: int | None = None,
-        store: str = "",
+        plan: TilePlan = WHOLE,
     ) -> Restored:
         """Restore images of any one size.
 
         Args:
             blur: (B, 3, H, W) in [-1, 1]; H and W of at least 1.
-            t: timestep in [0, 999], a number or (B,); None lets M and T estimate one an image.
-                Tiles of an image must be given the image's.
-            keep_kernels: give the kernels back at full size; without, they are only ever held
-                for a band of rows (1.33 GB less at 1280 x 720).
-            strip_rows: run the VAE in strips of this many rows: the same image, less memory, no
-                gradient through the VAE.
-            store: where whole maps lie when in strips, such as "cpu".
+            timestep: in [0, 999], a number or (B,); None lets M and T estimate one per image.
+            keep_kernels: return the kernels at full size; without, they only ever exist for a
+                band of rows (1.33 GB less at 1280 x 720).
+            plan: how to cut the image to save memory. No gradient passes a VAE in strips.
 
         Raises:
-            ModelError: blur or t has another shape or range, or a part is missing.
+            ModelError: the blur or the timestep has another shape or range, or a part is missing.
         """
         check_image(blur)
         padded = pad_to_multiple(blur, self.codec.multiple)
-        kernels, k_in, t_hat = self._read_kernels(padded, t, keep=keep_kernels)
-        z_t = self.codec.encode(padded, strip_rows=strip_rows, store=store)
-        z0_hat = self.step(z_t, t_hat, k_in=k_in, blur=padded)
+        # M and T read the whole image, so all tiles share its t_hat.
+        reading = read_kernels(self, padded, timestep, keep=keep_kernels)
+        z_t = self.codec.encode(padded, strip_rows=plan.strip_rows, store=plan.store)
+        z0_hat = step_in_tiles(self, z_t, reading, padded, plan)
         height, width = blur.shape[-2:]
-        image = self.codec.decode(z0_hat, (height, width), strip_rows=strip_rows, store=store)
-        if kernels is not None:
-            kernels = kernels[..., :height, :width]
-        return Restored(image, t_hat, kernels, z0_hat)
+        size = (height, width)
+        image = self.codec.decode(z0_hat, size, strip_rows=plan.strip_rows, store=plan.store)
+        kernels = None if reading.kernels is None else reading.kernels[..., :height, :width]
+        return Restored(image, reading.t, kernels, z0_hat)
 
     def step(
         self, z_t: Tensor, t: Tensor, *, k_in: Tensor | None = None, blur: Tensor | None = None
@@ -147,67 +154,28 @@ class FideDiff(nn.Module):
             eps_hat = eps_hat.float() + diffusion.eps_from(z_t, z_t, t)
         return diffusion.z0_hat(z_t, eps_hat, t)
 
-    def restore(self, image: Any, t: float | None = None) -> Any:
+    def restore(self, image: Any, timestep: float | None = None) -> Any:
         """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.
 
-        Thread-safe, any size, alpha kept; `restore_any.restore_image` tells the rest.
-        """
-        from fidediff_model.restore.any_image import restore_image
+        Any size; alpha is kept; threads may share a model. For speed call `make_ready` once.
 
-        return restore_image(self, image, t)
+        Args:
+            image: see `images.restore_image` for the kinds, shapes and ranges.
+            timestep: in [0, 999]; None lets the model estimate one per image.
+
+        Raises:
+            ModelError: another kind, shape or type of image, or a part is missing.
+        """
+        return ReadyModel(self, Settings(), self.base.prompt.device).restore(image, timestep)
 
     def timestep(self, blur: Tensor) -> Tensor:
-        """t_hat (B,) of whole images (B, 3, H, W), without restoring them; for tiles to share.
+        """t_hat (B,) of whole images (B, 3, H, W), without restoring them.
 
         Raises:
             ModelError: M or T is missing.
         """
         check_image(blur)
-        padded = pad_to_multiple(blur, self.codec.multiple)
-        return self._read_kernels(padded, None, keep=False, for_control=False)[2]
-
-    def _read_kernels(
-        self, padded: Tensor, t: float | Tensor | None, *, keep: bool, for_control: bool = True
-    ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Kernels if kept, kernels pooled to latent cells if the control needs them, and t."""
-        for_control = for_control and self.control is not None and self.control.needs_kernels
-        if t is not None and not for_control:
-            return None, None, timesteps(t, padded)
-        estimator = self._part("kernel_estimator")
-        stride = self.codec.latent_stride
-        with self._side_precision(padded):
-            if t is None:
-                regressor = self._part("timestep_regressor")
-                # T's cells (4 pixels) divide both strides, so its means serve the control too.
-                first = regressor.pool if stride % regressor.pool == 0 else 1
-            else:
-                first = stride
-            full = estimator(padded) if keep or first == 1 else None
-            cells = estimator.pooled(padded, first) if full is None else pool_kernels(full, first)
-            if t is not None:
-                t_hat = timesteps(t, padded)
-            else:
-                t_hat = regressor(cells, pooled=first == regressor.pool)
-            k_in = pool_kernels(cells, stride // first) if for_control else None
-        return (full if keep else None), k_in, t_hat
-
-    def _side_precision(self, x: Tensor) -> AbstractContextManager[Any]:
-        """M and T keep float32 weights; beside a half-precision base they run under autocast."""
-        device = x.device.type
-        enabled = torch.is_autocast_enabled(device) or self.base.dtype != torch.float32
-        dtype = torch.get_autocast_dtype(device) if self.base.dtype == torch.float32 else None
-        return torch.autocast(device, dtype=dtype or self.base.dtype, enabled=enabled)
-
-    def _part(self, part: Part) -> Any:
-        module = getattr(self, part)
-        if module is None:
-            raise ModelError(
-                f"this model has no {part}",
-                where=f"it holds the base and {', '.join(self.parts) or 'nothing else'}",
-                cure=f"train it (fidediff train {MADE_BY[part]}), or give the timestep yourself "
-                "where only the base was trained, such as t=200 for 11 frames",
-            )
-        return module
+        return read_kernels(self, pad_to_multiple(blur, self.codec.multiple)).t
 
     def train_only(self, stage: Stage) -> list[nn.Parameter]:
         """Freeze all but what a stage trains, and return that in a fixed order.
@@ -222,11 +190,11 @@ class FideDiff(nn.Module):
             trained = self.base.lora_parameters()
             trained += [self.base.prompt] if self.config.prompt.learn else []
         elif stage == "kernel":
-            trained = list(self._part("kernel_estimator").parameters())
+            trained = list(self.part("kernel_estimator").parameters())
         else:
-            trained = list(self._part("timestep_regressor").parameters())
+            trained = list(self.part("timestep_regressor").parameters())
             if self.config.control.variant != "none":
-                trained += list(self._part("control").parameters())
+                trained += list(self.part("control").parameters())
         for parameter in trained:
             parameter.requires_grad_(True)
         return trained
@@ -280,7 +248,7 @@ class FideDiff(nn.Module):
             model_folder.write_json(place / "base" / model_folder.CONFIG_FILE, settings)
             for part in self.parts:
                 settings = model_config.settings_of(self.config, part)
-                model_folder.save_part(place / part, self._part(part), settings)
+                model_folder.save_part(place / part, self.part(part), settings)
             names, base = ["base", *self.parts], self.base_model
             text = model_card.to_markdown(card, self.config, base_model=base, parts=names)
             (place / "README.md").write_text(text, encoding="utf-8")
@@ -341,8 +309,26 @@ class FideDiff(nn.Module):
         model = build(config, base_model, parts=[*stored, *add], seed=seed)
         model.base.load(folder / "base")
         for part in stored:
-            model_folder.load_part(folder / part, model._part(part))
+            model_folder.load_part(folder / part, model.part(part))
         return model.eval()
+
+
+def open_model(
+    folder: str | Path, settings: Settings, *, base_model: str | Path | None = None
+) -> ReadyModel:
+    """Load a model folder and make it ready.
+
+    Args:
+        folder: what a training stage or `FideDiff.save` wrote.
+        settings: how it will be used.
+        base_model: folder or hub id of the base weights; None takes the name it remembers.
+
+    Raises:
+        ModelError: the folder is not a model, or lacks a part that the settings ask for.
+        DeviceError: the device is absent.
+    """
+    device = choose_device(settings.device)
+    return make_ready(FideDiff.load(folder, base_model=base_model), settings, device=device)
 
 
 def build(

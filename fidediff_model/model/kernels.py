@@ -28,6 +28,9 @@ CHANNELS = (32, 64, 128, 256)
 BAND_BYTES = 128 << 20
 """How much of the full-size kernels `KernelEstimator.pooled` holds at once."""
 
+BAND_PIXELS = 1 << 21
+"""Pixels on which `KernelEstimator.pooled` runs the network at once; 1280 x 720 fits twice."""
+
 
 class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions round a shortcut, (B, C, H, W) to the same."""
@@ -99,25 +102,53 @@ class KernelEstimator(nn.Module):
         """
         return self._kernels(self._features(blur))
 
-    def pooled(self, blur: Tensor, stride: int) -> Tensor:
+    def pooled(self, blur: Tensor, stride: int, *, band_pixels: int = BAND_PIXELS) -> Tensor:
         """The kernels' means over cells of stride x stride pixels, as `pool_kernels` gives them.
 
-        The same numbers as `pool_kernels(self(blur), stride)`, but the full-size kernels exist
-        only for a band of rows at a time.
+        The same numbers as `pool_kernels(self(blur), stride)` in bounded memory: the network
+        runs on bands of rows whose margins cover its whole reach, and the full-size kernels
+        exist only for some of those rows at a time.
 
         Args:
             blur: (B, 3, H, W) in [-1, 1].
             stride: side of a cell in pixels.
+            band_pixels: about how many pixels a band has without its margins.
 
         Returns:
             (B, K, ceil(H / stride), ceil(W / stride)) float32.
         """
+        height, width = blur.shape[-2:]
+        # Bands begin on whole cells of the pooling and of the network's coarsest level.
+        grid = math.lcm(stride, self.stride, 64)
+        rows = max(1, band_pixels // (width * blur.shape[0] * grid)) * grid
+        margin = -(-self.reach // grid) * grid
+        if height <= rows + 2 * margin:
+            return self._pooled_band(blur, stride)
+        bands = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(0, top - margin), min(height, bottom + margin)
+            cells = self._pooled_band(blur[:, :, first:last], stride)
+            bands.append(cells[:, :, (top - first) // stride : -(-(bottom - first) // stride)])
+        return torch.cat(bands, dim=2)
+
+    def _pooled_band(self, blur: Tensor, stride: int) -> Tensor:
         features = self._features(blur)
         bands = [
             pool_kernels(self._kernels(band), stride)
             for band in self._bands(features, rows_at_a_time=stride)
         ]
         return torch.cat(bands, dim=2)
+
+    @property
+    def reach(self) -> int:
+        """Distance in pixels over which a pixel can influence another one's kernel."""
+        levels, blocks = len(self.down), len(self.middle)
+        # Two 3x3 convolutions per block reach 2 cells of their level; each level has `blocks`
+        # of them on the way down, as many on the way up, and the 2x2 convolution between.
+        radius: int = 1 + sum((4 * blocks + 2) * 2**level for level in range(levels))
+        radius += (2 * blocks + 1) * 2**levels
+        return radius
 
     def _features(self, blur: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, channels[0], H, W)."""

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fidediff_model.errors import ModelError
+from fidediff_model.model.engine import ReadyModel, Settings, choose_device
+from fidediff_model.model.fidediff import open_model
 from fidediff_model.model.folder import read_config
-from fidediff_model.restore.engine import ReadyModel, Settings, choose_device, open_model
+from fidediff_model.model.step import Part, no_part
 from fidediff_model.restore.files import encode_picture, to_tensor, with_image
 from fidediff_model.restore.jobs import Job, collect, left_to_do
 from fidediff_model.restore.run import Report, RunOptions, RunReport, restore_files
-from fidediff_model.restore.tiles import no_part
 from trajectory_builder.images.pictures import decode
 
 _SAMPLED = 1 << 20
@@ -108,13 +108,9 @@ def model_digest(folder: Path) -> str:
 
 def _need_parts(parts: Sequence[str], settings: Settings, show_kernels: bool) -> None:
     """Refuse what no image can be done with, before the model loads and a thousand files fail."""
-    if settings.timestep is None:
-        for part in ("kernel_estimator", "timestep_regressor"):
-            if part not in parts:
-                raise no_part(part, parts)
+    needed: tuple[Part, ...] = ("kernel_estimator", "timestep_regressor")
+    for part in needed if settings.timestep is None else ():
+        if part not in parts:
+            raise no_part(part, parts)
     if show_kernels and "kernel_estimator" not in parts:
-        raise ModelError(
-            "this model has no kernel_estimator, so there are no kernels to show",
-            where="--show-kernels",
-            cure="train it (fidediff train kernel), or leave the option out",
-        )
+        raise no_part("kernel_estimator", parts, where="--show-kernels")

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fidediff_model.restore.engine import Answer, ReadyModel
+from fidediff_model.model.engine import Answer, ReadyModel
 from fidediff_model.restore.files import (
     encode_picture,
     format_of,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fidediff_model.restore.engine import ReadyModel
+from fidediff_model.model.engine import ReadyModel
 from fidediff_model.restore.files import to_unit
 from trajectory_builder.disk.atomic import NO_ROOM
 from trajectory_builder.errors import VideoError, printable

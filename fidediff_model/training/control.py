@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fidediff_model.model.codec import pad_to_multiple
 from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.model.kernels import pool_kernels
+from fidediff_model.model.step import read_kernels
 from fidediff_model.scores.losses import timestep_loss
 from fidediff_model.training import image_stage, optim, setup, validation
 from fidediff_model.training.image_stage import Stepped
@@ -52,28 +52,20 @@ class ControlStep(nn.Module):
     def forward(self, blur: Tensor, t: Tensor) -> Stepped:
         """Restore (N, 3, H, W) whose timesteps are (N,); without a control there is t_hat alone."""
         model = self.model
-        estimator, regressor = model.kernel_estimator, model.timestep_regressor
-        if estimator is None or regressor is None:
-            raise TypeError("the stage control needs M and T")
         padded = pad_to_multiple(blur, model.codec.multiple)
         height, width = blur.shape[-2:]
-        stride = model.codec.latent_stride
-        kernels = estimator(padded) if self.train_kernels else None
-        if kernels is None:
-            cells = estimator.pooled(padded, regressor.pool)  # (N, K, H/4, W/4)
-        else:
-            cells = pool_kernels(kernels, regressor.pool)
+        reading = read_kernels(model, padded, keep=self.train_kernels)
+        t_hat, kernels = reading.t, reading.kernels
+        if kernels is not None:
             kernels = kernels[..., :height, :width]
-        t_hat = regressor(cells, pooled=True)
         time_loss = timestep_loss(t_hat, t)
         if model.control is None:
             return Stepped(None, None, t_hat, time_loss, kernels)
         with torch.no_grad():
             z_t = model.codec.encode(padded)
-        k_in = pool_kernels(cells, stride // regressor.pool)
         # A gradient through t would train T on images; L_time alone trains it.
         used = t_hat.detach() if self.estimated else t
-        z0_hat = model.step(z_t, used, k_in=k_in, blur=padded)
+        z0_hat = model.step(z_t, used, k_in=reading.k_in, blur=padded)
         image = model.codec.decode(z0_hat, (height, width))
         return Stepped(image, z0_hat, t_hat, time_loss, kernels)
 

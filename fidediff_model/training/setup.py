@@ -18,7 +18,8 @@ from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
 from fidediff_model.model import folder
-from fidediff_model.model.fidediff import PARTS, FideDiff, Part, build
+from fidediff_model.model.fidediff import FideDiff, build
+from fidediff_model.model.step import PARTS, Part
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import checkpoint, processes
 from fidediff_model.training import settings as train_settings

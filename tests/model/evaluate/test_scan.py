@@ -15,7 +15,7 @@ from fidediff_model.evaluate.scan import (
 )
 from fidediff_model.evaluate.scoring import Row
 from fidediff_model.evaluate.sets import pairs_of_manifest
-from fidediff_model.restore.engine import ReadyModel, Settings
+from fidediff_model.model.engine import ReadyModel, Settings
 from trajectory_builder.errors import UserError
 
 ARGUMENTS = ["--timesteps", "0,200", "--metrics", "psnr,lpips", "--vgg16", "random-for-tests"]

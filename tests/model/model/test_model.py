@@ -12,6 +12,7 @@ from fidediff_model.errors import ModelError
 from fidediff_model.model.base import LORA_FILE
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import PARTS, FideDiff, build, build_discriminator
+from fidediff_model.model.tiles import TilePlan
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UserError
 
@@ -158,7 +159,7 @@ def test_dropping_the_kernels_does_not_change_the_image(stride):
 
 def test_strips_do_not_change_the_image(model):
     blur = image(70, 50)
-    whole, strips = restore(model, blur), restore(model, blur, strip_rows=8)
+    whole, strips = restore(model, blur), restore(model, blur, plan=TilePlan(strip_rows=8))
     torch.testing.assert_close(strips.image, whole.image, rtol=1e-3, atol=1e-4)
 
 
@@ -181,7 +182,7 @@ def test_model_of_the_base_stage_says_which_part_estimates_t():
     with pytest.raises(ModelError) as caught:
         restore(make(parts=()), image(32, 32))
     assert caught.value.what == "this model has no kernel_estimator"
-    assert "t=200" in caught.value.cure
+    assert "timestep=200" in caught.value.cure
 
 
 def test_model_without_a_regressor_says_which_stage_trains_it():
@@ -195,7 +196,7 @@ def test_model_without_a_regressor_says_which_stage_trains_it():
 def test_impossible_timestep_is_refused(model, t):
     with pytest.raises(ModelError) as caught:
         restore(model, image(32, 32, batch=2), t)
-    assert caught.value.where == "t"
+    assert caught.value.where == "timestep"
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 8, 8), (1, 3, 0, 8)])

@@ -12,22 +12,16 @@ from PIL import Image
 from small_model import cli, folder_of, loaded, scene, tensor
 
 from fidediff_model.errors import DeviceError, ModelError
-from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.restore.any_image import restore_image
-from fidediff_model.restore.engine import (
+from fidediff_model.model.engine import (
     ReadyModel,
     Settings,
     choose_device,
     make_ready,
-    open_model,
 )
-from fidediff_model.restore.pipeline import FideDiffPipeline
-from fidediff_model.restore.tiles import (
+from fidediff_model.model.fidediff import FideDiff, open_model
+from fidediff_model.model.tiles import (
     TilePlan,
     plan_for,
-    pooled_in_bands,
-    reach,
-    restore_tensor,
     smaller,
     spans,
 )
@@ -44,7 +38,7 @@ def test_an_untiled_restoration_has_the_bits_of_the_model():
     blur = tensor(scene(50, 83))
     with torch.inference_mode():
         expected = loaded()(blur, keep_kernels=False)
-        restored = restore_tensor(loaded(), blur)
+        restored = loaded()(blur, keep_kernels=False, plan=TilePlan())
     assert torch.equal(restored.image, expected.image)
     assert torch.equal(restored.t_hat, expected.t_hat)
 
@@ -77,8 +71,8 @@ def seam_ratio(overlap: int, width: int = 384) -> float:
     """
     blur = tensor(scene(96, width))
     with torch.inference_mode():
-        tiled = restore_tensor(loaded(), blur, 200.0, plan=TilePlan(128, overlap)).image
-        whole = restore_tensor(loaded(), blur, 200.0).image
+        tiled = loaded()(blur, 200.0, plan=TilePlan(128, overlap)).image
+        whole = loaded()(blur, 200.0).image
     # What tiling changed; its steps are the seams.
     steps = (tiled - whole).diff(dim=3).abs().mean(dim=(0, 1, 2))  # (W - 1,)
     edges = {edge * 4 - 1 for span in spans(width // 4, 32, overlap // 4) for edge in span}
@@ -112,10 +106,10 @@ def test_neighbouring_tiles_overlap_as_asked():
 def test_kernels_in_bands_equal_kernels_of_the_whole():
     estimator = loaded().kernel_estimator
     padded = tensor(scene(512, 64))
-    assert reach(estimator) < 128  # else one band would be everything
+    assert estimator.reach < 128  # else one band would be everything
     with torch.inference_mode():
         whole = estimator.pooled(padded, 4)
-        banded = pooled_in_bands(estimator, padded, 4, band_pixels=64 * 64)
+        banded = estimator.pooled(padded, 4, band_pixels=64 * 64)
     assert torch.allclose(banded, whole, atol=1e-6)
 
 
@@ -281,13 +275,7 @@ def test_alpha_goes_through_untouched():
 )
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ModelError):
-        restore_image(loaded(), image)
-
-
-def test_the_pipeline_restores_a_list_of_images():
-    pipeline = FideDiffPipeline.from_pretrained(folder_of()).to("cpu")
-    images = pipeline([Image.fromarray(scene(20, 30)), Image.fromarray(scene(24, 24))]).images
-    assert [image.size for image in images] == [(30, 20), (24, 24)]
+        loaded().restore(image)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps:7"])
@@ -327,8 +315,8 @@ sys.path.insert(0, sys.argv[2])
 import torch
 torch.set_num_threads(1)
 from small_model import scene, tensor
-from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.restore.engine import DeviceError, ReadyModel, Settings
+from fidediff_model.model.fidediff import FideDiff, open_model
+from fidediff_model.model.engine import DeviceError, ReadyModel, Settings
 model = FideDiff.load(sys.argv[1])
 settings = Settings(device="cpu", timestep=200.0)
 ready = ReadyModel(model, settings, torch.device("cpu"))

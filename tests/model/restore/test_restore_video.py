@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_model import cli, folder_of, loaded, scene
 
-from fidediff_model.restore.engine import ReadyModel, Settings
+from fidediff_model.model.engine import ReadyModel, Settings
 from fidediff_model.restore.jobs import Job
 from fidediff_model.restore.run import RunOptions, restore_files
 from fidediff_model.restore.video import restore_video

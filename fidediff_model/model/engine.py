@@ -1,38 +1,31 @@
 """A trained model at work: prepared once for a device, then images of any size in and out.
 
-`open_model` loads and prepares (LoRA fused, projections fused, cast, compiled); `ReadyModel.run`
-restores a batch and falls back to less memory by itself. `restore_any` takes what a program has.
+`make_ready` fuses, casts and compiles a model; `ReadyModel.run` restores a batch of tensors and
+retries with less memory where it runs out; `ReadyModel.restore` takes images of any kind.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fidediff_model.errors import DeviceError, ModelError
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.fast_layers import compile_regions
-from fidediff_model.model.fidediff import FideDiff
+from fidediff_model.model.images import restore_image
 from fidediff_model.model.kernels import kernel_mosaic
-from fidediff_model.restore.tiles import (
-    OVERLAP,
-    TilePlan,
-    plan_for,
-    pooled_in_bands,
-    restore_tensor,
-    smaller,
-)
+from fidediff_model.model.tiles import OVERLAP, TilePlan, plan_for, smaller
 from trajectory_builder.errors import ExitCode
+
+if TYPE_CHECKING:
+    from fidediff_model.model.fidediff import FideDiff
 
 Control = Literal["none", "filter"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -110,17 +103,17 @@ class ReadyModel:
     settings: Settings
     device: torch.device
 
-    def run(self, blur: Tensor, t: float | Tensor | None = None) -> Answer:
+    def run(self, blur: Tensor, timestep: float | Tensor | None = None) -> Answer:
         """Restore images (B, 3, H, W) in [-1, 1] of one size, from any device.
 
         Args:
             blur: the images.
-            t: overrides the settings' timestep, as for `FideDiff.forward`.
+            timestep: overrides the settings' timestep, as for `FideDiff.forward`.
 
         Raises:
             DeviceError: out of memory even in the smallest tiles.
         """
-        t = self.settings.timestep if t is None else t
+        timestep = self.settings.timestep if timestep is None else timestep
         size = (blur.shape[-2], blur.shape[-1])
         plan: TilePlan | None = plan_for(
             self.model,
@@ -131,49 +124,51 @@ class ReadyModel:
         )
         notes: list[str] = []
         while plan is not None:
-            answer = self._attempt(blur, t, plan, notes)
-            if answer is not None:
-                return answer
+            try:
+                return self._attempt(blur, timestep, plan, tuple(notes))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler: the traceback would keep the failed try's tensors alive.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
             if blur.shape[0] > 1:
-                return self._one_by_one(blur, t, notes)
+                return self._one_by_one(blur, timestep)
             plan = smaller(plan, size)
             if plan is not None:
-                notes.append(_say_plan(plan))
+                notes.append(plan.note)
+                log.warning(plan.note)
         raise DeviceError(
             f"{size[1]} x {size[0]} pixels do not fit the memory of {self.device}",
             cure="give --dtype bf16, --latent-stride 8, a smaller --tile, or --device cpu",
         )
 
     def _attempt(
-        self, blur: Tensor, t: float | Tensor | None, plan: TilePlan, notes: list[str]
-    ) -> Answer | None:
-        """One try; None when the memory did not suffice."""
-        try:
-            with torch.inference_mode():
-                if self.device.type == "cuda" and blur.device.type == "cpu":
-                    blur = blur.pin_memory()  # so that the copy does not wait
-                x = blur.to(self.device, torch.float32, non_blocking=True)
-                restored = restore_tensor(self.model, x, _move(t, self.device), plan=plan)
-                images = blend(x, restored.image, self.settings.strength)
-                return Answer(images.cpu(), restored.t_hat.cpu(), tuple(notes))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: the traceback would keep the failed try's tensors alive.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+        self, blur: Tensor, timestep: float | Tensor | None, plan: TilePlan, notes: tuple[str, ...]
+    ) -> Answer:
+        with torch.inference_mode():
+            if self.device.type == "cuda" and blur.device.type == "cpu":
+                blur = blur.pin_memory()  # so that the copy does not wait
+            x = blur.to(self.device, torch.float32, non_blocking=True)
+            restored = self.model(x, timestep, keep_kernels=False, plan=plan)
+            images = blend(x, restored.image, self.settings.strength)
+            return Answer(images.cpu(), restored.t_hat.cpu(), notes)
 
-    def _one_by_one(self, blur: Tensor, t: float | Tensor | None, notes: list[str]) -> Answer:
-        notes.append("out of memory: images one at a time")
-        log.warning(notes[-1])
-        ts = [t] * len(blur) if not isinstance(t, Tensor) else list(t.expand(len(blur)))
-        answers = [self.run(blur[i : i + 1], ts[i]) for i in range(len(blur))]
+    def _one_by_one(self, blur: Tensor, timestep: float | Tensor | None) -> Answer:
+        note = "out of memory: images one at a time"
+        log.warning(note)
+        batch = len(blur)
+        each = timestep.expand(batch) if isinstance(timestep, Tensor) else [timestep] * batch
+        answers = [self.run(blur[i : i + 1], each[i]) for i in range(batch)]
         return Answer(
-            torch.cat([a.images for a in answers]),
-            torch.cat([a.t_hat for a in answers]),
-            tuple(dict.fromkeys([*notes, *(note for a in answers for note in a.notes)])),
+            torch.cat([answer.images for answer in answers]),
+            torch.cat([answer.t_hat for answer in answers]),
+            tuple(dict.fromkeys([note, *(n for answer in answers for n in answer.notes)])),
         )
+
+    def restore(self, image: Any, timestep: float | None = None) -> Any:
+        """Restore a PIL image, an array or a tensor, as `FideDiff.restore` does."""
+        return restore_image(lambda blur: self.run(blur, timestep).images, image)
 
     def kernel_picture(self, blur: Tensor) -> npt.NDArray[np.uint8]:
         """A gray picture of the kernels that M sees in one image (1, 3, H, W).
@@ -181,29 +176,12 @@ class ReadyModel:
         Raises:
             ModelError: the model has no kernel estimator.
         """
-        estimator = self.model.kernel_estimator
-        if estimator is None:
-            raise ModelError(
-                "this model has no kernel_estimator, so there are no kernels to show",
-                where="--show-kernels",
-                cure="train it (fidediff train kernel), or leave the option out",
-            )
+        estimator = self.model.part("kernel_estimator")
         with torch.inference_mode():
             # Means over 4 x 4 pixels: at full size they would be 1.33 GB at 1280 x 720.
             padded = pad_to_multiple(blur.to(self.device, torch.float32), 64)
-            cells = pooled_in_bands(estimator, padded, 4)
+            cells = estimator.pooled(padded, 4)
         return kernel_mosaic(cells)
-
-
-def _move(t: float | Tensor | None, device: torch.device) -> float | Tensor | None:
-    return t.to(device) if isinstance(t, Tensor) else t
-
-
-def _say_plan(plan: TilePlan) -> str:
-    tile = f"tiles of {plan.tile} pixels" if plan.tile else "the UNet whole"
-    note = f"out of memory: again with the VAE in strips of {plan.strip_rows} rows, {tile}"
-    log.warning(note)
-    return note
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -221,60 +199,25 @@ def blend(blur: Tensor, restored: Tensor, strength: float) -> Tensor:
     return restored if strength == 1 else blur + strength * (restored - blur)
 
 
-def open_model(
-    folder: str | Path, settings: Settings, *, base_model: str | Path | None = None
-) -> ReadyModel:
-    """Load a model folder and make it ready.
-
-    Args:
-        folder: what a training stage or `FideDiff.save` wrote.
-        settings: how it will be used.
-        base_model: folder or hub id of the base weights; None takes the name it remembers.
-
-    Raises:
-        ModelError: the folder is not a model.
-        DeviceError: the device is not there.
-        ModelError: the settings ask for a part that the model lacks.
-    """
-    device = choose_device(settings.device)
-    return make_ready(FideDiff.load(folder, base_model=base_model), settings, device=device)
-
-
 def make_ready(
     model: FideDiff, settings: Settings, *, device: torch.device | None = None
 ) -> ReadyModel:
-    """Prepare a loaded model in place; it can no longer be trained or saved."""
+    """Prepare a loaded model in place; it can no longer be trained or saved.
+
+    Raises:
+        DeviceError: the device is absent.
+        ModelError: the settings ask for a part that the model lacks.
+    """
     device = device or choose_device(settings.device)
     _apply(model, settings)
-    prepare(model, choose_dtype(settings.dtype, device), device)
+    model.prepare_for_inference(
+        dtype=choose_dtype(settings.dtype, device),
+        channels_last=device.type == "cuda",
+        device=device,
+    )
     if settings.compile:
         compile_regions(model.base.unet, model.codec.vae, model.control)
     return ReadyModel(model, settings, device)
-
-
-def prepare(model: FideDiff, dtype: torch.dtype, device: torch.device) -> None:
-    """Fuse, cast and move a model; channels-last on CUDA only, where it is faster."""
-    with _quiet_casts():
-        model.prepare_for_inference(dtype=dtype, channels_last=device.type == "cuda", device=device)
-
-
-def cast(module: nn.Module | None, dtype: torch.dtype) -> None:
-    """Cast a large part of a model, if it is there."""
-    if module is not None:
-        with _quiet_casts():
-            module.to(dtype=dtype)
-
-
-@contextmanager
-def _quiet_casts() -> Iterator[None]:
-    """diffusers 0.42 warns at each cast that an empty list of modules should stay float32."""
-    noisy = logging.getLogger("diffusers.models.modeling_utils")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        noisy.setLevel(level)
 
 
 def _apply(model: FideDiff, settings: Settings) -> None:

@@ -11,35 +11,23 @@ import torch
 from torch import Tensor
 
 from fidediff_model.errors import ModelError
-from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.restore.engine import ReadyModel, Settings
 
 
-def restore_image(
-    model: FideDiff, image: Any, t: float | None = None, *, settings: Settings | None = None
-) -> Any:
-    """Restore what the caller has, and give the same kind back.
+def restore_image(run: Callable[[Tensor], Tensor], image: Any) -> Any:
+    """Restore an image of any kind and return the same kind.
 
     Args:
-        model: as `FideDiff.load` gives it; also one of `make_ready`. Safe to share by threads.
+        run: restores (B, 3, H, W) in [-1, 1].
         image: one of
 
             - a PIL image of mode L, LA, RGB or RGBA (alpha is kept);
             - numpy (H, W), (H, W, 3), (H, W, 4) or (N, H, W, 3): uint8, uint16, or floats in
               [0, 1];
             - torch (3, H, W) or (B, 3, H, W), floats in [-1, 1], or uint8 in [0, 255].
-        t: timestep in [0, 999]; None lets the model estimate one an image.
-        settings: tiles and strength; device and type are the model's own.
 
     Raises:
         ModelError: another kind, shape or type, or a part is missing.
     """
-    settings = settings or Settings()
-    ready = ReadyModel(model, settings, model.base.prompt.device)
-
-    def run(blur: Tensor) -> Tensor:
-        return ready.run(blur, t).images
-
     if isinstance(image, Tensor):
         return _restore_torch(image, run)
     if isinstance(image, np.ndarray):

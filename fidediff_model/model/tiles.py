@@ -2,23 +2,24 @@
 
 Only the UNet and its control see tiles. They overlap, start on the UNet's own grid of 8 latent
 cells, share one timestep, and are blended by linear ramps on latents. The VAE runs whole or in
-strips (`strips`), which give the same image, and the kernels are read in bands whose margins cover
-the whole reach of the kernel estimator. So a tile never changes brightness or kernels at its rim.
+strips (`strips`), which give the same image, and M and T read the whole image (`step`), so a tile
+never changes brightness or kernels at its rim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fidediff_model.errors import ModelError
-from fidediff_model.model.codec import COMFORT, pad_to_multiple
-from fidediff_model.model.fidediff import FideDiff
-from fidediff_model.model.kernels import KernelEstimator, pool_kernels
-from fidediff_model.model.restored import Restored, check_image, timesteps
+from fidediff_model.model.codec import COMFORT
+from fidediff_model.model.step import Reading
+
+if TYPE_CHECKING:
+    from fidediff_model.model.fidediff import FideDiff
 
 WHOLE_CELLS = 65_536
 """Latent cells that go through the UNet at once (ours): 1280 x 720 at stride 4 has 57,600."""
@@ -29,7 +30,7 @@ OVERLAP = 128
 SMALLEST_TILE = 128
 """Pixels a side; smaller tiles see too little of a motion of 19 pixels and more."""
 STRIP_ROWS = 128
-_BAND_PIXELS = 1 << 21
+"""Rows of a VAE map at a time, where it does not fit as a whole (ours)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ class TilePlan:
                 where="--overlap",
                 cure="give at most half of --tile",
             )
+
+    @property
+    def note(self) -> str:
+        """What is reported of a plan that was needed for lack of memory."""
+        tile = f"tiles of {self.tile} pixels" if self.tile else "the UNet whole"
+        return f"out of memory: again with the VAE in strips of {self.strip_rows} rows, {tile}"
+
+
+WHOLE = TilePlan()
+"""Nothing is cut."""
 
 
 def plan_for(
@@ -122,141 +133,35 @@ def _vae_bytes(model: FideDiff, cells: int) -> int:
     return int(3 * widths[:2][-1] * size * cells * positions)
 
 
-def restore_tensor(
-    model: FideDiff, blur: Tensor, t: float | Tensor | None = None, *, plan: TilePlan | None = None
-) -> Restored:
-    """What `model(blur, t, keep_kernels=False)` gives, in tiles where the plan says so.
-
-    Args:
-        model: in eval mode.
-        blur: (B, 3, H, W) in [-1, 1], on the model's device.
-        t: in [0, 999], a number or (B,); None estimates one an image from the whole image.
-        plan: how to cut; None takes the image whole, with the very bits of `model(...)`.
-
-    Returns:
-        Image, t_hat and z0_hat; no kernels.
-    """
-    check_image(blur)
-    plan = plan or TilePlan()
-    codec = model.codec
-    padded = pad_to_multiple(blur, codec.multiple)
-    k_in, t_hat = read_kernels(model, padded, t)
-    z_t = codec.encode(padded, strip_rows=plan.strip_rows, store=plan.store)
-    z0_hat = _step(model, z_t, t_hat, k_in, padded, plan)
-    size = (blur.shape[-2], blur.shape[-1])
-    image = codec.decode(z0_hat, size, strip_rows=plan.strip_rows, store=plan.store)
-    return Restored(image, t_hat, None, z0_hat)
-
-
-def read_kernels(
-    model: FideDiff, padded: Tensor, t: float | Tensor | None
-) -> tuple[Tensor | None, Tensor]:
-    """Kernels pooled to latent cells where the control needs them, else None; and t_hat (B,).
-
-    Raises:
-        ModelError: M or T is needed and missing.
-    """
-    control, stride = model.control, model.codec.latent_stride
-    wanted = control is not None and control.needs_kernels
-    if t is not None and not wanted:
-        return None, timesteps(t, padded)
-    estimator, regressor = model.kernel_estimator, model.timestep_regressor
-    if estimator is None or (t is None and regressor is None):
-        missing = "kernel_estimator" if estimator is None else "timestep_regressor"
-        raise no_part(missing, model.parts)
-    pool = stride if t is not None or regressor is None else regressor.pool
-    with _autocast(model, padded):
-        cells = pooled_in_bands(estimator, padded, pool)
-        if t is None and regressor is not None:
-            t_hat = regressor(cells, pooled=True)
-        else:
-            t_hat = timesteps(t if t is not None else 0.0, padded)
-        k_in = pool_kernels(cells, stride // pool) if wanted else None
-    return k_in, t_hat
-
-
-def no_part(part: str, parts: Sequence[str]) -> ModelError:
-    """The error of a model that cannot tell the timestep.
-
-    Args:
-        part: what is missing.
-        parts: what it has besides the base.
-    """
-    return ModelError(
-        f"this model has no {part}, which estimates the timestep",
-        where=f"it holds the base and {', '.join(parts) or 'nothing else'}",
-        cure="give --timestep T, such as 200 for a blur of 11 frames, or train that stage",
-    )
-
-
-def _autocast(model: FideDiff, x: Tensor) -> torch.autocast:
-    """M and T keep float32 weights; beside a half-precision base they run under autocast."""
-    dtype = model.base.dtype
-    half = dtype != torch.float32
-    return torch.autocast(x.device.type, dtype=dtype if half else None, enabled=half)
-
-
-def reach(estimator: KernelEstimator) -> int:
-    """Pixels from which a pixel's kernel can be influenced, rounded up to 64."""
-    levels = len(estimator.down)
-    blocks = len(estimator.middle)
-    radius: int = 1 + sum((4 * blocks + 2) * 2**level for level in range(levels))
-    radius += (2 * blocks + 1) * 2**levels
-    return -(-radius // 64) * 64
-
-
-def pooled_in_bands(
-    estimator: KernelEstimator, padded: Tensor, pool: int, *, band_pixels: int = _BAND_PIXELS
+def step_in_tiles(
+    model: FideDiff, z_t: Tensor, reading: Reading, padded: Tensor, plan: TilePlan
 ) -> Tensor:
-    """`estimator.pooled(padded, pool)`, the network itself run on bands of rows; exact.
+    """z0_hat (B, 4, h, w) float32: the step of the whole latent, tile by tile.
 
     Args:
-        estimator: M.
-        padded: (B, 3, H, W), sides multiples of 32.
-        pool: side of a cell, a power of two up to 32.
-        band_pixels: pixels of a band without its margins.
-
-    Returns:
-        (B, K, H / pool, W / pool) float32.
+        model: its `step` runs on each tile.
+        z_t: latent of the padded blur (B, 4, h, w).
+        reading: t and pooled kernels of the whole image.
+        padded: the padded blur (B, 3, h d, w d).
+        plan: side and overlap of the tiles.
     """
-    height, width = padded.shape[-2:]
-    rows = max(64, band_pixels // (width * padded.shape[0]) // 64 * 64)
-    if rows >= height:
-        return estimator.pooled(padded, pool)
-    margin = reach(estimator)
-    bands = []
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        first, last = max(0, top - margin), min(height, bottom + margin)
-        cells = estimator.pooled(padded[:, :, first:last], pool)
-        bands.append(cells[:, :, (top - first) // pool : (bottom - first) // pool])
-    return torch.cat(bands, dim=2)
-
-
-def _step(
-    model: FideDiff,
-    z_t: Tensor,
-    t_hat: Tensor,
-    k_in: Tensor | None,
-    padded: Tensor,
-    plan: TilePlan,
-) -> Tensor:
-    """z0_hat (B, 4, h, w), tile by tile."""
-    stride = model.codec.latent_stride
+    stride, k_in = model.codec.latent_stride, reading.k_in
     height, width = z_t.shape[-2:]
     side = _cells(plan.tile, stride) if plan.tile else max(height, width)
     if side >= max(height, width):
-        return model.step(z_t, t_hat, k_in=k_in, blur=padded)
+        return model.step(z_t, reading.t, k_in=k_in, blur=padded)
     overlap = _cells(plan.overlap, stride) if plan.overlap else 0
+    # O(p) = sum_i w_i(p) z0_hat_i(p) / sum_i w_i(p) over the tiles i that contain the cell p
     total = torch.zeros_like(z_t, dtype=torch.float32)
     weights = torch.zeros(height, width, device=z_t.device)
     for top, bottom in spans(height, side, overlap):
         rows = _ramp(top, bottom, height, overlap, z_t.device)
         for left, right in spans(width, side, overlap):
-            weight = rows[:, None] * _ramp(left, right, width, overlap, z_t.device)[None]
+            columns = _ramp(left, right, width, overlap, z_t.device)
+            weight = rows[:, None] * columns[None]  # (h_tile, w_tile)
             z0_hat = model.step(
                 z_t[..., top:bottom, left:right],
-                t_hat,
+                reading.t,
                 k_in=None if k_in is None else k_in[..., top:bottom, left:right],
                 blur=padded[..., top * stride : bottom * stride, left * stride : right * stride],
             )
