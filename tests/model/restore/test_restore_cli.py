@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +341,8 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path):
         [sys.executable, "-m", "fidediff_model.cli", "restore", *files,
          "--model", folder_of(), "--out", tmp_path / "out"],
         stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Workers of pytest-xdist ignore SIGINT, and a process inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 400
     while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
