@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.disk.regular import read_regular_text
+
+MAX_BYTES = 1 << 30
+"""Larger files are not read: a line has a few hundred bytes."""
+
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """Append one object as one line of ASCII, so that names of any bytes survive."""
@@ -25,7 +30,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     objects = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_regular_text(path, at_most=MAX_BYTES, errors="replace").splitlines():
         try:
             values = json.loads(line)
         except ValueError:

@@ -29,6 +29,7 @@ from fidediff_model.restore.command import model_digest
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.ownership import refuse_other_config
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UsageError
 
 TABLE_FILE, RUN_FILE = "scores.parquet", "run.json"
@@ -213,7 +214,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> None:
         write_atomic(file, (json.dumps(run, indent=2) + "\n").encode())
         return
     try:
-        stored = dict(json.loads(file.read_text(encoding="utf-8")))
+        stored = dict(json.loads(read_regular_text(file)))
     except (ValueError, TypeError):
         stored = {}
     refuse_other_config(

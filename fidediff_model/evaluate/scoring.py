@@ -25,6 +25,7 @@ from fidediff_model.scores import metrics
 from fidediff_model.scores.metrics import Image
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import (
     DataError,
     ExitCode,
@@ -303,7 +304,7 @@ def _digests(pair: Pair) -> tuple[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from fidediff_model.evaluate.scoring import Row
 from fidediff_model.scores.definitions import METRICS
 from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UsageError
 
 SUMMARY_FILE, MARKDOWN_FILE = "summary.json", "summary.md"
@@ -132,7 +133,7 @@ def read_summary(place: Path) -> Summary:
     file = place / SUMMARY_FILE if place.is_dir() else place
     cure = "give a folder that fidediff evaluate finished, or its summary.json"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_regular_text(file))
     except (OSError, ValueError) as error:
         raise UsageError(f"{place} has no scores", where=str(file), cure=cure) from error
     try:

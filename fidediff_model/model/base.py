@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fidediff_model.errors import WeightsError
 from fidediff_model.weights.sd21 import cast, seeded
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import UsageError, shorten
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -207,6 +208,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        open_regular(file).close()  # a pipe in its place would hang the loader
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fidediff_model.errors import ModelError
+from trajectory_builder.disk.regular import open_regular, read_regular_text
 from trajectory_builder.errors import shorten
 
 FORMAT = "fidediff-model"
@@ -53,7 +54,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     try:
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        values = json.loads(read_regular_text(folder / CONFIG_FILE))
         ours = isinstance(values, dict) and values.get("format") == FORMAT
     except (OSError, ValueError):
         ours = False
@@ -106,7 +107,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_regular_text(file))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is not a FideDiff model folder",
@@ -193,6 +194,7 @@ def load_part(folder: Path, module: nn.Module) -> None:
 
     file = folder / WEIGHTS_FILE
     try:
+        open_regular(file).close()  # a pipe in its place would hang the loader
         tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(

@@ -19,6 +19,7 @@ from fidediff_model.model.step import Part, no_part
 from fidediff_model.restore.files import encode_picture, to_tensor, with_image
 from fidediff_model.restore.jobs import Job, collect, left_to_do
 from fidediff_model.restore.run import Report, RunOptions, RunReport, restore_files
+from trajectory_builder.disk.regular import open_regular, read_regular
 from trajectory_builder.images.pictures import decode
 
 _SAMPLED = 1 << 20
@@ -95,11 +96,11 @@ def restore_bytes(
 
 def model_digest(folder: Path) -> str:
     """Tells models apart without reading gigabytes: sizes, and both ends of each weight file."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest = hashlib.sha256(read_regular(folder / "config.json"))
     for path in sorted(folder.rglob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             digest.update(file.read(_SAMPLED))
             file.seek(max(0, size - _SAMPLED))
             digest.update(file.read(_SAMPLED))

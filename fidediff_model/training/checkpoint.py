@@ -35,6 +35,7 @@ from torch.optim import Optimizer
 
 from fidediff_model.errors import TrainingError
 from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import ExitCode
 
 FOLDER = "checkpoints"
@@ -290,7 +291,7 @@ def _digest(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values: dict[str, Any] = json.loads(read_regular_text(path))
     return values
 
 

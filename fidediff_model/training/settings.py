@@ -25,6 +25,7 @@ from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig, need
 from trajectory_builder.disk import atomic
 from trajectory_builder.disk.ownership import differences, other_config_error
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import ExitCode, UsageError
 
 Stage = Literal["base", "kernel", "control"]
@@ -293,7 +294,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         UsageError: it cannot be read or contains something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_regular_text(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(
             f"{path.name} cannot be read: {str(error).splitlines()[0]}",

@@ -14,6 +14,7 @@ from typing import Any
 
 from fidediff_model.config import BaseConfig
 from fidediff_model.errors import ModelError
+from trajectory_builder.disk.regular import read_regular_text
 
 USE_BASE = "give --base-model a folder of SD 2.1-base (512 pixels) in diffusers' layout"
 
@@ -233,7 +234,7 @@ def _refuse_pointer(file: Path) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """Read a table of settings. Raises `ModelError` where the file is absent or not one."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(read_regular_text(file))
     except FileNotFoundError as error:
         raise unusable_base(
             f"the base model lacks {file.parent.name}/{file.name}",

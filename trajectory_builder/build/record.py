@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest
 from trajectory_builder.build import card
 from trajectory_builder.disk.atomic import fault_point, write_atomic
+from trajectory_builder.disk.regular import open_regular, read_regular
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import printable
 from trajectory_builder.images import png
@@ -107,7 +108,7 @@ def is_finished(
     for name, entry in build["manifests"].items():
         path = folder.root / name
         try:
-            content = path.read_bytes()
+            content = read_regular(path, at_most=manifest.MAX_FILE_BYTES)
         except OSError:
             return False
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
@@ -136,7 +137,7 @@ def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
 def file_sha256(path: Path) -> str | None:
     """SHA-256 of a file, or None where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
@@ -269,7 +270,7 @@ def _read_table(path: Path) -> pa.Table:
     In this thread: where threads still start while a command ends, about one process in thirty
     aborted (pyarrow 26, "terminate called without an active exception").
     """
-    content = pa.BufferReader(path.read_bytes())
+    content = pa.BufferReader(read_regular(path, at_most=manifest.MAX_FILE_BYTES))
     return pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from trajectory_builder.build.shard import Shard, ShardResult, make_shard, write_marker
 from trajectory_builder.build.writer import pair_problem
 from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, UserError
 from trajectory_builder.version import __version__
@@ -97,7 +98,7 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
     """
     host = socket.gethostname()
     try:
-        seen = (folder.state / "run").read_text()
+        seen = read_regular_text(folder.state / "run")
     except OSError:
         seen = ""
     if seen != token:
@@ -124,7 +125,7 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
 def is_begun(shard: Shard, token: str | None = None) -> bool:
     """Whether a worker's note on this shard is there: of the run `token`, or of any if None."""
     try:
-        noted = OutputFolder(Path(shard.out)).begun_path(shard.name).read_text()
+        noted = read_regular_text(OutputFolder(Path(shard.out)).begun_path(shard.name))
     except OSError:
         return False
     return token is None or noted == token

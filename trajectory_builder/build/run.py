@@ -25,6 +25,7 @@ from trajectory_builder.build import backends, record
 from trajectory_builder.build.ownership import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
@@ -219,7 +220,7 @@ class _Sizes:
             for source in {row["sharp_source"] for row in rows}:
                 root, name = source.split(":", 1)
                 try:
-                    with open(Path(self._roots[root], name), "rb") as file:
+                    with open_regular(Path(self._roots[root], name)) as file:
                         header = png.png_header(file.read(33))  # signature and IHDR
                 except (OSError, ImageError):
                     continue

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import DataError, ExitCode, shorten
 from trajectory_builder.trajectory import Problem
 
@@ -82,7 +83,7 @@ class Splitting:
 
 def read_list(path: Path) -> frozenset[str]:
     """All paths in a list such as RealBlur's: two per line, blanks between and after them."""
-    words = path.read_text(encoding="utf-8", errors="replace").split()
+    words = read_regular_text(path, errors="replace").split()
     return frozenset(word.removeprefix("./").lstrip("/") for word in words)
 
 

@@ -22,6 +22,7 @@ from trajectory_builder import manifest
 from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import OutputError
+from trajectory_builder.images.files import read_bytes
 
 FileMode = Literal["hardlink", "reference", "copy", "none"]
 LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
@@ -120,7 +121,7 @@ class FileTransfer:
             os.symlink(origin.resolve(), target)
         else:
             with Batch() as batch:
-                batch.add_copy(target, origin, origin.read_bytes(), link="copy")
+                batch.add_copy(target, origin, read_bytes(origin), link="copy")
         self.count += 1
 
     def _hardlink(self, origin: Path, target: Path) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 SMALL = 1 << 24
 """Enough for notes, configs and records: 16 MiB."""
 
 
-def open_regular(path: str | Path, *, at_most: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, *, at_most: int | None = None) -> BufferedReader:
     """Open a file for reading, in binary, at its beginning.
 
     Args:
@@ -55,3 +55,13 @@ def read_regular(path: str | Path, *, at_most: int = SMALL) -> bytes:
     with open_regular(path, at_most=at_most) as file:
         # A file that grows while it is read is cut here.
         return file.read(at_most)
+
+
+def read_regular_text(path: str | Path, *, at_most: int = SMALL, errors: str = "strict") -> str:
+    """The content of a regular file as UTF-8 text.
+
+    Raises:
+        OSError: as `open_regular`.
+        UnicodeDecodeError: it is not UTF-8, where `errors` is `strict`.
+    """
+    return read_regular(path, at_most=at_most).decode("utf-8", errors)

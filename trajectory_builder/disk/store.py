@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trajectory_builder.disk.atomic import TEMPORARY, fault_point, json_bytes, write_atomic
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import OutputError, shorten
 
 STATE = ".trajbuild"
@@ -105,7 +106,7 @@ class OutputFolder:
     def read_marker(self, shard: str) -> dict[str, Any] | None:
         """A shard's marker, or None where it is absent, torn or altered."""
         try:
-            text = self.marker_path(shard).read_text()
+            text = read_regular_text(self.marker_path(shard))
             head, body = text[:76], text[84:-1]
             if head != f'{{"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"':
                 return None
@@ -136,7 +137,7 @@ class OutputFolder:
     def read_sealed(self, name: str) -> dict[str, Any] | None:
         """What `write_sealed` wrote, its digest with it; None where absent, torn or altered."""
         try:
-            content = json.loads((self.root / name).read_text())
+            content = json.loads(read_regular_text(self.root / name))
             whole = isinstance(content, dict) and content.get("sha256") == _seal(content)
         except (OSError, ValueError, RecursionError):
             return None
@@ -151,7 +152,7 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 def _holder(path: Path) -> str:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular_text(path))
         return f"process {content['pid']} on {content['host']}"
     except (OSError, ValueError, KeyError):
         return "its process did not say who it is"

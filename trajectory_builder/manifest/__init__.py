@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder.disk import atomic
+from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_text
 from trajectory_builder.errors import ExitCode, ManifestError, shorten
 from trajectory_builder.manifest.check import check
 from trajectory_builder.manifest.paths import hostile_paths, is_hostile, resolve
@@ -48,6 +49,8 @@ ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
 DICTIONARY_COLUMNS = ["split", "clip_id", "origin", "average_domain"]
 MAX_FILE_BYTES = 4 << 30
+_LEAST_BYTES_PER_ROW = 1
+_MOST_GROWTH = 500
 _PREFIX = b"trajbuild."
 WRITER_OPTIONS: dict[str, Any] = {
     "version": "2.6",
@@ -255,7 +258,7 @@ def recorded_sha256(path: Path) -> str | None:
     """The manifest's digest as build.json beside its split folder tells it, or None."""
     record = path.parent.parent / "build.json"
     try:
-        build = json.loads(record.read_text())
+        build = json.loads(read_regular_text(record))
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -266,7 +269,7 @@ def _readable(path: Path) -> Path | pa.BufferReader:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        return pa.BufferReader(path.read_bytes())
+        return pa.BufferReader(read_regular(path, at_most=MAX_FILE_BYTES))
     return path
 
 
@@ -287,7 +290,10 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
                 where=f"{path}, SHA-256 in build.json",
                 cure=damaged,
             )
+        open_regular(path, at_most=MAX_FILE_BYTES).close()
+        size = path.stat().st_size
         file = pq.ParquetFile(_readable(path), page_checksum_verification=True)
+        _check_bounds(file, size)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             f"the manifest is damaged or cannot be read: {str(error).splitlines()[0]}",
@@ -307,20 +313,14 @@ def file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, state: tuple[int, int, int, int]) -> str:
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_file(path: Path) -> pa.Table:
     damaged = f"run the build again, or `trajbuild verify {path.parent.parent}`"
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ManifestError(
-                f"a manifest file is larger than {MAX_FILE_BYTES >> 30} GiB",
-                where=str(path),
-                cure="check that it is a manifest; split it if it truly is one",
-            )
-        content = path.read_bytes()
+        content = read_regular(path, at_most=MAX_FILE_BYTES)
     except OSError as error:
         raise ManifestError(
             f"cannot read the manifest: {error.strerror}",
@@ -339,6 +339,7 @@ def _read_file(path: Path) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         _check_version(file.schema_arrow, path)
+        _check_bounds(file, len(content))
         table = file.read()
         # Parquet does not check that its strings are UTF-8, nor its lists' offsets.
         table.validate(full=True)
@@ -347,6 +348,23 @@ def _read_file(path: Path) -> pa.Table:
             f"the manifest is damaged: {str(error).splitlines()[0]}", where=str(path), cure=damaged
         ) from error
     return conform(table, where=str(path))
+
+
+def _check_bounds(file: pq.ParquetFile, size: int) -> None:
+    """Refuse a file that would grow beyond measure when it is read.
+
+    Every real row has two SHA-256 digests, which do not compress; millions of equal rows do.
+
+    Raises:
+        ValueError: in words for an error.
+    """
+    rows = file.metadata.num_rows
+    if rows > size // _LEAST_BYTES_PER_ROW:
+        raise ValueError(f"{rows:,} rows in {size:,} bytes are no real rows")
+    groups = range(file.metadata.num_row_groups)
+    unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
+    if unpacked > _MOST_GROWTH * size + (1 << 24):
+        raise ValueError(f"{size:,} bytes would become {unpacked:,}")
 
 
 def _check_version(schema: pa.Schema, path: Path) -> None:

@@ -14,12 +14,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UsageError, printable
 
 Pixels = npt.NDArray[Any]
@@ -208,7 +208,7 @@ def response_curve(name: str) -> Curve:
     if name == "gamma2.2":
         return Curve(value**2.2, value)
     try:
-        text = Path(name).read_text(encoding="utf-8").replace(",", " ")
+        text = read_regular_text(name).replace(",", " ")
         table = np.loadtxt(io.StringIO(text), dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
         raise UsageError(

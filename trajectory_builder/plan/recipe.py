@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.trajectory import MAX_TIMESTEP, TIMESTEP_STEP
 
 BUILT_IN = Path(__file__).parent / "recipes"
 DEFAULT = "fidediff-7877"
+MAX_BYTES = 1 << 18
 ANY = "*"
 KEYS = {
     "name", "about", "windows", "draws", "keep_official", "average", "timestep", "seed", "counts",
@@ -134,7 +136,7 @@ def load_recipe(name_or_file: str) -> Recipe:
     """
     path = file_of(name_or_file)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular_text(path, at_most=MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(
             f"no recipe {name_or_file}: neither a built-in name nor a readable file",
@@ -150,7 +152,8 @@ def parse(text: str, *, where: str) -> Recipe:
 
     try:
         data = yaml.load(text, Loader=_strict_loader())
-    except yaml.YAMLError as error:
+    # A number of thousands of digits is a ValueError, a thousand brackets a RecursionError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise _unusable(f"the recipe is not sound YAML: {reason}", where=where) from error
     if not isinstance(data, dict):
@@ -246,11 +249,17 @@ def _check(recipe: Recipe, where: str) -> None:
 
 @cache
 def _strict_loader() -> type[Any]:
-    """YAML's safe loader, in which a repeated key is an error; YAML would take the last one."""
+    """YAML's safe loader without aliases, in which a repeated key is an error.
+
+    YAML would take the last of repeated keys; aliases of aliases grow without bound.
+    """
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
-        pass
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.composer.ComposerError(None, None, "aliases are not read")
+            return super().compose_node(parent, index)
 
     def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
         """A mapping whose keys all differ; else yaml's error, with the place."""

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trajectory_builder.disk.regular import read_regular, read_regular_text
+
 EXAMPLES = 5
 MAX_PROBLEM_BYTES = 256 << 20
 
@@ -88,11 +90,10 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
     if not path.is_file():
         return None, ""
     try:
-        if path.stat().st_size > MAX_PROBLEM_BYTES:
-            return None, f"problems.parquet is larger than {MAX_PROBLEM_BYTES >> 20} MiB"
-        table = pq.ParquetFile(
-            pa.BufferReader(path.read_bytes()), page_checksum_verification=True
-        ).read(["reason", "what", "cure"], use_threads=False)  # a small file
+        content = pa.BufferReader(read_regular(path, at_most=MAX_PROBLEM_BYTES))
+        table = pq.ParquetFile(content, page_checksum_verification=True).read(
+            ["reason", "what", "cure"], use_threads=False
+        )  # a small file
         rows = [tuple(map(_text, row)) for row in zip(*table.to_pydict().values(), strict=True)]
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return None, f"problems.parquet cannot be read: {str(error).splitlines()[0]}"
@@ -112,7 +113,7 @@ def _text(value: object) -> str:
 def read_build(folder: Path) -> Mapping[str, Any]:
     """build.json, empty where there is none that can be read."""
     try:
-        build = json.loads((folder / "build.json").read_text())
+        build = json.loads(read_regular_text(folder / "build.json"))
     except (OSError, ValueError):
         return {}
     return build if isinstance(build, dict) else {}

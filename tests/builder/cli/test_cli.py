@@ -155,17 +155,17 @@ def test_module_runs_from_any_folder(tmp_path):
     ("sent", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
 )
 def test_stopped_command_ends_with_its_code(real_names, tmp_path, sent, code):
-    # A pipe in place of the recipe holds the command where it reads.
-    fifo = tmp_path / "recipe.yaml"
-    os.mkfifo(fifo)
+    # A test's signal stops the command where it gives the plan's file its name.
     command = [sys.executable, "-m", "trajectory_builder", "plan", "--src", real_names.pairs]
-    with (
-        subprocess.Popen(
-            [*command, "--recipe", fifo], cwd=PACKAGE.parent, stderr=subprocess.PIPE, text=True
-        ) as process,
-        open(fifo, "wb"),
-    ):  # opens once the command has opened it too
+    environment = {**os.environ, "TRAJBUILD_TEST_FAULT": "before-rename:1"}
+    environment["TRAJBUILD_TEST_SIGNAL"] = "SIGSTOP"
+    with subprocess.Popen(
+        [*command, "--out", tmp_path / "plan.parquet"], cwd=PACKAGE.parent, env=environment,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         process.send_signal(sent)
+        process.send_signal(signal.SIGCONT)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert "run the same command again" in stderr
