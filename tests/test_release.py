@@ -26,6 +26,7 @@ DATA = {
     "trajectory_builder/report/report.css",
     "trajectory_builder/report/report.js",
     "fidediff_model/py.typed",
+    "fidediff_model/weights/perceptual_heads.safetensors",
 }
 FIRST_LINE = re.compile(r"^Usage: (trajbuild|fidediff)")
 

@@ -2,20 +2,18 @@
 
 Both are a few lines of arithmetic on VGG16's features. They stand here because the usual packages
 need torchvision, which breaks a CPU install of torch; the small trained parts (LPIPS' linear
-heads, BSD-2; DISTS' alpha and beta, MIT) come with torchmetrics. Images may leave [-1, 1]:
+heads, DISTS' alpha and beta) come with the package (`weights.heads`). Images may leave [-1, 1]:
 an untrained model's do. Distances are per image, in float32 also under autocast.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from fidediff_model.errors import WeightsError
+from fidediff_model.weights.heads import load_heads
 from fidediff_model.weights.vgg import VGG16, WIDTHS
 
 # The input scaling that LPIPS was trained with: ImageNet's mean and deviation on [-1, 1].
@@ -38,9 +36,6 @@ class LPIPS(nn.Module):
 
     Args:
         vgg: the backbone, shared with DISTS where both are used.
-
-    Raises:
-        WeightsError: torchmetrics' file of linear heads is absent.
     """
 
     shift: Tensor
@@ -51,9 +46,7 @@ class LPIPS(nn.Module):
         self.vgg = vgg
         self.register_buffer("shift", _per_channel(_LPIPS_SHIFT), persistent=False)
         self.register_buffer("scale", _per_channel(_LPIPS_SCALE), persistent=False)
-        tensors = _packaged("lpips_models/vgg.pth")
-        for number in range(len(WIDTHS)):
-            head = tensors[f"lin{number}.model.1.weight"].detach().float()  # (1, C, 1, 1)
+        for number, head in enumerate(load_heads("lpips").values()):  # (1, C, 1, 1)
             self.register_buffer(f"head{number}", head, persistent=False)
 
     def forward(self, restored: Tensor, sharp: Tensor, index: Tensor | None = None) -> Tensor:
@@ -85,9 +78,6 @@ class DISTS(nn.Module):
 
     Args:
         vgg: the backbone, shared with LPIPS where both are used.
-
-    Raises:
-        WeightsError: torchmetrics' file of alpha and beta is absent.
     """
 
     mean: Tensor
@@ -100,10 +90,9 @@ class DISTS(nn.Module):
         self.vgg = vgg
         self.register_buffer("mean", _per_channel(_IMAGENET_MEAN), persistent=False)
         self.register_buffer("deviation", _per_channel(_IMAGENET_DEVIATION), persistent=False)
-        tensors = _packaged("dists_models/weights.pt")
-        for name in ("alpha", "beta"):
-            # One weight for each channel of the image and of the five maps: 1,475.
-            self.register_buffer(name, tensors[name].detach().float().flatten(), persistent=False)
+        # One weight for each channel of the image and of the five maps: 1,475.
+        for name, weights in load_heads("dists").items():
+            self.register_buffer(name, weights, persistent=False)
 
     def forward(self, restored: Tensor, sharp: Tensor, index: Tensor | None = None) -> Tensor:
         """Distance of each image of `restored` from its image of `sharp`.
@@ -211,20 +200,3 @@ def _check_images(restored: Tensor, sharp: Tensor, index: Tensor | None) -> None
         raise ValueError(
             f"sides must be {SMALLEST_SIDE} pixels at least, not {tuple(restored.shape[2:])}"
         )
-
-
-def _packaged(name: str) -> dict[str, Tensor]:
-    """A small weight file that torchmetrics carries, without the second its import takes."""
-    found = importlib.util.find_spec("torchmetrics")
-    folders = list(found.submodule_search_locations or []) if found else []
-    paths = [Path(folder) / "functional" / "image" / name for folder in folders]
-    for path in paths:
-        if path.is_file():
-            # The heads were saved on a CUDA device.
-            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            return tensors
-    raise WeightsError(
-        f"the trained heads {name} are not there",
-        where=str(paths[0]) if paths else "torchmetrics is not installed",
-        cure="pip install 'torchmetrics>=1.7.2'",
-    )

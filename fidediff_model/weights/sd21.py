@@ -183,7 +183,7 @@ def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
                 where=str(folder),
                 cure=f"copy {part}/ as well, or set prompt.start to normal",
             )
-    transformers: Any = import_module("transformers")  # comes with peft
+    transformers: Any = import_module("transformers")
     ids = _empty_ids(folder / "tokenizer", tokens)
     try:
         encoder = transformers.CLIPTextModel.from_pretrained(

@@ -3,13 +3,17 @@
 The backbone is random by the explicit switch, so only the arithmetic is proven here.
 """
 
+import runpy
 import types
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from fidediff_model.scores.perceptual import DISTS, LPIPS, dists_distance, lpips_distance
+from fidediff_model.weights import heads
 from fidediff_model.weights.vgg import VGG16, random_vgg16
 
 
@@ -162,3 +166,10 @@ def test_backbone_maps_halve_from_block_to_block(vgg):
 def test_l2_pooling_keeps_the_root_mean_square_of_a_flat_area():
     pooled = VGG16(source="none")._l2_pool(torch.full((1, 2, 9, 9), 3.0))
     torch.testing.assert_close(pooled[0, :, 1:-1, 1:-1], torch.full((2, 3, 3), 3.0))
+
+
+def test_packaged_heads_are_those_of_torchmetrics():
+    script = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/perceptual_heads.py"))
+    shipped, converted = load_file(heads.FILE), script["convert"]()
+    assert shipped.keys() == converted.keys()
+    assert all(torch.equal(shipped[name], converted[name]) for name in shipped)

@@ -1,0 +1,35 @@
+"""Write the heads of LPIPS and DISTS as safetensors, from the files inside torchmetrics.
+
+    python benchmarks/perceptual_heads.py [TARGET]
+
+The package ships the result, so that scoring does not need torchmetrics.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from fidediff_model.weights.heads import FILE
+
+
+def convert() -> dict[str, torch.Tensor]:
+    """The tensors under the names that `heads.load_heads` expects."""
+    [folder] = importlib.util.find_spec("torchmetrics").submodule_search_locations
+    files = ("lpips_models/vgg.pth", "dists_models/weights.pt")
+    # The heads were saved on a CUDA device.
+    lpips, dists = (
+        torch.load(Path(folder) / "functional/image" / file, map_location="cpu", weights_only=True)
+        for file in files
+    )
+    heads = {f"lpips.lin{i}": lpips[f"lin{i}.model.1.weight"] for i in range(5)}
+    heads |= {f"dists.{name}": dists[name].flatten() for name in ("alpha", "beta")}
+    return {name: tensor.detach().float().contiguous() for name, tensor in heads.items()}
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
+    save_file(convert(), target, metadata={"format": "pt", "licence": "BSD-2-Clause, MIT: NOTICE"})
+    print(f"{target}: {target.stat().st_size:,} bytes")
