@@ -1,6 +1,6 @@
 """Seconds and bytes of `trajbuild report` for 10,000 rows of 1280 x 720.
 
-The data set has GoPro's shape: 22 clips for training with four pairs a trajectory, 11 for testing
+The data set has GoPro's shape: 22 clips for training with four pairs per trajectory, 11 for testing
 with one, frames of about 1.2 MB. A few trajectories of each
 clip are made of photographs under a camera shake; the others are hard links to these, since the
 report opens a sample only. The floor is measured in the same run: reading the manifest, and
@@ -34,7 +34,7 @@ from trajectory_builder.images import png
 SIZE = (720, 1280)
 LEVELS = (5, 7, 9, 11)
 CLIPS = 33
-REAL_A_CLIP = 2
+REAL_PER_CLIP = 2
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
 
 
@@ -78,7 +78,7 @@ def make_data_set(folder: Path, rows: int, *, clips: int = CLIPS) -> Path:
             name = f"GOPR{300 + clip:04d}_11_{clip % 4:02d}"
             real = [
                 _real_trajectory(folder / split, name, clip, place)
-                for place in range(min(REAL_A_CLIP, a_clip))
+                for place in range(min(REAL_PER_CLIP, a_clip))
             ]
             for index in range(a_clip):
                 table += _rows(folder / split, split, name, clip, index, real)
@@ -175,12 +175,12 @@ def measure(folder: Path, repeat: int) -> dict[str, Any]:
 
 def _decode_alone(rows: manifest.Manifest) -> float:
     """Seconds to decode what the report decodes, on one core, and to do nothing with it."""
-    from trajectory_builder.report import choose
+    from trajectory_builder.report import sampling
 
-    chosen = choose.trajectories(rows.table)
+    chosen = sampling.trajectories(rows.table)
     names = [(row, "blur_file_name") for c in chosen for row in c.rows]
     names += [(c.rows[-1], "sharp_file_name") for c in chosen]
-    names += [(row, "sharp_file_name") for row in choose.sharp_sample(rows.table, chosen)]
+    names += [(row, "sharp_file_name") for row in sampling.sharp_sample(rows.table, chosen)]
     start = time.perf_counter()
     for row, column in names:
         png.read_frame(rows.file(row, column))

@@ -26,9 +26,10 @@ from trajectory_builder.cli.app import say
 def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:
     """Write one HTML file that shows a data set.
 
-    Counts, trajectories to walk from sharp to the strongest blur, motion and
-    sharpness, look-alikes, outliers, problems with their cures. The file works
-    offline and loads nothing; an earlier report in its place is replaced.
+    Trajectories to walk from sharp to the strongest blur, the extremes, a
+    table of all pairs to search, sort and filter, counts, motion and sharpness,
+    look-alikes, outliers, problems with their cures. The file works offline
+    and loads nothing; an earlier report in its place is replaced.
 
     \b
     Example:

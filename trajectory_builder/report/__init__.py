@@ -29,11 +29,12 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
 
     Raises:
         ManifestError: no manifest that can be trusted.
-        OutputError: `folder` is a file, `out` another file than a report, or in no folder.
-        OSError: `out` cannot be written.
+        OutputError: `folder` is a file; `out` is another file than a report, in no folder, or
+            cannot be written.
     """
     from trajectory_builder.report import page
     from trajectory_builder.report.counts import count
+    from trajectory_builder.report.links import links
     from trajectory_builder.report.pictures import gather
 
     if folder.is_file():
@@ -49,10 +50,14 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     rows = manifest.read(folder, allow_links=allow_links)
     numbers = count(rows, _home(folder))
     gallery = gather(rows)
-    text = page.render(folder.resolve().name, rows, numbers, gallery)
+    text = page.render(folder.resolve().name, rows, numbers, gallery, links(rows, folder, out))
     # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
     payload = text.encode("utf-8", "backslashreplace")
-    atomic.write_atomic(out, payload)
+    try:
+        atomic.write_atomic(out, payload)
+    except OSError as error:
+        cure = "give --out FILE in a folder that you may write to"
+        raise atomic.not_written("the report", error, out, cure) from error
     return out
 
 

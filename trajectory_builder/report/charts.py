@@ -19,6 +19,8 @@ PLOT_HEIGHT = 180
 """Pixels from the base line to the top of the highest bar."""
 
 BINS = 28
+LONG_TAIL = 6
+"""Our choice: an axis is logarithmic where one value in a hundred is this many times the median."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Histogram:
         ticks: along the horizontal axis.
         summary: the distribution in a sentence, for those who do not see the chart.
         highest: the count of the highest bar.
+        log: whether the horizontal axis is logarithmic.
     """
 
     series: tuple[tuple[str, tuple[Bar, ...]], ...]
     ticks: tuple[Tick, ...]
     summary: str
     highest: int
+    log: bool
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,14 @@ class Fall:
 
 
 def histogram(
-    series: Sequence[tuple[str, npt.ArrayLike]], *, unit: str, log: bool = False
+    series: Sequence[tuple[str, npt.ArrayLike]], *, unit: str, log: bool | None = False
 ) -> Histogram | None:
     """Bin distributions over common bins.
 
     Args:
-        series: (name, finite values) of each; values above 0 where `log`.
+        series: (name, finite values) of each.
         unit: for texts, e.g. "px".
-        log: bins of equal width in the logarithm.
+        log: bins of equal width in the logarithm; None where the values have a long tail.
 
     Returns:
         None where there is no value at all.
@@ -105,15 +109,26 @@ def histogram(
     arrays = [(name, values) for name, values in arrays if len(values)]
     if not arrays:
         return None
-    edges = _edges(np.concatenate([values for _, values in arrays]), log)
-    counts = [np.histogram(values, edges)[0] for _, values in arrays]
+    together = np.concatenate([values for _, values in arrays])
+    if log is None:
+        middle, far = np.quantile(together, [0.5, 0.99])
+        log = bool(far > LONG_TAIL * middle > 0)
+    floor = _axis_floor(together) if log else -np.inf  # smaller values go into the first bin
+    edges = _edges(np.maximum(together, floor), log)
+    counts = [np.histogram(np.maximum(values, floor), edges)[0] for _, values in arrays]
     highest = max(int(count.max()) for count in counts)
     drawn = tuple(
         (name, _bars(count, edges, highest, unit))
         for (name, _), count in zip(arrays, counts, strict=True)
     )
     parts = [_sentence(name, values, unit) for name, values in arrays]
-    return Histogram(drawn, _axis(edges, log), " ".join(parts), highest)
+    return Histogram(drawn, _axis(edges), " ".join(parts), highest, log)
+
+
+def _axis_floor(values: npt.NDArray[np.float64]) -> float:
+    """The smallest value that a logarithmic axis shows: a thousandth of the largest at most."""
+    positive = values[values > 0]
+    return max(float(positive.min()), float(values.max()) / 1000) if len(positive) else 1.0
 
 
 def fall(walks: Sequence[Walk]) -> Fall | None:
@@ -197,7 +212,7 @@ def _bars(
     )
 
 
-def _axis(edges: npt.NDArray[np.float64], log: bool) -> tuple[Tick, ...]:
+def _axis(edges: npt.NDArray[np.float64]) -> tuple[Tick, ...]:
     quarters = [0, BINS // 4, BINS // 2, 3 * BINS // 4, BINS]
     anchors = ["start", "middle", "middle", "middle", "end"]
     return tuple(

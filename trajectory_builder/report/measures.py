@@ -24,6 +24,12 @@ FAR_SIGMAS = 4.0
 """Our choice: robust standard deviations from the median that make an outlier."""
 
 
+SOFT_SHARE = 4
+SOFT_SHARPNESS = 40.0
+"""Our choice: a sharp image counts as not sharp below this, in grey levels squared, or below one
+part in `SOFT_SHARE` of the median of those opened."""
+
+
 @dataclass(frozen=True)
 class Look:
     """One image in numbers.
@@ -103,6 +109,14 @@ def reduced(image: Pixels, width: int, height: int) -> Pixels:
         half = (image.shape[1] // 2, image.shape[0] // 2)
         image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def soft_limit(looks: Mapping[int, Look]) -> float:
+    """The sharpness below which a sharp image of the data set is marked as not sharp."""
+    if not looks:
+        return SOFT_SHARPNESS
+    median = float(np.median([look.sharpness for look in looks.values()]))
+    return max(SOFT_SHARPNESS, median / SOFT_SHARE)
 
 
 def near_duplicates(looks: Mapping[int, Look]) -> list[Near]:

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from trajectory_builder.errors import shorten
-from trajectory_builder.manifest import Manifest
-from trajectory_builder.report import charts, measures
+from trajectory_builder.manifest import SCHEMA, Manifest
+from trajectory_builder.report import charts, extremes, measures
 from trajectory_builder.report.counts import POINTS_WANTED, Numbers
+from trajectory_builder.report.links import Links
+from trajectory_builder.report.pairs import MAX_ROWS, pair_table
 from trajectory_builder.report.pictures import Gallery
 from trajectory_builder.report.records import agreement
 from trajectory_builder.report.sampling import MAX_POINTS
@@ -82,7 +86,7 @@ class Tree:
     more: int = 0
 
 
-def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str:
+def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery, links: Links) -> str:
     """The complete page.
 
     Args:
@@ -90,7 +94,12 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         rows: its manifests.
         numbers: from `counts`.
         gallery: from `pictures`.
+        links: from the page to the data set's files.
     """
+    soft = measures.soft_limit(gallery.looks)
+    strips = extremes.strips(rows, gallery.looks)
+    blurs = {p.row: p.sharpness for walk in gallery.walks for p in walk.points[1:]}
+    blurs |= {pair.row: pair.crops.blur_sharpness for strip in strips for pair in strip.pairs}
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -108,8 +117,15 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         script=Markup(script),
         n=numbers,
         gallery=gallery,
+        strips=strips,
+        pairs=Markup(pair_table(rows, gallery.looks, blurs, links, soft)),
+        pair=lambda row: {k: rows.table[k][row].as_py() for k in ("split", "sample_id")},
+        link=lambda row, kind: links.of(rows, row, f"{kind}_file_name"),
+        soft=soft,
+        steps=charts.histogram([("Largest step", _known(rows, "step_px"))], unit="px", log=None),
+        meanings={k: _meaning(k) for k in ("motion_px", "step_px")},
         glance=findings(numbers, gallery, alike, strange, rows),
-        motion=charts.histogram([("Motion", numbers.motion)], unit="px"),
+        motion=charts.histogram([("Motion", numbers.motion)], unit="px", log=None),
         sharpness=_sharpness(gallery),
         fall=charts.fall(gallery.walks),
         same=[_same(gallery, rows, s.rows) for s in numbers.same_sharp[:SHOWN]],
@@ -124,9 +140,21 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery) -> str
         limits={
             "clips": CLIPS_LISTED, "levels": LEVELS_LISTED, "points": MAX_POINTS, "shown": SHOWN,
             "near": measures.NEAR_BITS, "far": measures.FAR_SIGMAS, "wanted": POINTS_WANTED,
-            "plot": charts.PLOT_HEIGHT,
+            "plot": charts.PLOT_HEIGHT, "rows": MAX_ROWS,
         },
     )  # fmt: skip
+
+
+def _known(rows: Manifest, column: str) -> npt.NDArray[np.float64]:
+    values = rows.table[column].drop_null().to_numpy().astype(np.float64)
+    known: npt.NDArray[np.float64] = values[np.isfinite(values)]
+    return known
+
+
+def _meaning(column: str) -> str:
+    """What the manifest's schema says of a column, as a sentence."""
+    text = (SCHEMA.field(column).metadata or {})[b"meaning"].decode()
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def content_policy(style: str, script: str) -> str:

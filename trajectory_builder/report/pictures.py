@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,14 +27,18 @@ OVERVIEW_WIDTH = 440
 """Our choice: pixels; a complete frame of 720p in about 10 kB."""
 
 DETAIL = 220
-"""Our choice: side of the crop at full size that shows what an overview hides: a blur of some
-pixels; half the frame's height where that is less."""
+"""Our choice: side of the crop at full size that shows what an overview hides: ghosts and noise;
+half the frame's height where that is less."""
+CROP = 160
+"""Our choice: side of the crops of single pairs at full size."""
 
 SMALLEST_DETAIL = 48
 THUMBNAIL_WIDTH = 200
 QUALITY = 74
-PICTURE_BYTES = 4_000_000
-"""Our choice: bytes of base64 for the viewer; with thumbnails and text the page is below 5 MB."""
+CROP_QUALITY = 86
+"""Our choice: of crops at full size, where JPEG's own traces must not look like the blur's."""
+PICTURE_BYTES = 2_600_000
+"""Our choice: bytes of base64 for the viewer; the page of 4,000 pairs stays below 4 MB."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -45,6 +49,7 @@ class Point:
     """One point of a shown trajectory.
 
     Attributes:
+        row: of its pair in the manifest; for the sharp one, of the strongest blur.
         n_frames, timestep: None where unknown; 1 and 0 for the sharp one.
         sample_id: of the pair; "" for the sharp point.
         file: relative to the data set.
@@ -55,6 +60,7 @@ class Point:
         sharpness: variance of the Laplacian, grey levels squared.
     """
 
+    row: int
     n_frames: int | None
     timestep: int | None
     sample_id: str
@@ -156,7 +162,7 @@ def read_pixels(rows: Manifest, row: int, column: str) -> Pixels:
     return read_rgb8(rows.file(row, column))
 
 
-def data_uri(pixels: Pixels, *, width: int | None = None) -> str:
+def data_uri(pixels: Pixels, *, width: int | None = None, quality: int = QUALITY) -> str:
     """(H, W, 3) uint8 RGB as a JPEG data URI, reduced to `width` pixels if it is wider.
 
     WebP would be half the size, and takes 25 times as long: two seconds more for GoPro.
@@ -165,7 +171,7 @@ def data_uri(pixels: Pixels, *, width: int | None = None) -> str:
         height = max(1, round(pixels.shape[0] * width / pixels.shape[1]))
         pixels = reduced(pixels, width, height)
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise RuntimeError("OpenCV could not encode a JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
@@ -183,12 +189,13 @@ def _open_walk(rows: Manifest, chosen: sampling.Chosen) -> _Opened:
     blurs = [(row, blur) for row, blur in read if not isinstance(blur, Unread)]
     if not blurs:
         return _Opened(None, look, unread)
-    box = _detail_box(sharp, blurs[-1][1])
+    box = _detail_box(sharp, blurs[-1][1], DETAIL)
     values = _values(rows, last)
     points = [
         Point(
-            1, 0, "", _shown_name(rows, last, "sharp_file_name"), "sharp", values["center_index"],
-            None, data_uri(sharp, width=OVERVIEW_WIDTH), _detail(sharp, box), look.sharpness,
+            last, 1, 0, "", _shown_name(rows, last, "sharp_file_name"), "sharp",
+            values["center_index"], None, data_uri(sharp, width=OVERVIEW_WIDTH),
+            _detail(sharp, box), look.sharpness,
         )
     ]  # fmt: skip
     points += [_blur_point(rows, row, blur, box) for row, blur in blurs]
@@ -204,7 +211,7 @@ def _blur_point(
 ) -> Point:
     values = _values(rows, row)
     return Point(
-        values["n_frames"], values["timestep"], values["sample_id"],
+        row, values["n_frames"], values["timestep"], values["sample_id"],
         _shown_name(rows, row, "blur_file_name"), values["origin"], values["first_index"],
         values["motion_px"], data_uri(pixels, width=OVERVIEW_WIDTH), _detail(pixels, box),
         sharpness(pixels),
@@ -224,23 +231,55 @@ def _detail(pixels: Pixels, box: tuple[int, int, int] | None) -> str:
     if box is None:
         return ""
     left, top, side = box
-    return data_uri(np.ascontiguousarray(pixels[top : top + side, left : left + side]))
+    crop = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    return data_uri(crop, quality=CROP_QUALITY)
 
 
-def _detail_box(sharp: Pixels, blur: Pixels) -> tuple[int, int, int] | None:
-    """The square in which the strongest blur differs most from the sharp image."""
-    height, width = sharp.shape[:2]
-    side = min(DETAIL, height // 2, width // 2)
-    if sharp.shape != blur.shape or side < SMALLEST_DETAIL:
+def _detail_box(sharp: Pixels, blur: Pixels, side: int) -> tuple[int, int, int] | None:
+    """The square in which the blur differs most from the sharp image."""
+    if sharp.shape != blur.shape:
         return None
-    difference = grey_of(np.asarray(cv2.absdiff(sharp, blur), np.uint8))
+    return _fullest_square(grey_of(np.asarray(cv2.absdiff(sharp, blur), np.uint8)), side)
+
+
+def _fullest_square(energy: Pixels, side: int) -> tuple[int, int, int] | None:
+    """Left, top and side of the square of an (H, W) image with the largest mean."""
+    height, width = energy.shape[:2]
+    side = min(side, height // 2, width // 2)
+    if side < SMALLEST_DETAIL:
+        return None
     cell = side // 12
-    coarse = reduced(difference, width // cell, height // cell).astype(np.float32)
+    coarse = reduced(energy, width // cell, height // cell).astype(np.float32)
     taps = side // cell
     means = cv2.boxFilter(coarse, -1, (taps, taps), anchor=(0, 0))
     inside = means[: (height - side) // cell + 1, : (width - side) // cell + 1]
     top, left = np.unravel_index(int(inside.argmax()), inside.shape)
     return min(int(left) * cell, width - side), min(int(top) * cell, height - side), side
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The same square of a pair's images at full size, data URIs, and the blur's sharpness."""
+
+    sharp: str
+    blur: str
+    side: int
+    blur_sharpness: float
+
+
+def crops_of_pairs(rows: Manifest, wanted: Sequence[int]) -> list[Crops | None]:
+    """Crops of the pairs of some rows; None where an image cannot be read or is too small."""
+    return _parallel(lambda row: _crops(rows, row), list(wanted))
+
+
+def _crops(rows: Manifest, row: int) -> Crops | None:
+    sharp, blur = (_try_read(rows, row, f"{kind}_file_name") for kind in ("sharp", "blur"))
+    if isinstance(sharp, Unread) or isinstance(blur, Unread):
+        return None
+    box = _detail_box(sharp, blur, CROP)
+    if box is None:
+        return None
+    return Crops(_detail(sharp, box), _detail(blur, box), box[2], sharpness(blur))
 
 
 def _sharp_look(rows: Manifest, row: int) -> Look | Unread:

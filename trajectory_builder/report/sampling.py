@@ -30,7 +30,7 @@ SAMPLE_PIXELS = 45_000_000
 """Our choice: pixels decoded for each purpose; 720p frames are 0.9 million each, so 173 and 48."""
 
 MAX_SAMPLE = 200
-EXTREMES_SHARE = 4  # one in so many of the sample is an extreme of file size
+EXTREMES_SHARE = 6  # one in so many of the sample is an extreme of file size, twice
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def sharp_sample(table: pa.Table, shown: Iterable[Chosen] = ()) -> list[int]:
     names = table["trajectory_id"].take(pa.array(order)).to_pylist()
     limit = _sample_limit(table)
     chosen = set(_extremes(table, order, clips, limit // EXTREMES_SHARE))
+    chosen |= set(_emptiest(table, order, limit // EXTREMES_SHARE))
     followed = np.flatnonzero(clips[1:] == clips[:-1]) if len(order) > 1 else np.array([], int)
     first = {c.trajectory_id for c in shown}
     ranked = sorted(followed, key=lambda i: (names[i] not in first, identity_hash(names[i])))
@@ -144,6 +145,13 @@ def _clip_codes(table: pa.Table) -> npt.NDArray[np.int64]:
     codes = joined.combine_chunks().dictionary_encode().indices
     numbers: npt.NDArray[np.int64] = codes.to_numpy().astype(np.int64)
     return numbers
+
+
+def _emptiest(table: pa.Table, order: npt.NDArray[np.int64], count: int) -> list[int]:
+    """Rows whose sharp file has the fewest bytes per pixel: the likeliest not to be sharp."""
+    pixels = table["width"].to_numpy()[order] * table["height"].to_numpy()[order].astype(np.int64)
+    density = table["sharp_bytes"].to_numpy()[order] / np.maximum(pixels, 1)
+    return [int(order[i]) for i in np.lexsort((order, density))[:count]]
 
 
 def _extremes(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from trajectory_builder.manifest import Manifest
 from trajectory_builder.report.counts import POINTS_WANTED, Numbers, Points
-from trajectory_builder.report.measures import Near, Outlier
+from trajectory_builder.report.measures import Near, Outlier, soft_limit
 from trajectory_builder.report.pictures import Gallery
 from trajectory_builder.report.records import agreement
 
@@ -34,6 +34,7 @@ def findings(
     """Everything that a person should know first, worst first."""
     found = [
         _three_points(numbers.points),
+        _soft(gallery),
         _problems(numbers),
         _alignment(numbers),
         _same_files(numbers),
@@ -61,6 +62,15 @@ def _three_points(points: Points) -> Finding | None:
     )
     state: State = "good" if short <= points.short else "look"
     return Finding(state, text, "points")
+
+
+def _soft(gallery: Gallery) -> Finding | None:
+    limit = soft_limit(gallery.looks)
+    soft = sum(look.sharpness < limit for look in gallery.looks.values())
+    if not soft:
+        return None
+    text = f"{soft:,} of {len(gallery.looks):,} sharp images opened are not sharp"
+    return Finding("look", text, "extremes")
 
 
 def _problems(numbers: Numbers) -> Finding:

@@ -17,7 +17,18 @@ import small_dataset
 from trajectory_builder import manifest
 from trajectory_builder.errors import UserError
 from trajectory_builder.images import png
-from trajectory_builder.report import counts, measures, page, pictures, sampling, write_report
+from trajectory_builder.report import (
+    charts,
+    counts,
+    extremes,
+    measures,
+    page,
+    pictures,
+    sampling,
+    write_report,
+)
+from trajectory_builder.report.links import links
+from trajectory_builder.report.pairs import pair_table
 from trajectory_builder.report.records import agreement, read_problems
 
 
@@ -201,6 +212,107 @@ def test_an_odd_file_size_comes_into_the_sample(rows):
     assert len(sample) < 100
 
 
+def test_the_sharp_file_with_the_fewest_bytes_comes_into_the_sample(rows):
+    row = rows.table.slice(0, 1).to_pylist()[0]
+    many = [
+        row
+        | {"trajectory_id": f"clip{i}/p", "sample_id": f"clip{i}/p/n07", "clip_id": f"clip{i}"}
+        | {"sharp_bytes": 1000 + 7 * (i * 37 % 400), "width": 1280, "height": 720}
+        for i in range(400)
+    ]
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    smallest = min(range(400), key=lambda i: many[i]["sharp_bytes"])
+    assert smallest in sampling.sharp_sample(table)
+
+
+def test_a_sharp_image_far_below_the_median_counts_as_not_sharp():
+    looks = {i: measures.Look(1000.0, 1, b"") for i in range(9)} | {9: measures.Look(200, 1, b"")}
+    assert measures.soft_limit(looks) == 250
+    assert measures.soft_limit({}) == measures.SOFT_SHARPNESS
+
+
+def pair_columns(folder, out, looks=(), blurs=()):
+    rows = manifest.read(folder)
+    found = links(rows, folder, out)
+    return rows, json.loads(pair_table(rows, dict(looks), dict(blurs), found, 40.0))
+
+
+def test_the_table_of_pairs_holds_every_row(folder):
+    rows, table = pair_columns(folder, folder / "report.html")
+    for index, row in enumerate(rows.rows()):
+        trajectory = table["trajectories"][table["trajectory"][index]]
+        assert trajectory == row["trajectory_id"]
+        assert (table["n"][index], table["t"][index]) == (row["n_frames"], row["timestep"])
+        assert table["motion"][index] == pytest.approx(row["motion_px"], abs=0.01)
+        assert table["size"][index] == round(100 * row["blur_bytes"] / row["sharp_bytes"])
+    assert (table["ids"], table["blurs"], table["sharps"]) == ({}, {}, {})
+
+
+def test_names_that_do_not_follow_from_the_trajectory_are_in_the_table(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=1, clips={"train": ("a",)})
+    changed(folder, "train", blur_file_name=lambda row: f"odd/{row['n_frames']}.png")
+    _, table = pair_columns(folder, folder / "report.html")
+    assert table["blurs"] == {"0": "odd/7.png", "1": "odd/9.png", "2": "odd/11.png"}
+
+
+def test_sharpness_of_an_opened_sharp_is_that_of_all_its_pairs(folder):
+    looks = {1: measures.Look(123.45, 1, b"")}
+    _, table = pair_columns(folder, folder / "report.html", looks, {2: 67.0})
+    assert table["sharpness"][:4] == [123.5, 123.5, 123.5, None]
+    assert table["blur"][:3] == [None, None, 67.0]
+
+
+def test_a_page_in_the_set_links_to_its_files(folder):
+    rows = manifest.read(folder)
+    for out in (folder / "report.html", folder.parent / "report.html"):
+        url = links(rows, folder, out).of(rows, 0, "blur_file_name")
+        assert (out.parent / url).read_bytes() == rows.file(0, "blur_file_name").read_bytes()
+
+
+def test_a_page_elsewhere_has_no_links(folder, tmp_path):
+    rows = manifest.read(folder)
+    found = links(rows, folder, tmp_path / "elsewhere" / "report.html")
+    assert found.of(rows, 0, "blur_file_name") == ""
+
+
+def test_extremes_of_motion_are_those_of_the_whole_set(tmp_path):
+    folder = small_dataset.make(tmp_path / "set", trajectories=5, size=(120, 200))
+    changed(folder, "train", motion_px=lambda row: float(row["center_index"] + row["n_frames"]),
+            step_px=lambda row: row["n_frames"] / 4)  # fmt: skip
+    rows = manifest.read(folder)
+    found = {strip.title: strip for strip in extremes.strips(rows, {})}
+    weakest = [rows.table["motion_px"][pair.row].as_py() for pair in found["Weakest blurs"].pairs]
+    known = sorted(
+        min(r["motion_px"] for r in rows.rows() if r["trajectory_id"] == name)
+        for name in {r["trajectory_id"] for r in rows.rows()}
+    )
+    assert weakest == known[: extremes.SHOWN]
+    assert {rows.table["n_frames"][p.row].as_py() for p in found["Largest steps"].pairs} == {11}
+
+
+def test_crops_of_a_pair_are_at_full_size(folder):
+    rows = manifest.read(folder)
+    (crops,) = pictures.crops_of_pairs(rows, [0])
+    assert decoded(crops.blur).shape == (crops.side, crops.side, 3)
+
+
+def test_a_long_tail_makes_the_axis_logarithmic():
+    even = charts.histogram([("a", np.linspace(1, 3, 500))], unit="px", log=None)
+    tail = charts.histogram(
+        [("a", [0.0, *np.linspace(1, 2, 90), *[200.0] * 10])], unit="px", log=None
+    )
+    assert (even.log, tail.log) == (False, True)
+    assert sum(int(bar.text.rsplit(": ")[1]) for bar in tail.series[0][1]) == 101
+
+
+@pytest.mark.usefixtures("permissions_hold")
+def test_a_folder_that_cannot_be_written_is_named_with_its_cure(folder, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(UserError, match="the report cannot be written") as caught:
+        write_report(folder, tmp_path / "locked/a.html")
+    assert "--out FILE" in caught.value.cure
+
+
 def photograph() -> np.ndarray:
     from skimage import data
 
@@ -268,7 +380,7 @@ def test_the_enlarged_square_lies_where_the_blur_is():
     sharp = np.full((240, 400, 3), 120, np.uint8)
     blur = sharp.copy()
     blur[150:170, 300:320] = 20
-    left, top, side = pictures._detail_box(sharp, blur)
+    left, top, side = pictures._detail_box(sharp, blur, 120)
     assert left <= 300
     assert top <= 150
     assert left + side >= 320
@@ -336,7 +448,7 @@ def test_thousands_of_clips_do_not_swell_the_page(folder, tmp_path):
     manifest.write(table, tmp_path / "train" / manifest.FILE_NAME, {"recipe": "many"})
     text = write_report(tmp_path).read_text()
     assert f"The first {page.CLIPS_LISTED} of 3,000 clips" in text
-    assert len(text) < 500_000
+    assert len(text) < 800_000
 
 
 def test_an_earlier_report_is_replaced(folder, tmp_path):

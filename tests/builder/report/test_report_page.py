@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_dataset
 
+from trajectory_builder import manifest
 from trajectory_builder.report import write_report
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip)")
@@ -136,10 +138,10 @@ def test_the_slider_obeys_the_keyboard(visit):
 
 
 def test_every_control_is_reached_with_the_tab_key(visit):
-    wanted = {"which", "level", "play", "compare"}
+    wanted = {"which", "level", "play", "compare", "find", "find-split", "find-clip", "find-n"}
     visit.page.locator("nav a").last.focus()
     reached = set()
-    for _ in range(30):
+    for _ in range(60):
         visit.page.keyboard.press("Tab")
         reached.add(visit.page.evaluate("document.activeElement.id"))
     assert wanted <= reached
@@ -266,7 +268,8 @@ def test_text_stands_out_from_its_ground(browser, plain, scheme):
 def test_hostile_names_do_not_run(browser, hostile):
     with Visit(browser, hostile) as opened:
         for button in opened.page.get_by_role("button").all():
-            button.click()
+            if button.is_enabled():
+                button.click()
         opened.page.wait_for_timeout(200)
         title, said = opened.page.title(), opened.said
     assert "it ran" not in title.replace(RUNS, "")
@@ -276,9 +279,83 @@ def test_hostile_names_do_not_run(browser, hostile):
 def test_hostile_names_are_shown_as_they_are(browser, hostile):
     with Visit(browser, hostile) as opened:
         names = opened.page.locator("table.sortable tbody th").all_text_contents()
-        made = opened.page.locator("script").count()
+        programs = opened.page.locator("script:not([type='application/json'])").count()
+        pairs = opened.page.locator("#find-table tbody th").all_text_contents()
     assert sorted(names) == sorted(HOSTILE_CLIPS)
-    assert made == 1
+    assert programs == 1
+    assert {pair.rsplit("/", 2)[0] for pair in pairs} == set(HOSTILE_CLIPS)
+
+
+def pairs_shown(opened: Visit) -> list[str]:
+    return opened.page.locator("#find-table tbody th").all_text_contents()
+
+
+def test_the_table_lists_every_pair(visit):
+    assert visit.page.locator("#find-count").inner_text() == "18 pairs"
+    assert len(set(pairs_shown(visit))) == 18
+
+
+def test_search_finds_pairs_by_parts_of_their_names(visit):
+    visit.page.get_by_label("Search in names").fill("gopr0002 N09")
+    assert pairs_shown(visit) == ["GOPR0002_11_00/000001/n09", "GOPR0002_11_00/000012/n09"]
+    assert visit.page.locator("#find-count").inner_text() == "2 of 18 pairs"
+
+
+def test_filters_of_split_and_n_work_together(visit):
+    visit.page.get_by_label("Split", exact=True).select_option("test")
+    visit.page.locator("#find-n").select_option("11")
+    assert pairs_shown(visit) == ["GOPR0003_11_00/000001/n11", "GOPR0003_11_00/000012/n11"]
+
+
+def test_filter_of_motion_keeps_pairs_within_it(visit):
+    visit.page.get_by_label("Motion, px from").fill("7")
+    visit.page.get_by_label("Motion, px to").fill("9")
+    assert {name.rsplit("/n")[1] for name in pairs_shown(visit)} == {"09"}
+
+
+def test_clear_shows_all_pairs_again(visit):
+    visit.page.get_by_label("Search in names").fill("nothing has this name")
+    assert pairs_shown(visit) == []
+    visit.page.get_by_role("button", name="Clear").click()
+    assert len(pairs_shown(visit)) == 18
+
+
+def test_pairs_are_sorted_by_a_number_down_and_up(visit):
+    head = visit.page.locator("#find-table").get_by_role("button", name="n", exact=True)
+    ends = []
+    for _ in range(2):
+        head.click()
+        ends.append(pairs_shown(visit)[0].rsplit("/n")[1])
+    assert ends == ["07", "11"]
+
+
+def test_every_link_of_the_page_leads_to_a_file(browser, plain, hostile):
+    for report in (plain, hostile):
+        with Visit(browser, report) as opened:
+            urls = opened.page.evaluate("[...document.querySelectorAll('a')].map(a => a.href)")
+        files = {unquote(url.removeprefix("file://")) for url in urls if "#" not in url}
+        images = {str(path) for path in report.parent.rglob("*.png")}
+        assert len(files) > 10
+        assert files <= images
+
+
+def test_the_crop_of_a_walk_is_shown_pixel_by_pixel(visit):
+    crop = visit.page.locator(".walk .detail:visible")
+    box = crop.bounding_box()
+    assert crop.evaluate("image => image.naturalWidth") == box["width"] == box["height"]
+
+
+def test_a_large_table_shows_a_page_at_a_time(browser, tmp_path):
+    folder = small_dataset.make(tmp_path / "set", clips={"train": ("a",)}, trajectories=1)
+    row = pq.read_table(folder / "train/metadata.parquet").slice(0, 1).to_pylist()[0]
+    many = [row | {"sample_id": f"a/{i}/n07", "trajectory_id": f"a/{i}"} for i in range(9000)]
+    table = pa.Table.from_pylist(many, manifest.SCHEMA)
+    small_dataset.rewrite(folder, "train", table)
+    with Visit(browser, write_report(folder)) as opened:
+        assert len(pairs_shown(opened)) == 100
+        opened.page.get_by_role("button", name="Next ›").click()
+        assert pairs_shown(opened)[0] == "a/100/n07"
+        assert opened.page.locator("#find-page").inner_text() == "Page 2 of 90"
 
 
 def test_a_planted_script_is_stopped_by_the_policy(browser, plain, tmp_path):
@@ -296,7 +373,9 @@ def test_without_scripts_every_point_is_there(browser, plain):
     page = context.new_page()
     page.goto(plain.as_uri())
     visible = page.locator(".points > li:visible").count()
+    said = page.locator("#pairs").inner_text()
     context.close()
+    assert "The table needs the page's script" in said
     assert visible == 3 * 4  # three clips, four points each
 
 
