@@ -31,17 +31,7 @@ def open_datasets(
         DataError: nothing to draw from, or images smaller than the crop.
         UsageError: a split that is not there, or a batch larger than the set.
     """
-    rules = DrawRules(
-        crop=settings.crop,
-        # A trajectory has one native blur; a fixed timestep leaves no room for t = 0.
-        points=1 if settings.points_of == "native" else settings.points,
-        identity=0.0 if settings.timestep_of == "fixed" else settings.identity,
-        points_of=settings.points_of,
-        timestep_of=settings.timestep_of,
-        fixed_timestep=settings.fixed_timestep,
-        augment=settings.augment,
-        seed=settings.seed,
-    )
+    rules = draw_rules(settings)
     held_out = _held_out(source, settings) if settings.validate_every else None
     clips = held_out.clips if held_out is not None else None
     train = TrajectoryDataset(source, rules, split="train", without=clips or ())
@@ -58,6 +48,21 @@ def open_datasets(
         rules, points=settings.validation_points, identity=0.0, points_of="all", augment=False
     )
     return train, TrajectoryDataset(source, rules, split=held_out.split, clips=clips)
+
+
+def draw_rules(settings: TrainSettings) -> DrawRules:
+    """What a draw for training takes from a trajectory."""
+    return DrawRules(
+        crop=settings.crop,
+        # A trajectory has one native blur; a fixed timestep leaves no room for t = 0.
+        points=1 if settings.points_of == "native" else settings.points,
+        identity=0.0 if settings.timestep_of == "fixed" else settings.identity,
+        points_of=settings.points_of,
+        timestep_of=settings.timestep_of,
+        fixed_timestep=settings.fixed_timestep,
+        augment=settings.augment,
+        seed=settings.seed,
+    )
 
 
 class _HeldOut(NamedTuple):
