@@ -91,7 +91,7 @@ MUTATIONS = [
     ),
     Mutation(
         "M trains although its loss has no weight", "control.py",
-        "if settings.kernel_weight > 0 and", "if", "frozen",
+        "if settings.kernel_weight > 0:", "if True:", "frozen",
     ),
     Mutation(
         "the base is told t + 20", "base.py", "self.model(blur, t)", "self.model(blur, t + 20)",

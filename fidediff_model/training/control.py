@@ -86,8 +86,8 @@ def train(request: Request) -> Outcome:
     model = setup.open_model(run, weights, add=["timestep_regressor", "control"])
     image_stage.cast_frozen(model, run)
     model.train_only("control")
-    if settings.kernel_weight > 0 and model.kernel_estimator is not None:
-        model.kernel_estimator.requires_grad_(True)
+    if settings.kernel_weight > 0:
+        model.part("kernel_estimator").requires_grad_(True)
     stepper = ControlStep(
         model,
         estimated=settings.control_timestep == "estimated",

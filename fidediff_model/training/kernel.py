@@ -29,9 +29,7 @@ def train(request: Request) -> Outcome:
     setup.seed_process(run)
     model = setup.open_model(run, setup.open_base(run), add=["kernel_estimator"])
     model.train_only("kernel")
-    estimator = model.kernel_estimator
-    if estimator is None:
-        raise TypeError("the model was built without its kernel estimator")
+    estimator: nn.Module = model.part("kernel_estimator")
     parameters = optim.trainable(estimator)
     group = optim.Group(parameters.values(), run.settings.learning_rate)
     optimizer = optim.make(run.settings, group)
