@@ -18,14 +18,24 @@ from fidediff_model.weights.heads import FILE
 def convert() -> dict[str, torch.Tensor]:
     """The tensors under the names that `heads.load_heads` expects."""
     [folder] = importlib.util.find_spec("torchmetrics").submodule_search_locations
-    files = ("lpips_models/vgg.pth", "dists_models/weights.pt")
+    files = {
+        "lpips-vgg": "lpips_models/vgg.pth",
+        "lpips-alex": "lpips_models/alex.pth",
+        "dists": "dists_models/weights.pt",
+    }
     # The heads were saved on a CUDA device.
-    lpips, dists = (
-        torch.load(Path(folder) / "functional/image" / file, map_location="cpu", weights_only=True)
-        for file in files
-    )
-    heads = {f"lpips.lin{i}": lpips[f"lin{i}.model.1.weight"] for i in range(5)}
-    heads |= {f"dists.{name}": dists[name].flatten() for name in ("alpha", "beta")}
+    stored = {
+        name: torch.load(
+            Path(folder) / "functional/image" / file, map_location="cpu", weights_only=True
+        )
+        for name, file in files.items()
+    }
+    heads = {
+        f"{net}.lin{i}": stored[net][f"lin{i}.model.1.weight"]
+        for net in ("lpips-vgg", "lpips-alex")
+        for i in range(5)
+    }
+    heads |= {f"dists.{name}": stored["dists"][name].flatten() for name in ("alpha", "beta")}
     return {name: tensor.detach().float().contiguous() for name, tensor in heads.items()}
 
 

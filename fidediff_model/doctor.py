@@ -119,8 +119,8 @@ def _vgg16(path: Path | None) -> Finding:
     from fidediff_model.weights import vgg
 
     if path is None:
-        name = Path(vgg.DOWNLOAD_URL).name
-        needed = f"not looked at; LPIPS, EA-LPIPS and DISTS need it: {vgg.DOWNLOAD_URL}"
+        name = vgg.FILE.name
+        needed = f"not looked at; LPIPS, EA-LPIPS and DISTS need it: {vgg.FILE.url}"
         cached = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser()
         here = cached / "hub" / "checkpoints" / name
         return Finding(

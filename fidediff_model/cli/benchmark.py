@@ -72,4 +72,5 @@ def command(
         result = run(request, bar.update)
     if out:
         write(result, out)
-    say(json.dumps(result) if as_json else to_markdown(result))
+    lines = [json.dumps(result)] if as_json else to_markdown(result).splitlines()
+    say(*lines)

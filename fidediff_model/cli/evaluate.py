@@ -1,8 +1,9 @@
-"""`fidediff evaluate`: restore a set, score it, print it beside the paper."""
+"""`fidediff evaluate`: restore a set, score it beside other methods and the paper."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,23 +16,35 @@ from fidediff_model.cli.model_options import (
     read_timestep,
     settings_of,
 )
-from fidediff_model.scores.definitions import METRICS
+from fidediff_model.scores.definitions import LPIPS_NETS, OFFERED, columns
 from trajectory_builder.cli.app import say
 from trajectory_builder.errors import LISTED_AT_MOST
 
 if TYPE_CHECKING:
     from fidediff_model.evaluate.scoring import Evaluation
 
-DEFAULT_METRICS = "psnr,ssim,lpips,dists"
+DEFAULT_METRICS = "psnr,ssim,ssim-matlab,lpips,dists"
 
 
 def read_metrics(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names joined by commas, each one of `METRICS`."""
+    """Names joined by commas, each one of `OFFERED`."""
     names = [name.strip() for name in value.split(",") if name.strip()]
-    wrong = [name for name in names if name not in METRICS]
+    wrong = [name for name in names if name not in OFFERED]
     if wrong or not names:
-        raise click.BadParameter(f"give some of {','.join(METRICS)}, not {value!r}")
+        raise click.BadParameter(f"give some of {','.join(OFFERED)}, not {value!r}")
     return tuple(dict.fromkeys(names))
+
+
+def read_restored(
+    ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[tuple[str, Path], ...]:
+    """NAME=DIR, each as name and folder."""
+    split = [text.partition("=") for text in value]
+    wrong = [text for text, (name, _, folder) in zip(value, split, strict=True)
+             if not name or not folder]  # fmt: skip
+    if wrong:
+        raise click.BadParameter(f"give NAME=DIR such as NAFNet=results/nafnet, not {wrong[0]!r}")
+    return tuple((name, Path(folder).expanduser()) for name, _, folder in split)
 
 
 def report_failures(evaluation: Evaluation) -> int:
@@ -44,20 +57,49 @@ def report_failures(evaluation: Evaluation) -> int:
     return int(evaluation.exit_code)
 
 
+METRIC_OPTIONS = [
+    click.option(
+        "--metrics",
+        default=DEFAULT_METRICS,
+        show_default=True,
+        callback=read_metrics,
+        help=f"Some of {','.join(OFFERED)}.",
+    ),
+    click.option(
+        "--lpips-net",
+        multiple=True,
+        type=click.Choice(LPIPS_NETS),
+        default=["vgg"],
+        show_default=True,
+        help="Network of LPIPS; give it twice for a column of each.",
+    ),
+    click.option("--vgg16", help="VGG16 file for LPIPS (VGG) and DISTS, or `download`."),
+    click.option("--alexnet", help="AlexNet file for LPIPS (Alex), or `download`."),
+]
+
+
+def metric_options(command: Any) -> Any:
+    """Add the options that choose scores and their networks."""
+    for option in reversed(METRIC_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command("evaluate")
 @click.option(
     "--data", multiple=True, type=FOLDER, help="trajbuild folder; or twice: blurs, sharps."
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder of the scores.")
-@click.option("--baseline", type=click.Choice(["blurry"]), help="Score the blurs themselves.")
 @click.option(
-    "--metrics",
-    default=DEFAULT_METRICS,
-    show_default=True,
-    callback=read_metrics,
-    help=f"Some of {','.join(METRICS)}.",
+    "--restored",
+    multiple=True,
+    metavar="NAME=DIR",
+    callback=read_restored,
+    help="Results of another method; may be given several times.",
 )
-@click.option("--vgg16", help="VGG16 file for LPIPS and DISTS, or `download`.")
+@click.option("--baseline", type=click.Choice(["blurry"]), help="Also score the blurs themselves.")
+@click.option("--partial", is_flag=True, help="Score the pairs that every method has.")
+@metric_options
 @click.option("--align", is_flag=True, help="Align by ECC first, as for RealBlur.")
 @click.option("--split", default="test", show_default=True, help="Split of a manifest, or `all`.")
 @click.option(
@@ -68,14 +110,14 @@ def report_failures(evaluation: Evaluation) -> int:
     help="Official blurs only, or all points of the trajectories.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N pairs.")
-@click.option("--save-images", is_flag=True, help="Also write the restorations.")
-@click.option("--name", help="Name of the result.  [default: that of the model's folder]")
+@click.option("--save-images", is_flag=True, help="Also write the model's restorations.")
+@click.option("--name", help="Name of the model's result.  [default: that of its folder]")
 @click.option(
     "--paper",
-    type=click.Choice(["gopro", "realblur-j", "realblur-r", "none"]),
-    default="gopro",
+    type=click.Choice(["auto", "gopro", "realblur-j", "realblur-r", "none"]),
+    default="auto",
     show_default=True,
-    help="The set whose rows of the paper to print.",
+    help="Set whose rows of the paper to print; auto: GoPro's for its whole test set.",
 )
 @click.option("--compare", multiple=True, type=FOLDER, help="Further results for table and plot.")
 @click.option(
@@ -85,28 +127,43 @@ def report_failures(evaluation: Evaluation) -> int:
     help="auto, or a number from 0 to 999.  [default: auto]",
 )
 @model_options(required=False)
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["md", "csv", "latex"]),
+    default="md",
+    show_default=True,
+    help="Layout of the printed table; OUT gets all three.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(as_json: bool, **values: Any) -> int:
+def command(
+    metrics: tuple[str, ...], lpips_net: tuple[str, ...], layout: str, as_json: bool, **values: Any
+) -> int:
     """Score restorations of a data set.
 
-    OUT gets scores.parquet (one row per pair), summary.json, summary.md with the
-    paper's rows, and perception_distortion.png. Run the same command again to
+    OUT gets scores.parquet (one row per method and pair), summary.json, the table
+    as summary.md, .csv and .tex, perception_distortion.png, and pictures.png with
+    the worst and the median image of each method. Run the same command again to
     resume. --data is one trajbuild folder, or given twice: blurs, then sharps.
     With --compare alone, results are only put side by side.
 
     \b
     Examples:
       fidediff evaluate --model RUN/model --data OUT --vgg16 vgg16.pth --out scores
-      fidediff evaluate --baseline blurry --data OUT --metrics psnr,ssim --out blurry
-      fidediff evaluate --compare scores --compare blurry --out both
+      fidediff evaluate --restored NAFNet=DIR --data OUT --metrics psnr --out scores
+      fidediff evaluate --compare scores --compare others --out both
     """
-    from fidediff_model.evaluate.run import EvaluateRequest, run
+    from fidediff_model.evaluate.run import EvaluateRequest, make_plan, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
-    settings = settings_of(values)
-    request = EvaluateRequest(settings=settings, **fields_from(EvaluateRequest, values))
-    total = len(request.pairs())
-    with reporting_disk_errors(request.out), progress_bar(total, "image") as bar:
-        result = run(request, bar.update)
-    say(json.dumps(result.to_json()) if as_json else result.markdown)
+    fields = fields_from(EvaluateRequest, values)
+    fields |= {"metrics": columns(metrics, lpips_net), "settings": settings_of(values)}
+    plan = make_plan(EvaluateRequest(**fields))
+    with reporting_disk_errors(plan.request.out), progress_bar(plan.total, "image") as bar:
+        result = run(plan, bar.update)
+    tables: dict[Any, str] = result.tables
+    if as_json:
+        say(json.dumps(result.summary))
+    else:
+        say(*tables[layout].splitlines())
     return report_failures(result.evaluation)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fidediff_model.cli.evaluate import DEFAULT_METRICS, read_metrics, report_failures
+from fidediff_model.cli.evaluate import metric_options, report_failures
 from fidediff_model.cli.model_options import (
     FOLDER,
     fields_from,
@@ -15,6 +15,7 @@ from fidediff_model.cli.model_options import (
     progress_bar,
     settings_of,
 )
+from fidediff_model.scores.definitions import columns
 from trajectory_builder.cli.app import say
 
 
@@ -24,8 +25,7 @@ from trajectory_builder.cli.app import say
 @click.option(
     "--timesteps", default="0:400:40", show_default=True, help="0,100,200 or FIRST:LAST:STEP."
 )
-@click.option("--metrics", default=DEFAULT_METRICS, show_default=True, callback=read_metrics)
-@click.option("--vgg16", help="VGG16 file for LPIPS and DISTS, or `download`.")
+@metric_options
 @click.option("--split", default="test", show_default=True, help="Split of the manifest, or `all`.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N native pairs.")
 @click.option(
@@ -37,7 +37,13 @@ from trajectory_builder.cli.app import say
 )
 @model_options()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(timesteps: str, as_json: bool, **values: Any) -> int:
+def command(
+    timesteps: str,
+    metrics: tuple[str, ...],
+    lpips_net: tuple[str, ...],
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Score over timesteps.
 
     OUT gets scan.parquet and scan.png (a curve for each native number of
@@ -51,8 +57,9 @@ def command(timesteps: str, as_json: bool, **values: Any) -> int:
     from fidediff_model.evaluate.scan import ScanRequest, read_timesteps, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
-    fields = fields_from(ScanRequest, values) | {"timesteps": read_timesteps(timesteps)}
-    request = ScanRequest(settings=settings_of(values), **fields)
+    fields = fields_from(ScanRequest, values)
+    fields |= {"metrics": columns(metrics, lpips_net), "settings": settings_of(values)}
+    request = ScanRequest(timesteps=read_timesteps(timesteps), **fields)
     total = len(request.pairs()) * len(request.timesteps)
     with reporting_disk_errors(request.out), progress_bar(total, "restoration") as bar:
         result = run(request, bar.update)
@@ -60,5 +67,5 @@ def command(timesteps: str, as_json: bool, **values: Any) -> int:
     if as_json:
         say(json.dumps({"best": result.best, "failures": failed}))
     else:
-        say(result.markdown)
+        say(*result.markdown.splitlines())
     return report_failures(result.evaluation)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fidediff_model.evaluate.tables import Summary, paper_rows
+from fidediff_model.evaluate.paper import PAPER, PaperRows
+from fidediff_model.evaluate.scoring import Row
+from fidediff_model.evaluate.tables import Summary
 from fidediff_model.scores.definitions import METRICS
+from fidediff_model.scores.metrics import Image
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import UserError
 
 if TYPE_CHECKING:
     from fidediff_model.evaluate.scan import Curves, RestoredTrajectory, TimestepEstimate
 
-PLANE_FILE = "perception_distortion.png"
+PLANE_FILE, PICTURES_FILE = "perception_distortion.png", "pictures.png"
+_DISTANCES = ("lpips-alex", "lpips-vgg", "dists")
 PAPER_BEST = 200
 """Where the paper's PSNR and LPIPS curves are best on its 11-frame test set."""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One line of a page of pictures: its label, and blur, restorations and sharp (H, W, 3)."""
+
+    label: str
+    images: list[Image]
 
 
 def new_figure(rows: int, columns: int, *, width: float = 5.0, height: float = 4.0) -> Any:
@@ -46,12 +59,15 @@ def save_figure(figure: Any, path: Path) -> None:
     write_atomic(path, sink.getvalue())
 
 
-def plot_plane(summaries: Sequence[Summary], paper: str | None, path: Path) -> bool:
-    """Plot the perception-distortion plane: PSNR against LPIPS and DISTS; good is up and left.
+def plot_plane(summaries: Sequence[Summary], paper: PaperRows | None, path: Path) -> bool:
+    """Plot the perception-distortion plane: PSNR against a perceptual distance; good is up, left.
+
+    A panel per distance and network: the paper does not state LPIPS' network, so its points are in
+    the panel of DISTS alone.
 
     Args:
         summaries: results with PSNR and LPIPS or DISTS.
-        paper: the set whose points of the paper to draw.
+        paper: rows of the paper to draw.
         path: a PNG.
 
     Returns:
@@ -60,21 +76,60 @@ def plot_plane(summaries: Sequence[Summary], paper: str | None, path: Path) -> b
     points: list[tuple[str, str, Mapping[str, float | None]]] = [
         (s.name, "o", s.whole.scores) for s in summaries
     ]
-    points += [(f"{row.method} (paper)", "x", row.scores) for row in paper_rows(paper)]
-    figure, axes = new_figure(1, 2)
-    drawn = False
-    for axis, metric in zip(axes[0], ("lpips", "dists"), strict=True):
+    ours = [scores for _, _, scores in points if scores.get("psnr") is not None]
+    panels = [m for m in _DISTANCES if any(scores.get(m) is not None for scores in ours)]
+    if not panels:
+        return False
+    if paper is not None:
+        points += [(f"{r.method} (paper)", "x", r.scores) for r in PAPER if r.data == paper.data]
+    figure, axes = new_figure(1, len(panels))
+    for axis, metric in zip(axes[0], panels, strict=True):
         for name, marker, scores in points:
             x, y = scores.get(metric), scores.get("psnr")
             if x is not None and y is not None:
                 axis.scatter(x, y, marker=marker)
                 axis.annotate(name, (x, y), fontsize=7)
-                drawn = drawn or marker == "o"
         axis.set_xlabel(f"{METRICS[metric].heading} (lower is better)")
         axis.set_ylabel("PSNR in dB (higher is better)")
-    if drawn:
-        save_figure(figure, path)
-    return drawn
+    save_figure(figure, path)
+    return True
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The worst and the median image of a method by one metric; sample_ids with their scores."""
+
+    metric: str
+    worst: tuple[str, float]
+    median: tuple[str, float]
+
+
+def extremes(rows: Sequence[Row]) -> Extremes | None:
+    """The worst and the median image by LPIPS, DISTS or PSNR, the first scored; None of no rows."""
+    scored = rows[0].scores if rows else {}
+    metric = next((m for m in (*_DISTANCES, "psnr", *METRICS) if m in scored), None)
+    if metric is None:
+        return None
+    sign = -1 if METRICS[metric].lower_is_better else 1
+    ranked = sorted((sign * row.scores[metric], row.sample_id) for row in rows)
+    worst, median = ranked[0], ranked[len(ranked) // 2]
+    return Extremes(metric, (worst[1], sign * worst[0]), (median[1], sign * median[0]))
+
+
+def plot_pictures(rows: Sequence[PictureRow], methods: Sequence[str], path: Path) -> None:
+    """Plot images side by side: blur, each method, sharp; one line per `PictureRow`."""
+    if not rows:
+        return
+    columns = ["blur", *methods, "sharp"]
+    figure, axes = new_figure(len(rows), len(columns), width=3.2, height=2.1)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, column, image in zip(line, columns, row.images, strict=True):
+            axis.imshow(image)
+            axis.set_title(column, fontsize=8)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(row.label, fontsize=7)
+    save_figure(figure, path)
 
 
 def plot_curves(curves: Mapping[str, Curves], path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from fidediff_model.evaluate import plots
 from fidediff_model.evaluate.run import EvaluateRequest, prepare
-from fidediff_model.evaluate.scoring import Evaluation, Row, Scoring, write_table
+from fidediff_model.evaluate.scoring import Evaluation, Method, Row, Scoring, write_table
 from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.engine import ReadyModel, Settings
@@ -31,6 +31,7 @@ from trajectory_builder.images.pictures import read_rgb8
 
 SCAN_FILE, T_HAT_FILE = "scan.parquet", "t_hat.parquet"
 CURVES_FILE, SCATTER_FILE, MARKDOWN_FILE = "scan.png", "t_hat.png", "scan.md"
+MODEL = "model"
 # A tiny step would ask for millions of restorations.
 _MOST_TIMESTEPS = 10_000
 
@@ -51,6 +52,7 @@ class ScanRequest:
         settings: how to restore.
         metrics: names of `definitions.METRICS`.
         vgg16: file of the backbone.
+        alexnet: file of the backbone.
         split: of the manifest; `all` takes all.
         limit: the first N native pairs only.
         batch: images of one size restored at once.
@@ -65,6 +67,7 @@ class ScanRequest:
     settings: Settings = field(default_factory=Settings)
     metrics: tuple[str, ...] = ("psnr", "ssim")
     vgg16: str | None = None
+    alexnet: str | None = None
     split: str = "test"
     limit: int | None = None
     batch: int = 1
@@ -81,7 +84,7 @@ class ScanRequest:
         """The part that a scan shares with an evaluation."""
         return EvaluateRequest(
             out=self.out, model=self.model, settings=self.settings, metrics=self.metrics,
-            vgg16=self.vgg16,
+            vgg16=self.vgg16, alexnet=self.alexnet,
         )  # fmt: skip
 
 
@@ -165,10 +168,11 @@ def run(request: ScanRequest, report: Callable[[int], Any] = lambda count: None)
         report: called with the number of restorations that are newly done.
     """
     pairs, out = request.pairs(), request.out
-    scorer, _ = prepare(request.evaluation, pairs, request.timesteps)
+    method = Method(MODEL, model=request.model)
+    scorer, _ = prepare(request.evaluation, pairs, [method], request.timesteps)
     ready = open_model(request.model, request.settings, base_model=request.base_model)
     score = Scoring(out, scorer, batch=request.batch)
-    evaluation = score(ready, pairs, timesteps=request.timesteps, report=report)
+    evaluation = score(method, ready, pairs, timesteps=request.timesteps, report=report)
     write_table([row.flat() for row in evaluation.rows], out / SCAN_FILE)
     by_metric = {metric: curves(evaluation.rows, metric) for metric in request.metrics}
     if evaluation.rows:

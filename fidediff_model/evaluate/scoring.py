@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,40 @@ from trajectory_builder.manifest import is_hostile
 ROWS_FILE = "scores.jsonl"
 
 
+Key = tuple[str, str, float | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Who restored the images that are scored.
+
+    Attributes:
+        name: unique in an evaluation.
+        files: results of another program by sample_id.
+        model: folder of a model that restores them now. With neither, the blurs are scored.
+    """
+
+    name: str
+    files: Mapping[str, Path] | None = None
+    model: Path | None = None
+
+    def source(self, pair: Pair) -> Path:
+        """The file that is read for a pair: a result, or the blur."""
+        return pair.blur if self.files is None else self.files[pair.sample_id]
+
+
 @dataclass(frozen=True)
 class Row:
     """The scores of one restoration.
 
     Attributes:
+        method: who restored it.
         sample_id: the pair.
         trajectory_id: its trajectory.
         n_frames: frames averaged, or None.
         native_n_frames: n of the trajectory's official pair, or None.
         timestep: the pair's true t, or None.
+        motion_px: length of the picture's way during the exposure, or None.
         t: the t that was prescribed, or None where the model estimated it.
         t_hat: the t that the model used, or None where no model ran.
         width: pixels.
@@ -59,11 +84,13 @@ class Row:
         scores: by metric; see `definitions.METRICS`.
     """
 
+    method: str
     sample_id: str
     trajectory_id: str
     n_frames: int | None
     native_n_frames: int | None
     timestep: int | None
+    motion_px: float | None
     t: float | None
     t_hat: float | None
     width: int
@@ -73,9 +100,9 @@ class Row:
     scores: dict[str, float]
 
     @property
-    def key(self) -> tuple[str, float | None]:
-        """What is unique in an evaluation: the pair and the prescribed t."""
-        return self.sample_id, self.t
+    def key(self) -> Key:
+        """What is unique in an evaluation: method, pair and prescribed t."""
+        return self.method, self.sample_id, self.t
 
     def flat(self) -> dict[str, Any]:
         """One level of columns, the scores last, for Parquet."""
@@ -87,6 +114,7 @@ class Row:
 class Failure:
     """A pair without a row, and the reason."""
 
+    method: str
     sample_id: str
     what: str
 
@@ -108,8 +136,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A pair in memory; `image` is what is restored."""
+    """A pair in memory; `image` is what the method read, later its restoration."""
 
+    method: Method
     pair: Pair
     image: Image
     sharp: Image
@@ -137,6 +166,7 @@ class Scoring:
 
     def __call__(
         self,
+        method: Method,
         ready: ReadyModel | None,
         pairs: Sequence[Pair],
         *,
@@ -146,24 +176,27 @@ class Scoring:
         """Score every pair at every timestep.
 
         Args:
-            ready: the model; None scores the blurs themselves.
+            method: who restored them.
+            ready: the loaded model, where `method` is one.
             pairs: what to score.
             timesteps: t in [0, 999]; None lets the model's settings decide.
             report: called with the number of restorations that are newly done.
         """
         known = read_rows(self.out)
-        keys = [(pair.sample_id, t) for pair, t in product(pairs, timesteps)]
-        report(sum(key in known for key in keys))
-        left = [p for p in pairs if any((p.sample_id, t) not in known for t in timesteps)]
+        keys = [(method.name, pair.sample_id, t) for pair, t in product(pairs, timesteps)]
+        missing = set(keys) - known.keys()
+        report(len(keys) - len(missing))
+        names = {sample_id for _, sample_id, _ in missing}
+        left = [pair for pair in pairs if pair.sample_id in names]
         depth = self.batch + 2
-        opened = map_ahead(_open, left, depth=depth)
+        opened = map_ahead(partial(_open, method), left, depth=depth)
         at_all_t = (
             replace(one, t=t) if isinstance(one, _Opened) else one
             for one in opened
             for t in timesteps
-            if isinstance(one, Failure) or (one.pair.sample_id, t) not in known
+            if isinstance(one, Failure) or (method.name, one.pair.sample_id, t) in missing
         )
-        restored = _restore(ready, at_all_t, self.batch)
+        restored = _restore(ready if method.model else None, at_all_t, self.batch)
         failures: dict[str, Failure] = {}
         for outcome in map_ahead(self._score, restored, depth=depth):
             if isinstance(outcome, Failure):
@@ -179,35 +212,40 @@ class Scoring:
             return restored
         pair, (height, width) = restored.pair, restored.image.shape[:2]
         try:
-            if self.images is not None:
+            if self.images is not None and restored.method.model:
                 _save(restored.image, self.images, pair.sample_id)
             scores = self.scorer(restored.image, restored.sharp)
         except UserError as error:
-            return _failure(pair, error)
+            return _failure(restored.method, pair, error)
         return Row(
+            restored.method.name,
             pair.sample_id, pair.trajectory_id, pair.n_frames, pair.native_n_frames, pair.timestep,
-            restored.t, restored.t_hat, width, height, restored.input_sha256,
+            pair.motion_px, restored.t, restored.t_hat, width, height, restored.input_sha256,
             restored.sharp_sha256, scores,
         )  # fmt: skip
 
 
-def _open(pair: Pair) -> _Opened | Failure:
+def _open(method: Method, pair: Pair) -> _Opened | Failure:
+    source = method.source(pair)
     try:
-        image, sharp = read_rgb8(pair.blur), read_rgb8(pair.sharp)
+        image, sharp = read_rgb8(source), read_rgb8(pair.sharp)
         if image.shape != sharp.shape:
+            kind = "blur" if method.files is None else "result"
             raise ImageError(
-                f"blur and sharp differ in size: {image.shape[1]} x {image.shape[0]} and"
+                f"{kind} and sharp image differ in size: {image.shape[1]} x {image.shape[0]} and"
                 f" {sharp.shape[1]} x {sharp.shape[0]}",
-                where=str(pair.blur),
+                where=str(source),
                 cure="leave the pair out, or fix the set",
             )
-        return _Opened(pair, image, sharp, _sha256(pair.blur), _sha256(pair.sharp))
+        digests = file_sha256(source), file_sha256(pair.sharp)
+        return _Opened(method, pair, image, sharp, *digests)
     except UserError as error:
-        return _failure(pair, error)
+        return _failure(method, pair, error)
 
 
-def _failure(pair: Pair, error: UserError) -> Failure:
-    return Failure(pair.sample_id, f"{error.what} ({error.where or pair.blur})")
+def _failure(method: Method, pair: Pair, error: UserError) -> Failure:
+    what = f"{error.what} ({error.where or method.source(pair)})"
+    return Failure(method.name, pair.sample_id, what)
 
 
 def _restore(
@@ -236,10 +274,19 @@ def _restore_group(ready: ReadyModel, group: Sequence[_Opened]) -> Iterator[_Ope
     try:
         answer = ready.run(blur, torch.tensor(ts) if ts else None)
     except UserError as error:
-        yield from (_failure(one.pair, error) for one in group)
+        yield from (_failure(one.method, one.pair, error) for one in group)
         return
     for one, image, t_hat in zip(group, answer.images, answer.t_hat, strict=True):
         yield replace(one, image=metrics.as_uint8(image), t_hat=float(t_hat))
+
+
+def restored_image(method: Method, ready: ReadyModel | None, pair: Pair) -> Image:
+    """A method's restoration of one pair (H, W, 3): read, or made by the loaded model."""
+    image = read_rgb8(method.source(pair))
+    if ready is None or method.model is None:
+        return image
+    answer = ready.run(metrics.to_tensor(image)[None])
+    return metrics.as_uint8(answer.images[0])
 
 
 def _save(image: Image, folder: Path, sample_id: str) -> None:
@@ -258,7 +305,7 @@ def _save(image: Image, folder: Path, sample_id: str) -> None:
     write_atomic(place, encode_picture(Picture(image, "PNG")))
 
 
-def read_rows(out: Path) -> dict[tuple[str, float | None], Row]:
+def read_rows(out: Path) -> dict[Key, Row]:
     """The rows that earlier runs made, by `Row.key`; a torn last line is left out."""
     rows = {}
     for values in read_lines(out / ROWS_FILE):
@@ -271,39 +318,53 @@ def read_rows(out: Path) -> dict[tuple[str, float | None], Row]:
 
 
 def check_content(
-    known: Mapping[tuple[str, float | None], Row], pairs: Sequence[Pair], out: Path
+    known: Iterable[Row], method: Method, pairs: Sequence[Pair], rows_file: Path
 ) -> None:
     """Refuse to resume from rows that were made of other files than those of `pairs`.
 
     Names say nothing about content: two methods' results over one set have the same names.
 
+    Args:
+        known: rows of earlier runs.
+        method: whose rows to check.
+        pairs: what is scored now.
+        rows_file: where `known` was read from, for the error.
+
     Raises:
         OutputError: the content of a scored file differs (exit code 5).
     """
-    scored = {row.sample_id: (row.input_sha256, row.sharp_sha256) for row in known.values()}
+    scored = {
+        row.sample_id: (row.input_sha256, row.sharp_sha256)
+        for row in known
+        if row.method == method.name
+    }
     again = [pair for pair in pairs if pair.sample_id in scored]
     changed = [
         pair.sample_id
-        for pair, digests in zip(again, map_ahead(_digests, again, depth=8), strict=True)
+        for pair, digests in zip(
+            again, map_ahead(partial(_digests, method), again, depth=8), strict=True
+        )
         if digests != scored[pair.sample_id]
     ]
     if changed:
         raise OutputError(
-            f"{out.name} has scores of other images: {len(changed):,} of {len(again):,} differ",
-            where=f"{out / ROWS_FILE}: {shorten(changed)}",
+            f"{rows_file.parent} has scores of other images as {method.name}: {len(changed):,} of"
+            f" {len(again):,} differ",
+            where=f"{rows_file}: {shorten(changed)}",
             cure="choose another --out, or delete this one to score the images anew",
             exit_code=ExitCode.OTHER_CONFIG,
         )
 
 
-def _digests(pair: Pair) -> tuple[str, str]:
+def _digests(method: Method, pair: Pair) -> tuple[str, str]:
     try:
-        return _sha256(pair.blur), _sha256(pair.sharp)
+        return file_sha256(method.source(pair)), file_sha256(pair.sharp)
     except OSError:
         return "", ""
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from trajectory_builder import manifest as manifests
 from trajectory_builder.errors import ManifestError, UsageError, shorten
@@ -23,6 +23,8 @@ class Pair:
         n_frames: frames averaged, or None.
         native_n_frames: n of the trajectory's official pair, or None.
         timestep: its t, or None.
+        motion_px: length of the picture's way during the exposure, or None.
+        blur_name: the blur's path in its set, without the ending.
     """
 
     sample_id: str
@@ -32,6 +34,8 @@ class Pair:
     n_frames: int | None = None
     native_n_frames: int | None = None
     timestep: int | None = None
+    motion_px: float | None = None
+    blur_name: str = ""
 
     @property
     def is_native(self) -> bool:
@@ -66,6 +70,8 @@ def pairs_of_manifest(data: Path, *, split: str | None = "test", native: bool = 
             values["n_frames"],
             values["native_n_frames"],
             values["timestep"],
+            values["motion_px"],
+            PurePosixPath(values["blur_file_name"]).with_suffix("").as_posix(),
         )
         if pair.is_native or not native:
             pairs.append(pair)
@@ -84,7 +90,13 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
     Raises:
         UsageError: a folder is not there or empty, or a blur has no sharp image.
     """
-    found = {side: _images(side) for side in (blurs, sharps)}
+    if blurs.resolve() == sharps.resolve():
+        raise UsageError(
+            "the folder of blurs is the folder of sharp images",
+            where=f"--data {blurs}",
+            cure="give two folders: --data BLURS --data SHARPS",
+        )
+    found = {side: images_by_name(side) for side in (blurs, sharps)}
     lonely = sorted(set(found[blurs]) - set(found[sharps]))
     if lonely:
         raise UsageError(
@@ -93,14 +105,23 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
             cure="give folders whose files have the same relative names",
         )
     return [
-        Pair(name, path, found[sharps][name], name) for name, path in sorted(found[blurs].items())
+        Pair(name, path, found[sharps][name], name, blur_name=name)
+        for name, path in sorted(found[blurs].items())
     ]
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """Images by relative name without ending."""
+def images_by_name(folder: Path, *, option: str = "--data") -> dict[str, Path]:
+    """Images by relative name without ending.
+
+    Args:
+        folder: searched through, subfolders included.
+        option: what named the folder, for errors.
+
+    Raises:
+        UsageError: it is no folder, contains no image, or two images differ in their ending alone.
+    """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", where="--data", cure="check the path")
+        raise UsageError(f"{folder} is not a folder", where=option, cure="check the path")
     images: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in FORMATS or not path.is_file():
@@ -116,7 +137,7 @@ def _images(folder: Path) -> dict[str, Path]:
     if not images:
         raise UsageError(
             f"{folder} contains no image",
-            where=f"--data; looked for {', '.join(FORMATS)}",
+            where=f"{option}; looked for {', '.join(FORMATS)}",
             cure="give the folder that contains the images",
         )
     return images

@@ -1,62 +1,32 @@
-"""Summaries of scores beside the paper's rows: means over images, JSON, Markdown."""
+"""Summaries of scores beside the paper's rows: means and deviations as JSON, Markdown, CSV, LaTeX.
+
+`summary.json` is complete: `--compare` prints the same table from it.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from fidediff_model.evaluate.paper import PAPER, PaperRows
 from fidediff_model.evaluate.scoring import Row
 from fidediff_model.scores.definitions import METRICS
-from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UsageError
 
-SUMMARY_FILE, MARKDOWN_FILE = "summary.json", "summary.md"
-FORMAT = "fidediff-scores"
-_SOURCE = "FideDiff, arXiv 2510.01641"
-
-
-@dataclass(frozen=True)
-class PaperScore:
-    """A row of the paper: the set, the method, and its scores; None where it gives none."""
-
-    data: str
-    method: str
-    psnr: float | None = None
-    lpips: float | None = None
-    dists: float | None = None
-    source: str = _SOURCE
-
-    @property
-    def scores(self) -> dict[str, float | None]:
-        """The scores by metric."""
-        return {"psnr": self.psnr, "lpips": self.lpips, "dists": self.dists}
-
-
-PAPER_SCORES = (
-    PaperScore("gopro", "AdaRevD", 34.60, 0.0712, 0.0672),
-    PaperScore("gopro", "DiffBIR", 26.15, 0.2366, 0.1460),
-    PaperScore("gopro", "OSEDiff-s1", 24.34, 0.1738, 0.0834),
-    PaperScore("gopro", "FideDiff", 28.79, 0.0831, 0.0525),
-    PaperScore("realblur-j", "AdaRevD", 30.12, 0.1408, 0.1037),
-    PaperScore("realblur-j", "DiffBIR", 26.92, 0.2587, 0.1599),
-    PaperScore("realblur-j", "OSEDiff-s1", 26.83, 0.1793, 0.1198),
-    PaperScore("realblur-j", "FideDiff", 28.96, 0.1142, 0.0800),
-    PaperScore("realblur-r", "AdaRevD", lpips=0.0621),
-    PaperScore("realblur-r", "DiffBIR", lpips=0.3388),
-    PaperScore("realblur-r", "OSEDiff-s1", lpips=0.1057),
-    PaperScore("realblur-r", "FideDiff", 36.01, 0.0584),
-)
-"""The paper's tables, copied; not measured here."""
-
-
-def paper_rows(data: str | None) -> list[PaperScore]:
-    """The paper's rows for a set; none where `data` is None."""
-    return [row for row in PAPER_SCORES if row.data == data]
+SUMMARY_FILE = "summary.json"
+FORMAT, VERSION = "fidediff-scores", 2
+Layout = Literal["md", "csv", "latex"]
+FILES: dict[Layout, str] = {"md": "summary.md", "csv": "summary.csv", "latex": "summary.tex"}
+MOTION_EDGES = (0.0, 5.0, 10.0, 20.0, 40.0, math.inf)
+"""Bounds of the rows by motion_px, the lower one included (our choice)."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +37,14 @@ class Means:
         images: their number.
         identical: restorations equal to their sharp image. Their PSNR is infinite; they are left
             out of its mean.
-        scores: by metric; None where no image has a finite score.
+        scores: mean by metric; None where no image has a finite score.
+        deviations: standard deviation over images (n - 1) by metric; None below two images.
     """
 
     images: int
     identical: int
     scores: dict[str, float | None]
+    deviations: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -85,6 +57,7 @@ class Summary:
         failed: pairs without scores.
         whole: means over all images.
         by_n_frames: means by number of averaged frames, ascending.
+        by_motion: means by motion_px, ascending, such as `5 to 10 px`.
     """
 
     name: str
@@ -92,43 +65,66 @@ class Summary:
     failed: int
     whole: Means
     by_n_frames: dict[str, Means]
+    by_motion: dict[str, Means]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `summary.json`."""
-        about = {"format": FORMAT, "name": self.name, "run": self.run, "failed": self.failed}
-        by_n = {n: asdict(part) for n, part in self.by_n_frames.items()}
-        return {**about, **asdict(self.whole), "by_n_frames": by_n}
+        """An entry of `methods` in `summary.json`."""
+        parts = {"by_n_frames": self.by_n_frames, "by_motion": self.by_motion}
+        by = {key: {k: asdict(m) for k, m in part.items()} for key, part in parts.items()}
+        return {
+            "name": self.name,
+            "run": self.run,
+            "failed": self.failed,
+            **asdict(self.whole),
+            **by,
+        }
 
 
 def summarise(name: str, rows: Sequence[Row], run: dict[str, Any], *, failed: int = 0) -> Summary:
-    """Means over images, all of them and by n_frames."""
+    """Means over images: all of them, by n_frames, and by motion."""
     counts = sorted({row.n_frames for row in rows if row.n_frames is not None})
     by_n = {str(n): _means([row for row in rows if row.n_frames == n]) for n in counts}
-    return Summary(name, run, failed, _means(rows), by_n)
+    by_motion = {}
+    for low, high in pairwise(MOTION_EDGES):
+        within = [r for r in rows if r.motion_px is not None and low <= r.motion_px < high]
+        if within:
+            label = f"over {low:g} px" if math.isinf(high) else f"{low:g} to {high:g} px"
+            by_motion[label] = _means(within)
+    return Summary(name, run, failed, _means(rows), by_n, by_motion)
 
 
 def _means(rows: Sequence[Row]) -> Means:
     scores: dict[str, float | None] = {}
+    deviations: dict[str, float | None] = {}
     for metric in METRICS:
         values = [row.scores[metric] for row in rows if metric in row.scores]
-        finite = [value for value in values if math.isfinite(value)]
         if values:
-            scores[metric] = math.fsum(finite) / len(finite) if finite else None
+            finite = [value for value in values if math.isfinite(value)]
+            mean = math.fsum(finite) / len(finite) if finite else None
+            scores[metric], deviations[metric] = mean, None
+            if mean is not None and len(finite) > 1:
+                squares = math.fsum((value - mean) ** 2 for value in finite)
+                deviations[metric] = math.sqrt(squares / (len(finite) - 1))
     identical = sum(math.isinf(row.scores.get("psnr", 0)) for row in rows)
-    return Means(len(rows), identical, scores)
+    return Means(len(rows), identical, scores, deviations)
 
 
-def write_summary(summary: Summary, out: Path) -> None:
-    """Write `summary.json`."""
-    content = json.dumps(summary.to_json(), indent=2, allow_nan=False) + "\n"
-    write_atomic(out / SUMMARY_FILE, content.encode())
+def to_json(summaries: Sequence[Summary], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    Args:
+        summaries: the methods.
+        about: versions, digests and the table's settings.
+    """
+    methods = [summary.to_json() for summary in summaries]
+    return {"format": FORMAT, "version": VERSION, **about, "methods": methods}
 
 
-def read_summary(place: Path) -> Summary:
-    """A summary, from its file or the folder that contains it.
+def read_summaries(place: Path) -> list[Summary]:
+    """The methods of a summary, from its file or the folder that contains it.
 
     Raises:
-        UsageError: it is absent or something else.
+        UsageError: it is absent, of another version or something else.
     """
     file = place / SUMMARY_FILE if place.is_dir() else place
     cure = "give a folder that fidediff evaluate finished, or its summary.json"
@@ -137,66 +133,152 @@ def read_summary(place: Path) -> Summary:
     except (OSError, ValueError) as error:
         raise UsageError(f"{place} has no scores", where=str(file), cure=cure) from error
     try:
-        if values["format"] != FORMAT:
+        if (values["format"], values["version"]) != (FORMAT, VERSION):
             raise ValueError(values["format"])
-        by_n = {n: _read_means(part) for n, part in values["by_n_frames"].items()}
-        return Summary(values["name"], values["run"], values["failed"], _read_means(values), by_n)
+        return [_read_summary(method) for method in values["methods"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"{file.name} is no summary of scores", where=str(file), cure=cure
+            f"{file.name} is no summary of scores that this version reads",
+            where=str(file),
+            cure=cure,
         ) from error
 
 
-def _read_means(values: dict[str, Any]) -> Means:
-    return Means(values["images"], values["identical"], values["scores"])
+def _read_summary(values: Mapping[str, Any]) -> Summary:
+    by_n, by_motion = (
+        {key: _read_means(part) for key, part in values[name].items()}
+        for name in ("by_n_frames", "by_motion")
+    )
+    whole = _read_means(values)
+    return Summary(values["name"], values["run"], values["failed"], whole, by_n, by_motion)
 
 
-def to_markdown(summaries: Sequence[Summary], paper: str | None) -> str:
-    """A table of results, the paper's rows under them, and how the scores are defined.
+def _read_means(values: Mapping[str, Any]) -> Means:
+    return Means(values["images"], values["identical"], values["scores"], values["deviations"])
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of a table: means and deviations by metric."""
+
+    label: str
+    images: int | None
+    scores: Mapping[str, float | None]
+    deviations: Mapping[str, float | None]
+
+
+def render(summaries: Sequence[Summary], paper: PaperRows | None, layout: Layout) -> str:
+    """The results, the paper's rows under them, and how the scores are defined.
 
     Args:
         summaries: the results.
-        paper: the set whose rows of the paper to print.
+        paper: rows of the paper to print.
+        layout: Markdown and LaTeX print mean and deviation together; CSV has a column for each.
     """
-    used = [m for m in METRICS if any(m in s.whole.scores for s in summaries)]
-    rows = [row for summary in summaries for row in _rows(summary, used)]
-    rows += [[f"{row.method} (paper)", "", *_cells(row.scores, used)] for row in paper_rows(paper)]
-    head = ["result", "images", *(METRICS[m].heading for m in used)]
-    lines = [_line(row) for row in (head, ["---"] * len(head), *rows)]
+    lines = [line for summary in summaries for line in _lines(summary)]
+    if paper is not None:
+        rows = [row for row in PAPER if row.data == paper.data]
+        lines += [_Line(f"{row.method} (paper)", None, row.scores, {}) for row in rows]
+    used = [m for m in METRICS if any(line.scores.get(m) is not None for line in lines)]
+    if layout == "csv":
+        return _csv(lines, used)
     notes = [METRICS[metric].text for metric in used] + list(_notes(summaries, paper))
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+    return _latex(lines, used, notes) if layout == "latex" else _markdown(lines, used, notes)
 
 
-def _rows(summary: Summary, used: Sequence[str]) -> Iterable[list[str]]:
-    """The row of a result, and one per n_frames where there are several."""
-    parts = {summary.name: summary.whole}
-    if len(summary.by_n_frames) > 1:
-        parts |= {f"{summary.name}, {n} frames": p for n, p in summary.by_n_frames.items()}
-    for label, part in parts.items():
-        yield [label, f"{part.images:,}", *_cells(part.scores, used)]
+def _lines(summary: Summary) -> Iterable[_Line]:
+    """The line of a result, and one per n_frames and motion where there are several."""
+    whole = summary.whole
+    yield _Line(summary.name, whole.images, whole.scores, whole.deviations)
+    for parts, unit in ((summary.by_n_frames, " frames"), (summary.by_motion, "")):
+        for label, part in parts.items():
+            if len(parts) > 1:
+                name = f"{summary.name}, {label}{unit}"
+                yield _Line(name, part.images, part.scores, part.deviations)
 
 
-def _notes(summaries: Sequence[Summary], paper: str | None) -> Iterable[str]:
-    """What a reader must know besides the definitions."""
-    if any(s.run.get("aligned") for s in summaries):
-        yield "Aligned by ECC as RealBlur's authors do; scores over the covered pixels."
-    if any(str(s.run.get("vgg16", "")).startswith("random") for s in summaries):
+def _notes(summaries: Sequence[Summary], paper: PaperRows | None) -> Iterable[str]:
+    """What a reader must know besides the definitions; alignment per result, never for all."""
+    aligned = {summary.name: bool(summary.run.get("aligned")) for summary in summaries}
+    for name, is_aligned in aligned.items():
+        if is_aligned:
+            yield f"{name}: aligned by ECC as RealBlur's authors do; over the covered pixels."
+        elif any(aligned.values()):
+            yield f"{name}: NOT aligned, so not comparable with aligned results."
+    backbones = [b for s in summaries for b in s.run.get("backbones", {}).values()]
+    if any(str(backbone).startswith("random") for backbone in backbones):
         yield "LPIPS and DISTS on a RANDOM backbone, for tests: not comparable."
-    if paper:
-        yield f"Rows marked (paper) are from {_SOURCE}; they were not measured here."
     for s in summaries:
         if s.failed or s.whole.identical:
             yield (
                 f"{s.name}: {s.failed:,} pairs failed and are in no mean;"
                 f" {s.whole.identical:,} restorations equal their sharp image"
             )
+    if paper is not None:
+        yield from paper.notes(sorted({s.whole.images for s in summaries}))
+        if paper.data.startswith("realblur") and not all(aligned.values()):
+            yield "WARNING: RealBlur's published scores are of aligned images; give --align."
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown(lines: Sequence[_Line], used: Sequence[str], notes: Sequence[str]) -> str:
+    head = ["result", "images", *(METRICS[m].heading for m in used)]
+    cells = [head, ["---"] * len(head), *(_cells(line, used, " ± ") for line in lines)]
+    table = [_markdown_line(line) for line in cells]
+    return "\n".join([*table, "", *(f"- {note}" for note in notes), ""])
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
     escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
     return "| " + " | ".join(escaped) + " |"
 
 
-def _cells(scores: dict[str, float | None], used: Sequence[str]) -> list[str]:
-    values = [(metric, scores.get(metric)) for metric in used]
-    return ["" if v is None else f"{v:.{METRICS[m].decimals}f}" for m, v in values]
+def _latex(lines: Sequence[_Line], used: Sequence[str], notes: Sequence[str]) -> str:
+    arrows = {m: "\\downarrow" if METRICS[m].lower_is_better else "\\uparrow" for m in used}
+    head = ["result", "images", *(f"{_tex(METRICS[m].heading)} ${arrows[m]}$" for m in used)]
+    rows = [
+        " & ".join([_tex(cells[0]), *cells[1:]]) + " \\\\"
+        for cells in (_cells(line, used, " $\\pm$ ") for line in lines)
+    ]
+    columns = "l" + "r" * (len(used) + 1)
+    return "\n".join(
+        [
+            *(f"% {note}" for note in notes),
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\hline",
+            " & ".join(head) + " \\\\",
+            "\\hline",
+            *rows,
+            "\\hline",
+            "\\end{tabular}",
+            "",
+        ]
+    )
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"} | {"\n": " "}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _csv(lines: Sequence[_Line], used: Sequence[str]) -> str:
+    sink = io.StringIO()
+    table = csv.writer(sink, lineterminator="\n")
+    columns = [column for metric in used for column in (metric, f"{metric}_std")]
+    table.writerow(["result", "images", *columns])
+    for line in lines:
+        pairs = [(line.scores.get(m), line.deviations.get(m)) for m in used]
+        values = ["" if v is None else repr(v) for pair in pairs for v in pair]
+        table.writerow([line.label, "" if line.images is None else line.images, *values])
+    return sink.getvalue()
+
+
+def _cells(line: _Line, used: Sequence[str], between: str) -> list[str]:
+    cells = [line.label, "" if line.images is None else f"{line.images:,}"]
+    for metric in used:
+        numbers = (line.scores.get(metric), line.deviations.get(metric))
+        decimals = METRICS[metric].decimals
+        cells.append(between.join(f"{n:.{decimals}f}" for n in numbers if n is not None))
+    return cells

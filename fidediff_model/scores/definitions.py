@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -30,14 +31,35 @@ METRICS = {
     ),
     "ssim": Definition(
         "SSIM",
-        "SSIM: 8-bit RGB, Gaussian 11 x 11 of sigma 1.5, population covariance, range 255"
-        " (scikit-image with those settings), the mean over channels.",
+        "SSIM: 8-bit RGB, Gaussian 11 x 11 of sigma 1.5, population covariance, range 255, the"
+        " mean over channels; that of scikit-image with those settings and of BasicSR's tables.",
     ),
     "ssim-matlab": Definition(
-        "SSIM (MATLAB)", "SSIM (MATLAB): `ssim` on the RGB array as a volume, 11 x 11 x 11."
+        "SSIM (MATLAB)",
+        "SSIM (MATLAB): `ssim` on the RGB array as a volume, 11 x 11 x 11; that of the tables of"
+        " MPRNet, HINet, NAFNet, Restormer, FFTformer and AdaRevD. Higher than SSIM.",
     ),
-    "lpips": Definition("LPIPS", "LPIPS: VGG16, version 0.1.", lower_is_better=True),
-    "dists": Definition("DISTS", "DISTS: VGG16.", lower_is_better=True),
+    "lpips-vgg": Definition(
+        "LPIPS (VGG)",
+        "LPIPS (VGG): VGG16, version 0.1; the usual training loss.",
+        lower_is_better=True,
+    ),
+    "lpips-alex": Definition(
+        "LPIPS (Alex)",
+        "LPIPS (Alex): AlexNet, version 0.1; the default of `lpips`, pyiqa and BasicSR.",
+        lower_is_better=True,
+    ),
+    "lpips": Definition(
+        "LPIPS (net not stated)",
+        "LPIPS (net not stated): the paper does not say whether AlexNet or VGG16; not comparable"
+        " with a column of either.",
+        lower_is_better=True,
+    ),
+    "dists": Definition(
+        "DISTS",
+        "DISTS: VGG16 (Ding et al. 2020), as DISTS-pytorch and pyiqa.",
+        lower_is_better=True,
+    ),
     "blur-effect": Definition(
         "blur effect",
         "Blur effect (Crete et al. 2007): no reference; 0 sharp, 1 blurred; as scikit-image,"
@@ -51,4 +73,16 @@ METRICS = {
     "maniqa": Definition("MANIQA", "MANIQA: no reference, higher is better; by pyiqa."),
     "clipiqa": Definition("CLIP-IQA", "CLIP-IQA: no reference, higher is better; by pyiqa."),
 }
-"""The scores that `evaluate` and `scan` offer, in the order of a table's columns."""
+"""The columns of a table, in order. `lpips` is that of the paper's rows alone."""
+
+LPIPS_NETS = ("vgg", "alex")
+OFFERED = tuple(name for name in METRICS if not name.startswith("lpips-"))
+"""The names that `--metrics` takes; `lpips` there means the networks of `--lpips-net`."""
+
+
+def columns(names: Iterable[str], nets: Sequence[str] = ("vgg",)) -> tuple[str, ...]:
+    """The columns that `--metrics` and `--lpips-net` ask for, each once, in the given order."""
+    chosen: list[str] = []
+    for name in names:
+        chosen += [f"lpips-{net}" for net in nets] if name == "lpips" else [name]
+    return tuple(dict.fromkeys(chosen))

@@ -1,9 +1,10 @@
-"""LPIPS and DISTS: perceptual distances on one VGG16 backbone, as losses and as metrics.
+"""LPIPS and DISTS: perceptual distances on a frozen backbone, as losses and as metrics.
 
-Both are a few lines of arithmetic on VGG16's features. They stand here because the usual packages
-need torchvision, which breaks a CPU install of torch; the small trained parts (LPIPS' linear
-heads, DISTS' alpha and beta) come with the package (`weights.heads`). Images may leave [-1, 1]:
-an untrained model's do. Distances are per image, in float32 also under autocast.
+Both are a few lines of arithmetic on a network's features: VGG16 or AlexNet for LPIPS, VGG16 for
+DISTS. They are written here because the usual packages need torchvision, which breaks a CPU
+install of torch; the small trained parts (LPIPS' linear heads, DISTS' alpha and beta) come with the
+package (`weights.heads`). Images may leave [-1, 1]: an untrained model's do. Distances are per
+image, in float32 also under autocast.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fidediff_model.weights.alexnet import AlexNet
 from fidediff_model.weights.heads import load_heads
-from fidediff_model.weights.vgg import VGG16, WIDTHS
+from fidediff_model.weights.vgg import VGG16
 
 # The input scaling that LPIPS was trained with: ImageNet's mean and deviation on [-1, 1].
 _LPIPS_SHIFT = (-0.030, -0.088, -0.188)
@@ -24,36 +26,36 @@ _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 # Zero for an all-zero feature vector and a finite gradient there.
 _UNIT_EPS = 1e-8
+_LAYERS = 5
 # c1 and c2 of DISTS.
 _DISTS_EPS = 1e-6
 
-SMALLEST_SIDE = 16
-"""Pixels a side that VGG16's four poolings leave one cell of."""
-
 
 class LPIPS(nn.Module):
-    """LPIPS with the VGG16 backbone and its linear heads, version 0.1 (Zhang et al. 2018).
+    """LPIPS with a backbone and its linear heads, version 0.1 (Zhang et al. 2018).
 
     Args:
-        vgg: the backbone, shared with DISTS where both are used.
+        backbone: VGG16, the usual training loss, or AlexNet, the usual metric. Their distances
+            are different numbers.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, vgg: VGG16) -> None:
+    def __init__(self, backbone: VGG16 | AlexNet) -> None:
         super().__init__()
-        self.vgg = vgg
+        self.backbone = backbone
         self.register_buffer("shift", _per_channel(_LPIPS_SHIFT), persistent=False)
         self.register_buffer("scale", _per_channel(_LPIPS_SCALE), persistent=False)
-        for number, head in enumerate(load_heads("lpips").values()):  # (1, C, 1, 1)
+        for number, head in enumerate(load_heads(backbone.heads).values()):  # (1, C, 1, 1)
             self.register_buffer(f"head{number}", head, persistent=False)
 
     def forward(self, restored: Tensor, sharp: Tensor, index: Tensor | None = None) -> Tensor:
         """Distance of each image of `restored` from its image of `sharp`.
 
         Args:
-            restored: (B, 3, H, W), nominally in [-1, 1]; sides of 16 pixels at least.
+            restored: (B, 3, H, W), nominally in [-1, 1]; sides of at least 16 pixels for VGG16,
+                31 for AlexNet.
             sharp: the same shape, or with `index` (T, 3, H, W).
             index: (B,), which of `sharp` each image belongs to, so that one sharp image of several
                 goes through the backbone once.
@@ -64,12 +66,12 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: the shapes differ or are too small.
         """
-        _check_images(restored, sharp, index)
-        heads = [self.get_buffer(f"head{number}") for number in range(len(WIDTHS))]
+        _check_images(restored, sharp, index, self.backbone.smallest_side)
+        heads = [self.get_buffer(f"head{number}") for number in range(_LAYERS)]
         return lpips_distance(self._features(restored), _at(self._features(sharp), index), heads)
 
     def _features(self, image: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.vgg((image - self.shift) / self.scale)
+        maps: list[Tensor] = self.backbone((image - self.shift) / self.scale)
         return maps
 
 
@@ -98,7 +100,7 @@ class DISTS(nn.Module):
         """Distance of each image of `restored` from its image of `sharp`.
 
         Args:
-            restored: (B, 3, H, W), nominally in [-1, 1]; sides of 16 pixels at least.
+            restored: (B, 3, H, W), nominally in [-1, 1]; sides of at least 16 pixels.
             sharp: the same shape, or with `index` (T, 3, H, W).
             index: (B,), as for `LPIPS`.
 
@@ -108,7 +110,7 @@ class DISTS(nn.Module):
         Raises:
             ValueError: the shapes differ or are too small.
         """
-        _check_images(restored, sharp, index)
+        _check_images(restored, sharp, index, self.vgg.smallest_side)
         wanted = _at(self._features(sharp), index)
         return dists_distance(self._features(restored), wanted, self.alpha, self.beta)
 
@@ -189,14 +191,14 @@ def _at(maps: list[Tensor], index: Tensor | None) -> list[Tensor]:
     return maps if index is None else [each[index] for each in maps]
 
 
-def _check_images(restored: Tensor, sharp: Tensor, index: Tensor | None) -> None:
+def _check_images(restored: Tensor, sharp: Tensor, index: Tensor | None, smallest: int) -> None:
     count = len(sharp) if index is None else len(index)
     if (count, *sharp.shape[1:]) != restored.shape or restored.ndim != 4 or sharp.shape[1] != 3:
         raise ValueError(
             f"images must both be (B, 3, H, W), not {tuple(restored.shape)}"
             f" and {tuple(sharp.shape)}"
         )
-    if min(restored.shape[2:]) < SMALLEST_SIDE:
+    if min(restored.shape[2:]) < smallest:
         raise ValueError(
-            f"sides must be {SMALLEST_SIDE} pixels at least, not {tuple(restored.shape[2:])}"
+            f"sides must be at least {smallest} pixels, not {tuple(restored.shape[2:])}"
         )

@@ -8,8 +8,10 @@ import torch
 
 from fidediff_model.scores import metrics, no_reference
 from fidediff_model.scores.align import align
+from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.metrics import Image
 from fidediff_model.scores.perceptual import DISTS, LPIPS
+from fidediff_model.weights.alexnet import open_alexnet
 from fidediff_model.weights.vgg import open_vgg16
 from trajectory_builder.errors import DataError
 
@@ -18,14 +20,18 @@ class Scorer:
     """Scores of one restoration against its sharp image.
 
     Args:
-        names: which of `definitions.METRICS`.
-        vgg16: the backbone's file for LPIPS and DISTS, as `vgg.open_vgg16` takes it.
+        names: columns of `definitions.METRICS`.
+        vgg16: file of the backbone of LPIPS (VGG) and DISTS, as `open_vgg16` takes it.
+        alexnet: file of the backbone of LPIPS (Alex), as `open_alexnet` takes it.
         aligned: bring the restoration onto the sharp image first (`align`).
         device: where LPIPS and DISTS run.
 
     Raises:
-        WeightsError: LPIPS or DISTS is asked for and the backbone is absent, or a score of pyiqa
+        WeightsError: LPIPS or DISTS is asked for and its backbone is absent, or a score of pyiqa
             and pyiqa or its weights are absent.
+
+    Attributes:
+        backbones: where the weights of each backbone in use come from.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class Scorer:
         names: Sequence[str],
         *,
         vgg16: str | None = None,
+        alexnet: str | None = None,
         aligned: bool = False,
         device: torch.device | None = None,
     ) -> None:
@@ -40,11 +47,18 @@ class Scorer:
         self.aligned = aligned
         self.device = device or torch.device("cpu")
         self._nets: dict[str, LPIPS | DISTS] = {}
-        deep = [name for name in names if name in ("lpips", "dists")]
+        self.backbones: dict[str, str] = {}
+        deep = [name for name in names if name in ("lpips-vgg", "dists")]
         if deep:
-            backbone = open_vgg16(vgg16, needed_by=" and ".join(n.upper() for n in deep))
-            kinds: dict[str, type[LPIPS] | type[DISTS]] = {"lpips": LPIPS, "dists": DISTS}
-            self._nets = {name: kinds[name](backbone).to(self.device).eval() for name in deep}
+            vgg = open_vgg16(vgg16, needed_by=" and ".join(METRICS[n].heading for n in deep))
+            self.backbones["VGG16"] = vgg.source
+            self._nets = {name: DISTS(vgg) if name == "dists" else LPIPS(vgg) for name in deep}
+        if "lpips-alex" in names:
+            net = open_alexnet(alexnet, needed_by=METRICS["lpips-alex"].heading)
+            self.backbones["AlexNet"] = net.source
+            self._nets["lpips-alex"] = LPIPS(net)
+        for module in self._nets.values():
+            module.to(self.device).eval()
         self._alone: dict[str, Callable[[Image], float]] = {"blur-effect": no_reference.blur_effect}
         self._alone |= {
             name: no_reference.open_learnt(name, self.device)

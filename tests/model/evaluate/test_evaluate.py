@@ -10,9 +10,10 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_model import cli, folder_of, loaded, save_png, scene, write_set
 
+from fidediff_model.evaluate.paper import PAPER
 from fidediff_model.evaluate.scoring import Row, read_rows
 from fidediff_model.evaluate.sets import choose_pairs, pairs_of_folders, pairs_of_manifest
-from fidediff_model.evaluate.tables import PAPER_SCORES, read_summary, summarise, to_markdown
+from fidediff_model.evaluate.tables import read_summaries, render, summarise
 from fidediff_model.scores import metrics
 from fidediff_model.scores.align import align
 from trajectory_builder.errors import ImageError, UsageError
@@ -91,7 +92,8 @@ def blurry(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("scores") / "blurry"
     code = cli(
         "evaluate", "--baseline", "blurry", "--data", data, "--out", out, "--points", "all",
-        "--metrics", "psnr,ssim,ssim-matlab,lpips,dists", "--vgg16", RANDOM,
+        "--vgg16", RANDOM, "--alexnet", RANDOM, "--lpips-net", "vgg", "--lpips-net", "alex",
+        "--paper", "gopro",
     )  # fmt: skip
     assert code == 0
     return out
@@ -112,13 +114,15 @@ def test_the_scores_agree_with_scikit_image(blurry, data):
 
 def test_the_summary_is_the_mean_over_images(blurry):
     rows = pq.read_table(blurry / "scores.parquet").to_pylist()
-    scores = json.loads((blurry / "summary.json").read_text())["scores"]
-    for metric in ("psnr", "ssim", "ssim-matlab", "lpips", "dists"):
-        assert scores[metric] == pytest.approx(np.mean([row[metric] for row in rows]))
+    method = json.loads((blurry / "summary.json").read_text())["methods"][0]
+    for metric in ("psnr", "ssim", "ssim-matlab", "lpips-vgg", "lpips-alex", "dists"):
+        values = [row[metric] for row in rows]
+        assert method["scores"][metric] == pytest.approx(np.mean(values))
+        assert method["deviations"][metric] == pytest.approx(np.std(values, ddof=1))
 
 
 def test_the_summary_tells_each_number_of_frames(blurry):
-    by_n = json.loads((blurry / "summary.json").read_text())["by_n_frames"]
+    by_n = json.loads((blurry / "summary.json").read_text())["methods"][0]["by_n_frames"]
     assert {n: part["images"] for n, part in by_n.items()} == {"3": 2, "5": 2}
     assert by_n["3"]["scores"]["psnr"] > by_n["5"]["scores"]["psnr"]
 
@@ -140,10 +144,11 @@ def test_the_same_command_again_goes_on_from_what_is_there(blurry, data, capsys)
     (blurry / "scores.jsonl").write_text("".join(lines[:2]) + lines[2][:20] + "\n")
     code = cli(
         "evaluate", "--baseline", "blurry", "--data", data, "--out", blurry, "--points", "all",
-        "--metrics", "psnr,ssim,ssim-matlab,lpips,dists", "--vgg16", RANDOM, "--json",
+        "--vgg16", RANDOM, "--alexnet", RANDOM, "--lpips-net", "vgg", "--lpips-net", "alex",
+        "--paper", "gopro", "--json",
     )  # fmt: skip
     assert code == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 4
+    assert json.loads(capsys.readouterr().out)["methods"][0]["images"] == 4
     assert pq.read_table(blurry / "scores.parquet") == pq.read_table(io.BytesIO(before))
 
 
@@ -167,7 +172,10 @@ def test_other_images_of_the_same_names_are_refused(tmp_path, capsys):
     assert cli(*command) == 0
     command[4] = tmp_path / "two"
     assert cli(*command) == 5
-    assert "2 of 2 differ" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "scores of other images" in error
+    assert "2 of 2 differ" in error
+    assert "cure:" in error
 
 
 def test_results_are_put_side_by_side(blurry, tmp_path, capsys):
@@ -251,7 +259,7 @@ def test_bad_pairs_are_listed_beside_the_scores(tmp_path, capsys):
 
 
 def row(**scores):
-    return Row("s", "t", None, None, None, None, None, 8, 8, "", "", scores)
+    return Row("m", "s", "t", None, None, None, None, None, None, 8, 8, "", "", scores)
 
 
 def test_an_equal_image_is_counted_and_leaves_the_mean_finite():
@@ -262,7 +270,7 @@ def test_an_equal_image_is_counted_and_leaves_the_mean_finite():
 
 
 def test_the_paper_is_quoted_as_published():
-    ours = {row.data: row for row in PAPER_SCORES if row.method == "FideDiff"}
+    ours = {row.data: row for row in PAPER if row.method == "FideDiff"}
     assert (ours["gopro"].psnr, ours["gopro"].lpips, ours["gopro"].dists) == (28.79, 0.0831, 0.0525)
     assert (ours["realblur-j"].psnr, ours["realblur-j"].dists) == (28.96, 0.0800)
     assert (ours["realblur-r"].psnr, ours["realblur-r"].lpips) == (36.01, 0.0584)
@@ -270,7 +278,7 @@ def test_the_paper_is_quoted_as_published():
 
 def test_a_name_cannot_break_the_table():
     summary = summarise("a | b\nc", [row(psnr=30.0)], {})
-    line = to_markdown([summary], None).splitlines()[2]
+    line = render([summary], None, "md").splitlines()[2]
     assert line == "| a \\| b c | 1 | 30.00 |"
 
 
@@ -283,7 +291,7 @@ def test_perceptual_scores_without_a_backbone_are_refused_before_any_work(data, 
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--baseline", "blurry"], ["--baseline", "blurry", "--model", "m"]]
+    "arguments", [[], ["--baseline", "blurry"], ["--model", "m"], ["--data", "d"]]
 )
 def test_an_evaluation_of_nothing_is_refused(tmp_path, capsys, arguments):
     assert cli("evaluate", "--out", tmp_path / "o", *arguments) == 2
@@ -298,4 +306,4 @@ def test_a_metric_that_is_unknown_is_refused(tmp_path, capsys):
 def test_scores_that_are_not_ours_are_refused(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(Exception, match="no summary"):
-        read_summary(tmp_path)
+        read_summaries(tmp_path)

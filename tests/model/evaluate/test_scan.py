@@ -70,7 +70,7 @@ def test_the_same_command_again_scores_nothing_anew(out, data, capsys):
     lines = (out / "scores.jsonl").read_text()
     command = ["scan", "--model", folder_of(), "--data", data, "--out", out, *ARGUMENTS]
     assert cli(*command, "--json") == 0
-    assert set(json.loads(capsys.readouterr().out)["best"]) == {"psnr", "lpips"}
+    assert set(json.loads(capsys.readouterr().out)["best"]) == {"psnr", "lpips-vgg"}
     assert (out / "scores.jsonl").read_text() == lines
 
 
@@ -94,11 +94,11 @@ def test_other_timesteps_in_the_same_folder_are_refused(out, data, capsys):
 
 
 def row(n, t, **scores):
-    return Row("s", "t", n, n, None, t, t, 8, 8, "", "", scores)
+    return Row("m", "s", "t", n, n, None, None, t, t, 8, 8, "", "", scores)
 
 
 ROWS = [
-    row(n, t, psnr=psnr, lpips=1 / psnr)
+    row(n, t, psnr=psnr, **{"lpips-vgg": 1 / psnr})
     for n, t, psnr in [(7, 0, 20), (7, 100, 30), (7, 200, 25), (11, 0, 10), (11, 200, 22)]
 ]
 
@@ -109,7 +109,7 @@ def test_a_curve_is_the_mean_at_each_timestep():
 
 
 def test_the_best_timestep_is_high_in_psnr_and_low_in_lpips():
-    for metric in ("psnr", "lpips"):
+    for metric in ("psnr", "lpips-vgg"):
         best = best_timesteps(curves(ROWS, metric), metric)
         assert best == {"7 frames": 100, "11 frames": 200}
 

@@ -78,8 +78,9 @@ def test_evaluate_writes_the_score_beside_the_others(tmp_path, capsys):
 @no_pyiqa
 @pytest.mark.parametrize("name", LEARNT)
 def test_a_score_of_pyiqa_without_pyiqa_is_refused_before_any_work(tmp_path, capsys, name):
-    save_png(tmp_path / "b/a.png", scene(40, 40))
-    folders = ("--data", tmp_path / "b", "--data", tmp_path / "b")
+    for side in ("blur", "sharp"):
+        save_png(tmp_path / side / "a.png", scene(40, 40))
+    folders = ("--data", tmp_path / "blur", "--data", tmp_path / "sharp")
     command = ("evaluate", "--baseline", "blurry", *folders, "--out", tmp_path / "out")
     assert cli(*command, "--metrics", f"psnr,{name}") == 2
     error = capsys.readouterr().err

@@ -14,6 +14,7 @@ from torch import nn
 
 from fidediff_model.scores.perceptual import DISTS, LPIPS, dists_distance, lpips_distance
 from fidediff_model.weights import heads
+from fidediff_model.weights.alexnet import random_alexnet
 from fidediff_model.weights.vgg import VGG16, random_vgg16
 
 
@@ -143,13 +144,13 @@ def test_images_outside_the_range_are_accepted(kind, vgg, images):
 
 @pytest.mark.parametrize("kind", [LPIPS, DISTS])
 def test_images_of_15_pixels_are_refused(kind, vgg):
-    with pytest.raises(ValueError, match="16 pixels"):
+    with pytest.raises(ValueError, match="at least 16 pixels"):
         kind(vgg)(torch.zeros(1, 3, 15, 20), torch.zeros(1, 3, 15, 20))
 
 
 def test_distances_are_not_part_of_a_saved_model(vgg):
     names = LPIPS(vgg).state_dict()
-    assert all(name.startswith("vgg.features.") for name in names)
+    assert all(name.startswith("backbone.features.") for name in names)
 
 
 def test_backbone_has_the_parameter_count_of_vgg16_features(vgg):
@@ -173,3 +174,43 @@ def test_packaged_heads_are_those_of_torchmetrics():
     shipped, converted = load_file(heads.FILE), script["convert"]()
     assert shipped.keys() == converted.keys()
     assert all(torch.equal(shipped[name], converted[name]) for name in shipped)
+
+
+@pytest.fixture(scope="module")
+def alexnet():
+    return random_alexnet(seed=7)
+
+
+def _torchvision_alexnet(net):
+    """AlexNet's `features` as torchvision lays them out, with the weights of `net`."""
+    convolutions = net.features
+    layers = [
+        convolutions["0"], nn.ReLU(), nn.MaxPool2d(3, 2), convolutions["3"], nn.ReLU(),
+        nn.MaxPool2d(3, 2), convolutions["6"], nn.ReLU(), convolutions["8"], nn.ReLU(),
+        convolutions["10"], nn.ReLU(), nn.MaxPool2d(3, 2),
+    ]  # fmt: skip
+    return nn.Sequential(*layers)
+
+
+def test_lpips_on_alexnet_agrees_with_torchmetrics(alexnet, images, monkeypatch):
+    from torchmetrics.functional.image import lpips as other
+
+    monkeypatch.setattr(
+        other, "_get_tv_model_features", lambda *_, **__: _torchvision_alexnet(alexnet)
+    )
+    expected = other._LPIPS(net="alex")(*images).flatten()
+    torch.testing.assert_close(LPIPS(alexnet)(*images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_two_networks_give_different_distances(vgg, alexnet, images):
+    assert (LPIPS(vgg)(*images) - LPIPS(alexnet)(*images)).abs().min() > 1e-4
+
+
+def test_images_of_30_pixels_are_refused_on_alexnet(alexnet):
+    LPIPS(alexnet)(torch.zeros(1, 3, 31, 31), torch.zeros(1, 3, 31, 31))
+    with pytest.raises(ValueError, match="at least 31 pixels"):
+        LPIPS(alexnet)(torch.zeros(1, 3, 30, 40), torch.zeros(1, 3, 30, 40))
+
+
+def test_alexnet_has_the_parameter_count_of_its_features(alexnet):
+    assert sum(p.numel() for p in alexnet.parameters()) == 2_469_696

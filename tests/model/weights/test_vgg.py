@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fidediff_model.errors import WeightsError
 from fidediff_model.weights import vgg as vgg_module
+from fidediff_model.weights.alexnet import open_alexnet, random_alexnet
 from fidediff_model.weights.vgg import convert, load_vgg16, open_vgg16, random_vgg16
 
 
@@ -148,7 +150,7 @@ def test_failed_download_names_the_address_and_a_cure(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     # A port on which nothing listens: the real way of failing without a network.
     address = "http://127.0.0.1:9/vgg16-397923af.pth"
-    monkeypatch.setattr(vgg_module, "DOWNLOAD_URL", address)
+    monkeypatch.setattr(vgg_module, "FILE", replace(vgg_module.FILE, url=address))
     with pytest.raises(WeightsError) as error:
         open_vgg16("download", needed_by="LPIPS")
     assert error.value.where == address
@@ -164,3 +166,25 @@ def test_perceptual_modules_do_not_import_torchmetrics():
         "sys.exit('torchmetrics' in sys.modules or 'torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_file_of_vgg16_given_as_alexnet_is_refused(pth):
+    with pytest.raises(WeightsError, match="the file is not of AlexNet") as error:
+        open_alexnet(pth, needed_by="LPIPS (Alex)")
+    assert "alexnet-owt-7be5be79.pth" in error.value.cure
+
+
+def test_alexnet_file_gives_its_weights(tmp_path):
+    expected = random_alexnet(seed=1).state_dict()
+    torch.save(expected | {"classifier.1.weight": torch.zeros(4, 4)}, tmp_path / "alexnet.pth")
+    loaded = open_alexnet(tmp_path / "alexnet.pth", needed_by="LPIPS (Alex)").state_dict()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_missing_alexnet_file_names_its_own_option():
+    with pytest.raises(WeightsError) as error:
+        open_alexnet(None, needed_by="LPIPS (Alex)")
+    what, where, cure = _parts(error)
+    assert "LPIPS (Alex) needs the AlexNet backbone" in what
+    assert where == "--alexnet"
+    assert "--lpips-net vgg" in cure
