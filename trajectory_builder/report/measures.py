@@ -25,7 +25,7 @@ FAR_SIGMAS = 4.0
 
 
 SOFT_SHARE = 4
-SOFT_SHARPNESS = 40.0
+SOFT_SHARPNESS = 10.0
 """Our choice: a sharp image counts as not sharp below this, in grey levels squared, or below one
 part in `SOFT_SHARE` of the median of those opened."""
 

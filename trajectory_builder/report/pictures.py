@@ -26,7 +26,7 @@ from trajectory_builder.report.measures import Look, grey_of, look_at, reduced, 
 OVERVIEW_WIDTH = 440
 """Our choice: pixels; a complete frame of 720p in about 10 kB."""
 
-DETAIL = 220
+DETAIL = 192
 """Our choice: side of the crop at full size that shows what an overview hides: ghosts and noise;
 half the frame's height where that is less."""
 CROP = 160
@@ -34,10 +34,10 @@ CROP = 160
 
 SMALLEST_DETAIL = 48
 THUMBNAIL_WIDTH = 200
-QUALITY = 74
-CROP_QUALITY = 86
+QUALITY = 70
+CROP_QUALITY = 80
 """Our choice: of crops at full size, where JPEG's own traces must not look like the blur's."""
-PICTURE_BYTES = 2_600_000
+PICTURE_BYTES = 2_900_000
 """Our choice: bytes of base64 for the viewer; the page of 4,000 pairs stays below 4 MB."""
 
 _T = TypeVar("_T")
