@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images.formats import FORMATS
+from trajectory_builder.images.heif import encode_heic
 from trajectory_builder.images.picture import Picture
 from trajectory_builder.images.png_stream import png_chunk
 
@@ -28,6 +29,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
 _PNG_HEAD = 8 + 12 + 13  # signature, then the IHDR chunk
 _XMP_TAG = 700
@@ -69,11 +71,12 @@ def to_unit(image: Tensor) -> npt.NDArray[np.float32]:
 
 
 def encode_picture(picture: Picture, *, file_format: str | None = None) -> bytes:
-    """A picture as a file's content: JPEG at quality 95 in 4:4:4, the others without loss.
+    """A picture as a file's content: JPEG, AVIF and HEIC at quality 95 in 4:4:4, the others
+    without loss.
 
     Args:
         picture: what to write.
-        file_format: PNG, JPEG, TIFF or WEBP; None takes the picture's own.
+        file_format: a value of `FORMATS`; None takes the picture's own.
     """
     file_format = file_format or picture.format
     values = picture.pixels[:, :, :1] if picture.gray else picture.pixels
@@ -84,11 +87,14 @@ def encode_picture(picture: Picture, *, file_format: str | None = None) -> bytes
         return _tiff(values, picture)
     if file_format == "PNG":
         return _png(values, picture)
+    blocks = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
+    options: dict[str, Any] = {name: block for name, block in blocks.items() if block is not None}
+    if file_format == "HEIC":
+        colour = values.repeat(3, axis=2) if values.shape[2] == 1 else values
+        return encode_heic(colour, options)
     if values.dtype == np.uint16:
         values = np.rint(values / 257).astype(np.uint8)
-    options = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
-    options |= _OPTIONS[file_format]
-    return _through_pillow(values, file_format, {k: v for k, v in options.items() if v is not None})
+    return _through_pillow(values, file_format, options | _OPTIONS[file_format])
 
 
 def lost_in(picture: Picture, file_format: str) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ def lost_in(picture: Picture, file_format: str) -> tuple[str, ...]:
     lost = []
     if picture.alpha is not None and file_format == "JPEG":
         lost.append("alpha is lost: JPEG has none")
-    if picture.white > 255 and file_format in ("JPEG", "WEBP"):
+    if picture.white > 255 and file_format in ("JPEG", "WEBP", "AVIF"):
         lost.append(f"16 bits became 8: {file_format} has no more")
     if picture.chunks and file_format != "PNG":
         kinds = sorted({kind.decode("ascii", "replace") for kind, _ in picture.chunks})

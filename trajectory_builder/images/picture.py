@@ -33,7 +33,7 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) RGB, uint8 or uint16, upright; not multiplied by alpha.
-        format: PNG, JPEG, TIFF or WEBP.
+        format: PNG, JPEG, TIFF, WEBP, AVIF or HEIC.
         alpha: (H, W) of the same type, or None.
         gray: the file has one colour channel.
         icc: its ICC profile.
@@ -66,6 +66,16 @@ def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     turns, mirrored = _TURNS.get(orientation, (0, False))
     values = np.rot90(values, turns)
     return np.ascontiguousarray(values[:, ::-1] if mirrored else values)
+
+
+def full_range(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Samples of `bits` bits scaled so that the largest is white: 255, or 65535 above 8 bits."""
+    target = np.uint16 if bits > 8 else np.uint8
+    if bits in (8, 16):
+        return samples.astype(target)
+    largest, white = (1 << bits) - 1, int(np.iinfo(target).max)
+    # Rounded to nearest; uint32 takes 65535 x 65535.
+    return ((samples.astype(np.uint32) * white + largest // 2) // largest).astype(target)
 
 
 def read_exif(block: bytes | None) -> tuple[int, bytes | None]:

@@ -1,4 +1,4 @@
-"""Images of users: any PNG, JPEG, TIFF or WebP, read strictly and completely, as RGB.
+"""Images of users: any PNG, JPEG, TIFF, WebP, AVIF or HEIC, read strictly and completely, as RGB.
 
 A file is what its content says, whatever it is called. What no decoder may be trusted to notice
 is checked: a missing end, a wrong checksum, more pages than one. GoPro's frames, 8-bit RGB PNGs and
@@ -20,6 +20,7 @@ from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import ImageError, printable
 from trajectory_builder.images.files import MAX_FILE_BYTES, read_bytes, unreadable
 from trajectory_builder.images.formats import format_of, other_kind
+from trajectory_builder.images.heif import heic_size, read_heic
 from trajectory_builder.images.picture import (
     COPY_AGAIN,
     Picture,
@@ -33,6 +34,7 @@ from trajectory_builder.images.png_check import png_header
 from trajectory_builder.images.png_picture import png_size, read_png
 from trajectory_builder.images.tiff import read_tiff, tiff_size
 
+_KNOWN = "PNG, JPEG, TIFF, WebP, AVIF or HEIC"
 _CMYK_NOTE = "CMYK became sRGB"
 
 
@@ -40,7 +42,7 @@ def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
     """Read one image with the digest of its file.
 
     Args:
-        path: a PNG, JPEG, TIFF or WebP file.
+        path: a file of one of `formats.FORMATS`.
         expect: (width, height) that it must have, upright.
 
     Raises:
@@ -89,6 +91,8 @@ def decode(payload: bytes, *, name: str) -> Picture:
         return read_png(payload, name)
     if kind == "TIFF":
         return read_tiff(payload, name)
+    if kind == "HEIC":
+        return read_heic(payload, name)
     if kind == "JPEG" and not _jpeg_is_complete(payload):
         raise damaged("its end mark is missing", name, "frame-truncated")
     return _through_pillow(payload, kind, name)
@@ -103,13 +107,15 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
     name = printable(path)
     try:
         with open_regular(path, at_most=MAX_FILE_BYTES) as file:
-            head = file.read(33)
+            head = file.read(128)
             kind = _format_or_refuse(head, name)
             file.seek(0)
             if kind == "PNG":
                 return _size_of_png(file, name)
             if kind == "TIFF":
                 return tiff_size(file, name)
+            if kind == "HEIC":
+                return heic_size(file, name)
             return _size_by_pillow(file, kind, name)
     except OSError as error:
         raise unreadable(error, name) from error
@@ -124,7 +130,7 @@ def _format_or_refuse(payload: bytes, name: str) -> str:
     if kind is None:
         what, cure = other_kind(payload)
         raise ImageError(
-            f"the file is {what}, not PNG, JPEG, TIFF or WebP",
+            f"the file is {what}, not {_KNOWN}",
             reason="frame-unknown-format",
             where=name,
             cure=cure,
@@ -133,13 +139,15 @@ def _format_or_refuse(payload: bytes, name: str) -> str:
 
 
 def _through_pillow(payload: bytes, kind: str, name: str) -> Picture:
-    """JPEG and WebP."""
+    """JPEG, WebP and AVIF."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(payload), formats=[kind]) as opened:
             check_size(*opened.size, name)
             notes = _notes_on_more_images(opened, kind, name)
+            if kind == "AVIF" and (bits := _bits_of_avif(payload)) > 8:
+                notes += (f"{bits} bits became 8",)
             opened.load()
             return _from_pillow(opened, kind, notes)
     # Pillow raises all of these for files that are not what they claim to be.
@@ -182,6 +190,12 @@ def _from_pillow(opened: Any, kind: str, notes: tuple[str, ...]) -> Picture:
     pixels = np.ascontiguousarray(values[:, :, :3])
     xmp = opened.info.get("xmp")
     return Picture(pixels, kind, alpha, gray, icc, exif, xmp=xmp, notes=notes)
+
+
+def _bits_of_avif(payload: bytes) -> int:
+    """Bits per channel by the box `pixi` (ISO/IEC 23008-12, 6.5.6); Pillow decodes to 8."""
+    at = payload.find(b"pixi")
+    return payload[at + 9] if 0 <= at < len(payload) - 9 else 8
 
 
 def _jpeg_is_complete(payload: bytes) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import ImageError
-from trajectory_builder.images.picture import Picture, check_size, damaged, upright
+from trajectory_builder.images.picture import Picture, check_size, damaged, full_range, upright
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "a raw mosaic"}
@@ -134,7 +134,7 @@ def _picture(page: Any, layout: _Layout, payload: bytes, name: str) -> Picture:
     if layout.photometric in (_PALETTE, _CMYK, _YCBCR):
         return _through_pillow(layout, payload, name)
     samples, orientation = _samples(page, layout, payload, name)  # (H, W, S)
-    values = _full_range(samples, layout.bits)
+    values = full_range(samples, layout.bits)
     if layout.photometric == _WHITE_IS_ZERO:
         values[:, :, 0] = np.iinfo(values.dtype).max - values[:, :, 0]
     values = upright(values, orientation)
@@ -200,16 +200,6 @@ def _unpacked(page: Any, layout: _Layout, count: int, payload: bytes) -> npt.NDA
     if layout.apart:
         return np.moveaxis(values.reshape(count, layout.height, layout.width), 0, 2)
     return values.reshape(layout.height, layout.width, count)
-
-
-def _full_range(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
-    """Samples of `bits` bits scaled so that the largest is white: 255, or 65535 above 8 bits."""
-    target = np.uint16 if bits > 8 else np.uint8
-    if bits in (8, 16):
-        return samples.astype(target)
-    largest, white = (1 << bits) - 1, int(np.iinfo(target).max)
-    # Rounded to nearest; uint32 takes 65535 x 65535.
-    return ((samples.astype(np.uint32) * white + largest // 2) // largest).astype(target)
 
 
 def _divided_by_alpha(colour: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image, ImageCms
 from small_model import scene
 
-from fidediff_model.restore.files import encode_picture, to_tensor, with_image
+from fidediff_model.restore.files import encode_picture, lost_in, to_tensor, with_image
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images.picture import Picture
 from trajectory_builder.images.pictures import decode
@@ -142,3 +142,46 @@ def test_any_damaged_byte_gives_a_picture_or_a_named_error():
             decode(bytes(broken), name="a")
         except ImageError:
             continue
+
+
+@pytest.mark.parametrize("file_format", ["AVIF", "HEIC"])
+def test_lossy_formats_of_phones_come_back_within_coding_loss(file_format):
+    if file_format == "HEIC":
+        pytest.importorskip("pillow_heif")
+    smooth = cv2.GaussianBlur(scene(48, 64), (0, 0), 4)
+    again = decode(encode_picture(Picture(smooth, file_format, icc=SRGB)), name="a")
+    assert again.format == file_format
+    assert np.abs(again.pixels.astype(int) - smooth).mean() < 2
+    assert again.icc == SRGB
+
+
+def test_chunks_of_a_png_survive_with_other_pixels():
+    chunks = ((b"gAMA", b"\0\0\xb1\x8f"), (b"cICP", b"\x09\x10\0\1"))
+    for values in (scene(20, 30), deep()):
+        again = decode(encode_picture(Picture(values, "PNG", icc=SRGB, chunks=chunks)), name="a")
+        assert again.chunks == chunks
+        assert again.icc == SRGB
+
+
+def test_xmp_survives_in_every_format_that_has_it():
+    packet = b'<?xpacket begin="" id="W5M0"?><x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    for file_format in ("JPEG", "TIFF", "WEBP"):
+        picture = Picture(scene(20, 30), file_format, xmp=packet)
+        assert decode(encode_picture(picture), name="a").xmp == packet
+
+
+def test_what_a_format_cannot_hold_is_listed():
+    alpha = np.full((20, 30), 9, np.uint16)
+    picture = Picture(deep(), "PNG", alpha=alpha, chunks=((b"gAMA", b"\0\0\xb1\x8f"),))
+    assert lost_in(picture, "PNG") == ()
+    assert len(lost_in(picture, "JPEG")) == 3
+    assert "gAMA" in lost_in(picture, "TIFF")[0]
+
+
+def test_the_previews_of_a_jpeg_are_left_out_with_a_note():
+    sink = io.BytesIO()
+    TWO[0].save(sink, "MPO", save_all=True, append_images=TWO[1:])
+    picture = decode(sink.getvalue(), name="a")
+    assert picture.format == "JPEG"
+    assert "1 further images" in picture.notes[0]
+    assert np.abs(picture.pixels.astype(int) - np.asarray(TWO[0])).mean() < 12
