@@ -155,7 +155,7 @@ def _is_same(
     job: Job, out: Path, records: dict[str, dict[str, Any]], settings: dict[str, Any]
 ) -> bool:
     record = records.get(target_name(job, out))
-    if record is None:
+    if record is None or "failed" in record:
         return False
     # Through JSON, as the record went: tuples and floats then compare alike.
     wanted = json.loads(json.dumps({"source": source_state(job), "settings": settings}))

@@ -1,7 +1,8 @@
-"""Restoring many files: read ahead, batches on the device, written behind; one bad file is listed.
+"""Restoring many files: read ahead, batches on the device, written behind.
 
 Reading and writing run in threads beside the device. Every file is written under a temporary name
-and renamed, and only then recorded in `restored.jsonl`.
+and renamed, and only then recorded in `restored.jsonl`. A file that fails, whatever the error, is
+recorded with its reason and the others go on; only a full disk ends the run.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from trajectory_builder.disk.atomic import (
     temporary_name,
     write_atomic,
 )
-from trajectory_builder.errors import OutputError, UserError, printable
+from trajectory_builder.errors import DataError, OutputError, UserError, printable
 from trajectory_builder.images.picture import Picture
 from trajectory_builder.images.pictures import read
 
@@ -67,7 +68,7 @@ class RunOptions:
 
 @dataclass
 class RunReport:
-    """What became of the jobs: restored, and failed with their reasons."""
+    """The outcome of the jobs: how many are restored, and failures with their reasons."""
 
     restored: int = 0
     frames: int = 0
@@ -91,77 +92,161 @@ def restore_files(
         jobs: from `restore_jobs`; images come first, then videos.
         out: the output folder; made if needed.
         options: batch and further pictures.
-        report: told of each image and each video frame that is done.
+        report: called after each file ("image") and each batch of video frames ("frame").
 
     Raises:
         OutputError: nothing more can be written.
     """
     started = time.monotonic()
-    result = RunReport()
-    images = [job for job in jobs if not job.is_video]
+    run = _Run(ready, out, options, report)
     with reporting_disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        _restore_images(ready, images, out, options, result, report)
+        run.restore_images([job for job in jobs if not job.is_video])
         for job in jobs:
             if job.is_video:
-                _restore_video(ready, job, out, options, result, report)
-    result.seconds = time.monotonic() - started
-    return result
-
-
-def _restore_images(
-    ready: ReadyModel,
-    jobs: Sequence[Job],
-    out: Path,
-    options: RunOptions,
-    result: RunReport,
-    report: Report,
-) -> None:
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
-        pending: deque[tuple[Job, Future[dict[str, Any]]]] = deque()
-        try:
-            read = _read_ahead(jobs, readers, depth=2 * options.batch + READERS)
-            for group in _same_size(_readable(read, result, report), options.batch):
-                for job, write in _run_group(ready, group, options, result, report):
-                    pending.append((job, writers.submit(write)))
-                while len(pending) > 2 * options.batch + WRITERS:
-                    _finish(pending.popleft(), out, options, result, report)
-            while pending:
-                _finish(pending.popleft(), out, options, result, report)
-        except BaseException:
-            readers.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=True, cancel_futures=True)
-            raise
+                run.restore_video(job)
+    run.result.seconds = time.monotonic() - started
+    return run.result
 
 
 _Read = tuple[Job, Future[Picture]]
 _Ready = tuple[Job, Picture]
+_Write = Callable[[], dict[str, Any]]
+
+
+class _Run:
+    """One run over many files, and its outcome so far."""
+
+    def __init__(self, ready: ReadyModel, out: Path, options: RunOptions, report: Report) -> None:
+        self.ready, self.out, self.options, self.report = ready, out, options, report
+        self.result = RunReport()
+
+    def restore_images(self, jobs: Sequence[Job]) -> None:
+        batch = self.options.batch
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+            pending: deque[tuple[Job, Future[dict[str, Any]]]] = deque()
+            try:
+                ahead = _read_ahead(jobs, readers, depth=2 * batch + READERS)
+                for group in _same_size(self._readable(ahead), batch):
+                    for job, write in self._restored(group):
+                        pending.append((job, writers.submit(write)))
+                    while len(pending) > 2 * batch + WRITERS:
+                        self._finish(*pending.popleft())
+                while pending:
+                    self._finish(*pending.popleft())
+            except BaseException:
+                readers.shutdown(wait=False, cancel_futures=True)
+                writers.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def restore_video(self, job: Job) -> None:
+        from fidediff_model.restore.video import restore_video
+
+        started = time.monotonic()
+        temporary = temporary_name(job.target)
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            values = restore_video(
+                self.ready, job.source, temporary, batch=self.options.batch, report=self.report
+            )
+            os.replace(temporary, job.target)
+        except Exception as error:
+            self._fail(job, error)
+            return
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        values["seconds"] = round(time.monotonic() - started, 3)
+        self.result.frames += values["frames"]
+        self.result.notes.update(values["notes"])
+        self._done(job, values)
+
+    def _readable(self, ahead: Iterator[_Read]) -> Iterator[_Ready]:
+        for job, future in ahead:
+            try:
+                picture = future.result()
+            except Exception as error:
+                self._fail(job, error)
+            else:
+                yield job, picture
+
+    def _restored(self, group: list[_Ready]) -> Iterator[tuple[Job, _Write]]:
+        """Restore pictures of one size; yields a function per picture that writes it."""
+        started = time.monotonic()
+        options = self.options
+        try:
+            blur = torch.stack([to_tensor(picture) for _, picture in group])  # (B, 3, H, W)
+            answer = self.ready.run(blur)
+            kernels = [
+                self.ready.kernel_picture(image[None]) if options.show_kernels else None
+                for image in blur
+            ]
+        except Exception as error:
+            if len(group) == 1:
+                self._fail(group[0][0], error)
+                return
+            # Neighbours in a batch must not fail with the picture that is at fault.
+            for member in group:
+                yield from self._restored([member])
+            return
+        self.result.notes.update(answer.notes)
+        seconds = (time.monotonic() - started) / len(group)
+        for index, (job, picture) in enumerate(group):
+            yield (
+                job,
+                partial(_write, job, picture, answer, index, kernels[index], options, seconds),
+            )
+
+    def _finish(self, job: Job, future: Future[dict[str, Any]]) -> None:
+        """Wait until a file is written, and record it."""
+        try:
+            values = future.result()
+        except Exception as error:
+            self._fail(job, error)
+        else:
+            self._done(job, values)
+
+    def _done(self, job: Job, values: dict[str, Any]) -> None:
+        add_record(job, self.out, self.options, values)
+        self.result.restored += 1
+        self.report("image", 1)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """List and record a file that failed; a full disk ends the run."""
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise error
+        failure = _user_error(job, error)
+        self.result.failures.append((job.source, failure))
+        reason = {"what": failure.what, "where": failure.where, "cure": failure.cure}
+        add_record(job, self.out, self.options, {"failed": reason})
+        self.report("image", 1)
+
+
+def _user_error(job: Job, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return OutputError(
+            f"it cannot be written: {error.strerror}",
+            where=printable(error.filename or job.target),
+            cure="check the permissions of --out and run the same command again",
+        )
+    return DataError(
+        f"restoring it failed: {type(error).__name__}: {error}",
+        where=printable(job.source),
+        cure="check that it opens in other programs; if so, this is a bug: report it",
+    )
 
 
 def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_Read]:
     """Jobs with their pictures being read, `depth` of them ahead of the consumer."""
     rest = iter(jobs)
-    ahead: deque[_Read] = deque((job, readers.submit(_read, job)) for job in islice(rest, depth))
+    ahead: deque[_Read] = deque(
+        (job, readers.submit(read, job.source)) for job in islice(rest, depth)
+    )
     while ahead:
         yield ahead.popleft()
-        ahead.extend((job, readers.submit(_read, job)) for job in islice(rest, 1))
-
-
-def _read(job: Job) -> Picture:
-    return read(job.source)
-
-
-def _readable(read: Iterator[_Read], result: RunReport, report: Report) -> Iterator[_Ready]:
-    for job, future in read:
-        try:
-            yield job, future.result()
-        except UserError as error:
-            _fail(job, error, result, report)
-
-
-def _fail(job: Job, error: UserError, result: RunReport, report: Report) -> None:
-    result.failures.append((job.source, error))
-    report("image", 1)
+        ahead.extend((job, readers.submit(read, job.source)) for job in islice(rest, 1))
 
 
 def _same_size(pictures: Iterator[_Ready], batch: int) -> Iterator[list[_Ready]]:
@@ -174,32 +259,6 @@ def _same_size(pictures: Iterator[_Ready], batch: int) -> Iterator[list[_Ready]]
         group.append((job, picture))
     if group:
         yield group
-
-
-def _run_group(
-    ready: ReadyModel,
-    group: list[_Ready],
-    options: RunOptions,
-    result: RunReport,
-    report: Report,
-) -> Iterator[tuple[Job, Callable[[], dict[str, Any]]]]:
-    """Restore pictures of one size; yields what is left to write."""
-    started = time.monotonic()
-    try:
-        blur = torch.stack([to_tensor(picture) for _, picture in group])  # (B, 3, H, W)
-        answer = ready.run(blur)
-        kernels = [
-            ready.kernel_picture(one[None]) if options.show_kernels else None for one in blur
-        ]
-    except UserError as error:
-        for job, _ in group:
-            _fail(job, error, result, report)
-        return
-    result.notes.update(answer.notes)
-    seconds = (time.monotonic() - started) / len(group)
-    for index, (job, picture) in enumerate(group):
-        shown_kernels = kernels[index]
-        yield job, partial(_write, job, picture, answer, index, shown_kernels, options, seconds)
 
 
 def _write(
@@ -254,70 +313,13 @@ def _png(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
-def _finish(
-    pending: tuple[Job, Future[dict[str, Any]]],
-    out: Path,
-    options: RunOptions,
-    result: RunReport,
-    report: Report,
-) -> None:
-    """Wait for a file, record it; a full disk ends the run, any other failure is the file's own."""
-    job, future = pending
-    try:
-        values = future.result()
-    except UserError as error:
-        _fail(job, error, result, report)
-        return
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise
-        reason = OutputError(
-            f"it cannot be written: {error.strerror}", where=printable(error.filename or job.target)
-        )
-        _fail(job, reason, result, report)
-        return
-    add_record(job, out, options, values)
-    result.restored += 1
-    report("image", 1)
-
-
 def add_record(job: Job, out: Path, options: RunOptions, values: dict[str, Any]) -> None:
     """Append a job's record; names are kept in ASCII escapes, so that any bytes survive."""
     record = {
         "target": target_name(job, out),
-        "source": source_state(job),
+        "source": source_state(job) if job.source.exists() else {"path": str(job.source)},
         **values,
         "settings": options.settings,
     }
     with open(out / RECORD_FILE, "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
-
-
-def _restore_video(
-    ready: ReadyModel,
-    job: Job,
-    out: Path,
-    options: RunOptions,
-    result: RunReport,
-    report: Report,
-) -> None:
-    from fidediff_model.restore.video import restore_video
-
-    started = time.monotonic()
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(job.target)
-    try:
-        values = restore_video(ready, job.source, temporary, batch=options.batch, report=report)
-        os.replace(temporary, job.target)
-    except UserError as error:
-        _fail(job, error, result, report)
-        return
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    values["seconds"] = round(time.monotonic() - started, 3)
-    add_record(job, out, options, values)
-    result.restored += 1
-    result.frames += values["frames"]
-    result.notes.update(values["notes"])
-    report("image", 1)

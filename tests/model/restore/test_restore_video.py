@@ -5,7 +5,7 @@ import torch
 from small_model import cli, folder_of, loaded, scene
 
 from fidediff_model.model.engine import ReadyModel, Settings
-from fidediff_model.restore.jobs import Job
+from fidediff_model.restore.jobs import Job, read_records
 from fidediff_model.restore.run import RunOptions, restore_files
 from fidediff_model.restore.video import restore_video
 from trajectory_builder.errors import VideoError
@@ -154,7 +154,7 @@ def test_a_cut_video_is_listed_and_leaves_nothing(tmp_path):
     job = Job(source, tmp_path / "out" / "a.mp4")
     report = restore_files(kept_as_it_is(), [job], tmp_path / "out", RunOptions())
     assert len(report.failures) == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["restored.jsonl"]
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
@@ -181,3 +181,61 @@ def test_the_command_restores_a_video_beside_images(tmp_path, capsys):
     assert code == 0
     assert len(read_frames(tmp_path / "out" / "a.mp4")) == 2
     assert "1 restored" in capsys.readouterr().err
+
+
+def two_sizes(path):
+    """Two recordings joined, as a camera that was turned in between writes them."""
+    parts = []
+    for number, size in enumerate([(32, 48), (48, 32)]):
+        part = path.with_name(f"{number}.ts")
+        parts.append(make_video(part, size=size, sound=False).read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_change_of_size_is_one_clear_error(tmp_path, batch):
+    source = two_sizes(tmp_path / "a.ts")
+    with pytest.raises(VideoError, match="size from 48 x 32 to 32 x 48") as caught:
+        restored(source, tmp_path / "b.ts", batch=batch)
+    assert "a.ts, after 3 frames" in caught.value.where
+    assert "split it" in caught.value.cure
+
+
+def test_a_bad_video_ends_that_file_only(tmp_path):
+    out = tmp_path / "out"
+    two_sizes(tmp_path / "a.ts")
+    make_video(tmp_path / "b.mp4")
+    (tmp_path / "c.mkv").write_bytes(b"words")
+    jobs = [Job(tmp_path / name, out / name) for name in ("a.ts", "b.mp4", "c.mkv")]
+    report = restore_files(kept_as_it_is(), jobs, out, RunOptions())
+    assert report.restored == 1
+    assert sorted(path.name for path in out.iterdir()) == ["b.mp4", "restored.jsonl"]
+    failed = {name: record["failed"] for name, record in read_records(out).items()
+              if "failed" in record}  # fmt: skip
+    assert "changes its size" in failed["a.ts"]["what"]
+    assert "text" in failed["c.mkv"]["what"]
+
+
+def test_a_mirrored_video_comes_upright(tmp_path):
+    source = make_video(tmp_path / "a.mp4", sound=False, frames=1)
+    stored = read_frames(source)[0][1]
+    content = bytearray(source.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    content[at : at + 4] = (0xFFFF0000).to_bytes(4, "big")  # a = -1: left and right change places
+    source.write_bytes(content)
+    restored(source, tmp_path / "b.mp4")
+    shown = read_frames(tmp_path / "b.mp4")[0][1]
+    assert np.abs(shown - stored[:, ::-1].astype(float)).mean() < 6
+
+
+def test_what_a_video_loses_is_in_its_record(tmp_path):
+    source = tmp_path / "a.mov"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "argb"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(scene(32, 48), format="rgb24")))
+        out.mux(stream.encode())
+    values = restored(source, tmp_path / "b.mov")
+    assert "alpha channel: alpha became no alpha" in values["notes"]
