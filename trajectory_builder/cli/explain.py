@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="explain", short_help="Which frames, rule, timestep and files make a pair.")
-@click.argument("folder", metavar="DATASET", type=options.FOLDER)
-@click.argument("sample_id")
+@click.argument("words", metavar="DATASET SAMPLE_ID", nargs=-1, required=True)
+@click.option("--src", type=paths.PATH, metavar="DATASET", help="DATASET as an option.")
 @options.as_json
-def command(folder: Path, sample_id: str, as_json: bool) -> None:
+def command(words: tuple[str, ...], src: Path | None, as_json: bool) -> None:
     """Print which frames, rule, timestep and files make the pair SAMPLE_ID, and
     the files of its backward trajectory.
 
@@ -25,7 +25,10 @@ def command(folder: Path, sample_id: str, as_json: bool) -> None:
     """
     from trajectory_builder.verify import explain
 
-    explained = explain.explain_pair(folder, sample_id)
+    if len(words) != (2 if src is None else 1):
+        raise click.UsageError("Give one DATASET and one SAMPLE_ID.")
+    folder = Path(words[0]).expanduser() if src is None else src
+    explained = explain.explain_pair(folder, words[-1])
     if as_json:
         say(json.dumps(explained.as_data()))
         return

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="export", short_help="Write what trainers read.")
-@click.argument("source", metavar="DATASET", type=options.FOLDER)
+@paths.one()
 @click.option(
     "--to",
     "target",
@@ -56,7 +56,7 @@ from trajectory_builder.cli.app import say
 )
 @click.option(
     "--files",
-    type=click.Choice(["hardlink", "reference", "copy"]),
+    type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
     default="hardlink",
     show_default=True,
     help="folders: how complete images get there.",

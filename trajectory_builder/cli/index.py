@@ -7,16 +7,12 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
-@click.argument(
-    "folder",
-    metavar="DIR",
-    type=click.Path(path_type=Path, readable=False),
-)
+@paths.one("DIR")
 @click.option(
     "--layout",
     required=True,
@@ -37,16 +33,16 @@ from trajectory_builder.cli.app import say
 )
 @click.option(
     "--files",
-    type=click.Choice(["hardlink", "reference", "copy"]),
+    type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
     default="hardlink",
     show_default=True,
-    help="How images come into OUT; a reference is a symbolic link,"
-    " read with --allow-links only. Originals stay as they are.",
+    help="How images come into OUT; symbolic links (symlink or reference) are read with"
+    " --allow-links only. Originals stay as they are.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Threads. [default: all cores]")
 @options.as_json  # fmt: skip
 def command(
-    folder: Path,
+    source: Path,
     layout: str,
     out: Path,
     split: str | None,
@@ -70,7 +66,7 @@ def command(
     from trajectory_builder.curate.layouts import splitting
 
     report = index.index(
-        folder, out, layout, splitting=splitting(folder, layout, split, test_list),
+        source, out, layout, splitting=splitting(source, layout, split, test_list),
         files=files, jobs=jobs or default_jobs(), progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
     if as_json:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 
 
 @click.command(name="merge", short_help="Join data sets into one; splits are kept.")
-@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=options.FOLDER)
+@paths.several()
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--clashes",
@@ -44,4 +44,4 @@ def command(
     report = merge.merge(
         sources, out, clashes=clashes, files=files, allow_links=allow_links,  # type: ignore[arg-type]
     )  # fmt: skip
-    options.print_derived(report, as_json=as_json, linked=files == "reference")
+    options.print_derived(report, as_json=as_json, linked=files in options.SYMLINKS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trajectory_builder.cli import paths
 from trajectory_builder.cli.app import say
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from trajectory_builder.trajectory import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
-# "readable" is not left to click: it would tell neither where nor the cure.
-FOLDER = click.Path(path_type=Path, readable=False)
+FOLDER = paths.PATH
 
 
 def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -69,12 +69,14 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
+SYMLINKS = ("symlink", "reference")
+"""Two words for one thing: symbolic links out of the new set."""
 files_of_set: Callable[[F], F] = click.option(
     "--files",
-    type=click.Choice(["hardlink", "reference", "copy", "none"]),
+    type=click.Choice(["hardlink", "copy", "symlink", "reference", "none"]),
     default="hardlink",
     show_default=True,
-    help="How images come into OUT. A reference is a symbolic link: such a set is read with"
+    help="How images come into OUT. A set of symbolic links (symlink or reference) is read with"
     " --allow-links only. With none, only the manifest is written.",
 )
 allow_links: Callable[[F], F] = click.option(

@@ -7,23 +7,20 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command("report")
-@click.argument(
-    "folder",
-    metavar="DATASET",
-    type=click.Path(path_type=Path, readable=False),
-)
+@paths.one()
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path, readable=False),
+    type=options.FOLDER,
     help="The file to write.  [default: DATASET/report.html]",
 )
 @click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DATASET.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:
+@options.as_json
+def command(source: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:
     """Write one HTML file that shows a data set.
 
     Trajectories to walk from sharp to the strongest blur, the extremes, a
@@ -37,7 +34,7 @@ def command(folder: Path, out: Path | None, allow_links: bool, as_json: bool) ->
     """
     from trajectory_builder.report import write_report
 
-    page = write_report(folder, out, allow_links=allow_links)
+    page = write_report(source, out, allow_links=allow_links)
     size = page.stat().st_size
     if as_json:
         say(json.dumps({"path": str(page), "bytes": size}))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="select", short_help="Take a part of a data set.")
-@click.argument("source", metavar="DATASET", type=options.FOLDER)
+@paths.one()
 @click.option("--out", type=options.FOLDER, help="New data set. [default: print sample_ids]")
 @click.option(
     "--where",
@@ -82,9 +82,16 @@ def command(  # noqa: PLR0913  # one parameter an option
         options.print_dropped(choice.dropped)
         if choice.note:
             say(f"note: {choice.note}", err=True)
+        _print_missing(sample, len(names))
         return
     report = select.select(
         [source], out, criteria,
         files=files, allow_links=allow_links, progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
-    options.print_derived(report, as_json=as_json, linked=files == "reference")
+    options.print_derived(report, as_json=as_json, linked=files in options.SYMLINKS)
+    _print_missing(sample, sum(report.pairs.values()))
+
+
+def _print_missing(sample: int | None, count: int) -> None:
+    if sample is not None and count < sample:
+        say(f"note: --sample {sample}, but there are only {count:,} such pairs", err=True)

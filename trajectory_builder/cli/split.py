@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 
 
 def _shares(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, float]:
@@ -25,7 +25,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
 
 
 @click.command(name="split", short_help="Divide a split again, by complete clips or trajectories.")
-@click.argument("source", metavar="DATASET", type=options.FOLDER)
+@paths.one()
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--into",
@@ -43,7 +43,9 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
     help="What always stays in one part.",
 )
 @click.option(
+    "--split",
     "--of",
+    "of",
     type=click.Choice(["train", "validation", "test", "all"]),
     default="train",
     show_default=True,
@@ -65,4 +67,5 @@ def command(source: Path, out: Path, as_json: bool, **options_of_split: Any) -> 
     from trajectory_builder.curate import split
 
     report = split.split([source], out, options_of_split.pop("into"), **options_of_split)
-    options.print_derived(report, as_json=as_json, linked=options_of_split["files"] == "reference")
+    linked = options_of_split["files"] in options.SYMLINKS
+    options.print_derived(report, as_json=as_json, linked=linked)

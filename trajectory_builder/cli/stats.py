@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="stats", short_help="Count a manifest's pairs by columns.")
-@click.argument("sources", metavar="DATASET...", nargs=-1, required=True, type=options.FOLDER)
+@paths.several()
 @click.option("--by", default="split,n_frames", show_default=True, metavar="COLUMN,...",
               help="Columns to group by.")  # fmt: skip
 @click.option("--plot", type=options.FOLDER, metavar="FILE",

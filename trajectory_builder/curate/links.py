@@ -2,7 +2,7 @@
 
 Paths in a manifest are relative and stay inside its folder, so a data set made from others needs
 its files inside too. A hard link (the default) costs no space and is a file like any other. A
-reference is a symbolic link out of the folder: readers refuse those without `--allow-links`,
+symbolic link leads out of the folder: readers refuse those without `--allow-links`,
 because an untrusted manifest must not make a program open files elsewhere.
 """
 
@@ -24,8 +24,9 @@ from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import OutputError
 from trajectory_builder.images.files import read_bytes
 
-FileMode = Literal["hardlink", "reference", "copy", "none"]
-LINK_OF_MODE = {"hardlink": "hardlink", "reference": "symlink", "copy": "copy", "none": "none"}
+FileMode = Literal["hardlink", "copy", "symlink", "reference", "none"]
+LINK_OF_MODE = {"hardlink": "hardlink", "copy": "copy", "symlink": "symlink",
+                "reference": "symlink", "none": "none"}  # fmt: skip
 """The words of `batch.Batch` and build.json for each."""
 
 
@@ -80,7 +81,7 @@ class FileTransfer:
     """Files on their way from data sets into a new folder, each once.
 
     Attributes:
-        mode: `hardlink`, `reference` or `copy`.
+        mode: `hardlink`, `copy`, or `symlink` (also called `reference`).
         allow_links: follow symbolic links that lead out of the source's folder.
         count: files that are in the new folder because of this transfer.
     """
@@ -117,7 +118,7 @@ class FileTransfer:
             return
         if self.mode == "hardlink":
             self._hardlink(origin, target)
-        elif self.mode == "reference":
+        elif LINK_OF_MODE[self.mode] == "symlink":
             os.symlink(origin.resolve(), target)
         else:
             with Batch() as batch:
@@ -131,7 +132,7 @@ class FileTransfer:
             raise OutputError(
                 f"cannot make a hard link: {error.strerror}",
                 where=f"{target} -> {origin}",
-                cure="use --files copy or --files reference, or put --out on the same file system",
+                cure="use --files copy or --files symlink, or put --out on the same file system",
             ) from error
 
     def _resolved(self, source: Path, name: str) -> Path:

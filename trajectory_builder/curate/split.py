@@ -130,7 +130,8 @@ def _new_splits(
     first = moving.drop_duplicates(["split", grouping])
     if len(first) < len(shares):
         raise DataError(
-            f"{len(first)} groups cannot fill {len(shares)} parts",
+            f"{len(first):,} {'group' if len(first) == 1 else 'groups'} of {grouping} cannot fill"
+            f" {len(shares)} parts",
             where=f"grouped by {grouping}",
             cure="use --by trajectory, or fewer parts",
             exit_code=ExitCode.WRONG_USE,
@@ -153,10 +154,14 @@ def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
     total = sum(shares.values())
     positive = all(math.isfinite(share) and share > 0 for share in shares.values())
     if unknown or not shares or not positive:
+        near = {"val": "validation", "valid": "validation", "dev": "validation"}
+        meant = ", ".join(near.get(name, name) for name in shares)
         raise DataError(
             f"unknown split {', '.join(unknown)}" if unknown else "a share must be above 0",
             where=", ".join(f"{name}={share:g}" for name, share in shares.items()),
-            cure="write for instance --into train=0.9,validation=0.1",
+            cure=f"did you mean {meant}?"
+            if unknown and set(near) & set(unknown)
+            else "write for instance --into train=0.9,validation=0.1",
             exit_code=ExitCode.WRONG_USE,
         )
     return {name: shares[name] / total for name in manifest.SPLITS if name in shares}

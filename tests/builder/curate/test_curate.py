@@ -373,7 +373,7 @@ def test_split_by_another_seed_deals_out_otherwise(tmp_path):
 
 def test_split_into_more_parts_than_clips_is_refused(dataset, tmp_path):
     shares = {"train": 1, "validation": 1, "test": 1}
-    with pytest.raises(DataError, match="2 groups cannot fill 3 parts"):
+    with pytest.raises(DataError, match="2 groups of clip_id cannot fill 3 parts"):
         split.split([dataset], tmp_path / "out", shares)
 
 
