@@ -1,4 +1,4 @@
-"""The scores that the FideDiff paper prints, and for which sets they may stand beside ours."""
+"""The scores and seconds that the FideDiff paper prints, and where they may stand beside ours."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ PAPER = (
     PaperScore("realblur-r", "FideDiff", 36.01, 0.0584),
 )
 """The paper's tables, copied; not measured here."""
+
+PAPER_SECONDS = (
+    ("DiffBIR, 50 steps", 25.40),
+    ("Diff-Plugin, 20 steps", 5.29),
+    ("AdaRevD", 1.09),
+    ("FideDiff, d = 4 in full", 1.52),
+    ("FideDiff, d = 8 without Kernel ControlNet", 0.25),
+)
+"""Seconds per GoPro image (1280 x 720) from the paper, arXiv 2510.01641."""
 
 
 @dataclass(frozen=True)

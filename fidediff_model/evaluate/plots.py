@@ -116,11 +116,10 @@ def extremes(rows: Sequence[Row]) -> Extremes | None:
     return Extremes(metric, (worst[1], sign * worst[0]), (median[1], sign * median[0]))
 
 
-def plot_pictures(rows: Sequence[PictureRow], methods: Sequence[str], path: Path) -> None:
-    """Plot images side by side: blur, each method, sharp; one line per `PictureRow`."""
+def plot_pictures(rows: Sequence[PictureRow], columns: Sequence[str], path: Path) -> None:
+    """Plot images side by side, one line per `PictureRow`, one column per image in it."""
     if not rows:
         return
-    columns = ["blur", *methods, "sharp"]
     figure, axes = new_figure(len(rows), len(columns), width=3.2, height=2.1)
     for line, row in zip(axes, rows, strict=True):
         for axis, column, image in zip(line, columns, row.images, strict=True):

@@ -208,7 +208,8 @@ def run(plan: Plan, report: Callable[[int], Any] = lambda count: None) -> Evalua
             failed = len(one.failures)
             ours.append(tables.summarise(method.name, one.rows, settings, failed=failed))
         pictures = _pictures(plan, ready, evaluations)
-        plots.plot_pictures(pictures, [m.name for m in plan.methods], out / plots.PICTURES_FILE)
+        names = [BLURRY, *(m.name for m in _restorers(plan)), "sharp"]
+        plots.plot_pictures(pictures, names, out / plots.PICTURES_FILE)
     out.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(
         [row for one in evaluations for row in one.rows],
@@ -221,6 +222,11 @@ def _open(request: EvaluateRequest) -> ReadyModel | None:
     if request.model is None:
         return None
     return open_model(request.model, request.settings, base_model=request.base_model)
+
+
+def _restorers(plan: Plan) -> list[Method]:
+    """The methods but for the blurs, which have a column of pictures anyway."""
+    return [method for method in plan.methods if method.files is not None or method.model]
 
 
 def _pictures(
@@ -237,7 +243,7 @@ def _pictures(
         for kind, (sample_id, score) in (("worst", found.worst), ("median", found.median)):
             pair = pairs[sample_id]
             with suppress(UserError):  # a method may have failed on this pair
-                images = [restored_image(other, ready, pair) for other in plan.methods]
+                images = [restored_image(other, ready, pair) for other in _restorers(plan)]
                 label = f"{kind} of {method.name}\n{sample_id}\n{heading} {score:.4g}"
                 whole = [read_rgb8(pair.blur), *images, read_rgb8(pair.sharp)]
                 rows.append(plots.PictureRow(label, whole))

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fidediff_model import config as model_config
 from fidediff_model.config import CodecConfig, ModelConfig
 from fidediff_model.errors import DeviceError
+from fidediff_model.evaluate.paper import PAPER_SECONDS
 from fidediff_model.model.codec import Codec
 from fidediff_model.model.engine import DTYPES, choose_device, is_out_of_memory
 from fidediff_model.model.fast_layers import compile_regions
@@ -39,22 +41,9 @@ from trajectory_builder.errors import ExitCode
 GIVEN_T = 200.0
 """t where the control is off: nothing needs the kernels then, as in the paper's d = 8 row."""
 PEAK_TFLOPS = {
-    "H200": 989.0,
-    "H100": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "L4": 121.0,
-    "RTX 4090": 165.2,
-}
+    "H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "RTX 4090": 165.2,
+}  # fmt: skip
 """Dense bf16 peak by a part of the device's name, as published; SXM where there are several."""
-PAPER_SECONDS = (
-    ("DiffBIR, 50 steps", 25.40),
-    ("Diff-Plugin, 20 steps", 5.29),
-    ("AdaRevD", 1.09),
-    ("FideDiff, d = 4 in full", 1.52),
-    ("FideDiff, d = 8 without Kernel ControlNet", 0.25),
-)
-"""Seconds per GoPro image (1280 x 720) from the paper, arXiv 2510.01641."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +142,11 @@ def run(
             compiled = True
         rows.append(_measure(model, variant, blur.to(device), request))
         report(1)
-    about = {name: getattr(request, name) for name in ("preset", "repeats", "warm_up")}
     return {
-        **about,
-        "base": request.base_model,
-        "machine": machine(device),
-        "size": list(request.size),
+        "preset": request.preset, "base": request.base_model, "repeats": request.repeats,
+        "warm_up": request.warm_up, "machine": machine(device), "size": list(request.size),
         "rows": rows,
-    }
+    }  # fmt: skip
 
 
 def make_model(preset: str, base_model: str, device: torch.device) -> FideDiff:
@@ -200,24 +186,24 @@ def _measure(
         with torch.inference_mode():
             for _ in range(request.warm_up):
                 step()
-            whole = [_timed(step, device) for _ in range(request.repeats)]
+            timed = [_timed(step, device) for _ in range(request.repeats)]
             peak = _peak(device)
             # The first of these runs is left out: the parts wait for the device now.
             runs = [
-                _per_part(model, step, lambda call: _timed(call, device).clock)
+                _per_part(model, step, lambda call: _timed(call, device)[0])
                 for _ in range(1 + max(3, request.repeats // 4))
             ][1:]
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return {"out_of_memory": True, **row}
-    p50 = _percentile([one.clock for one in whole], 50)
-    peak_rate = peak_tflops(device)
+    clock, processor = zip(*timed, strict=True)
+    p50, peak_rate = _percentile(clock, 50), peak_tflops(device)
     return {
         "seconds_p50": p50,
-        "seconds_p95": _percentile([one.clock for one in whole], 95),
-        "seconds_best": min(one.clock for one in whole),
-        "processor_seconds_p50": _percentile([one.processor for one in whole], 50),
+        "seconds_p95": _percentile(clock, 95),
+        "seconds_best": min(clock),
+        "processor_seconds_p50": _percentile(processor, 50),
         "parts": {name: statistics.median(run[name] for run in runs) for name in runs[0]},
         "peak_bytes": peak,
         "strip_rows": plan.strip_rows,
@@ -239,16 +225,11 @@ def _per_part(
     """
     metered: dict[str, float] = {}
 
-    def replace_method(part: Any, method: str, name: str) -> None:
-        original = getattr(part, method)
-
-        def call(*args: Any, **keywords: Any) -> Any:
-            results: list[Any] = []
-            value = meter(lambda: results.append(original(*args, **keywords)))
-            metered[name] = metered.get(name, 0.0) + value
-            return results[0]
-
-        setattr(part, method, call)
+    def call(original: Callable[..., Any], name: str, *args: Any, **keywords: Any) -> Any:
+        results: list[Any] = []
+        value = meter(lambda: results.append(original(*args, **keywords)))
+        metered[name] = metered.get(name, 0.0) + value
+        return results[0]
 
     parts = [
         (model.codec, "encode", "VAE encode"),
@@ -261,7 +242,7 @@ def _per_part(
     present = [entry for entry in parts if entry[0] is not None]
     try:
         for part, method, name in present:
-            replace_method(part, method, name)
+            setattr(part, method, partial(call, getattr(part, method), name))
         step()
     finally:
         for part, method, _ in present:
@@ -269,32 +250,19 @@ def _per_part(
     return metered
 
 
-class _Seconds(NamedTuple):
-    """One run: seconds by the clock, and of all processors together."""
-
-    clock: float
-    processor: float
-
-
-def _timed(call: Callable[[], Any], device: torch.device) -> _Seconds:
-    _wait(device)
+def _timed(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Seconds by the clock, and of all processors together."""
+    synchronize = getattr(torch, device.type).synchronize  # nothing to wait for on a CPU
+    synchronize()
     start, worked = time.perf_counter(), time.process_time()
     call()
-    _wait(device)
-    return _Seconds(time.perf_counter() - start, time.process_time() - worked)
+    synchronize()
+    return time.perf_counter() - start, time.process_time() - worked
 
 
-def _percentile(values: list[float], percent: int) -> float:
+def _percentile(values: Sequence[float], percent: int) -> float:
     """Nearest rank: a time that was measured, not one between two."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    return float(np.percentile(values, percent, method="inverted_cdf"))
 
 
 def _reset_peak(device: torch.device) -> None:
@@ -326,19 +294,26 @@ def _first_field(file: Path, name: str) -> str:
     return next((li.partition(":")[2].strip() for li in lines if li.startswith(name)), "")
 
 
-@cache
 def count_tflop(config: ModelConfig, variant: Variant, size: tuple[int, int]) -> dict[str, float]:
-    """TFLOP of each part of a variant, one multiply-add being 2, counted on the meta device.
+    """TFLOP of each part of a variant, one multiply-add being 2.
 
-    T is left out: it does not run with a given timestep, and its share is below a thousandth.
+    T is left out: its share is below a thousandth, and it needs a real device.
     """
+    counts = _count(config, variant.latent_stride, size)
+    of_control = ("kernel estimator", "kernel control")
+    return {name: n for name, n in counts.items() if variant.control or name not in of_control}
+
+
+@cache
+def _count(config: ModelConfig, latent_stride: int, size: tuple[int, int]) -> dict[str, float]:
+    """TFLOP of all parts, counted on the meta device, where nothing is computed."""
 
     def count(call: Callable[[], Any]) -> float:
         with FlopCounterMode(display=False) as counter:
             call()
         return float(counter.get_total_flops()) / 1e12
 
-    settings = replace(config, codec=CodecConfig(variant.latent_stride))
+    settings = replace(config, codec=CodecConfig(latent_stride))
     with torch.device("meta"), torch.no_grad():
         model = build(settings, random_base(settings.base), parts=PARTS).eval()
         model.requires_grad_(False).base.unet.disable_adapters()  # fused at run time
@@ -346,10 +321,9 @@ def count_tflop(config: ModelConfig, variant: Variant, size: tuple[int, int]) ->
 
         def step() -> None:
             z = model.codec.encode(blur)
-            if variant.control and model.kernel_estimator and model.control:
-                model.kernel_estimator.pooled(blur, variant.latent_stride)
-                k_in = torch.empty(1, settings.kernel.kernel_size**2, *z.shape[2:])
-                model.control(z, t, model.base.prompt, k_in=k_in, image=None)
+            model.part("kernel_estimator").pooled(blur, latent_stride)
+            k_in = torch.empty(1, settings.kernel.kernel_size**2, *z.shape[2:])
+            model.part("control")(z, t, model.base.prompt, k_in=k_in, image=None)
             model.base(z, t)
             model.codec.decode(z, size)
 
@@ -369,13 +343,10 @@ def machine(device: torch.device) -> dict[str, Any]:
     processor = _first_field(Path("/proc/cpuinfo"), "model name") or platform.machine()
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
-        "kind": device.type,
-        "processor": processor,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
+        "kind": device.type, "processor": processor, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "cuda": torch.version.cuda,
         "python": platform.python_version(),
-    }
+    }  # fmt: skip
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:
@@ -401,18 +372,18 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         *(f"| {' | '.join(line)} |" for line in cells),
     ]
     if (height, width) == (720, 1280):
-        lines += ["", "| paper, seconds an image on its own machine | |", "| --- | --- |"]
+        lines += ["", "| paper, seconds per image on its own machine | |", "| --- | --- |"]
         lines += [f"| {name} | {seconds:.2f} |" for name, seconds in PAPER_SECONDS]
     notes = [
         "Parts are timed in further runs that wait for the device, so they add up to more.",
         "Without control the timestep is given, so no kernels are estimated.",
     ]
     if about["kind"] == "cpu":
-        notes.append("Measured on a CPU: says nothing about a GPU.")
-        notes.append(
+        notes += [
+            "Measured on a CPU: says nothing about a GPU.",
             "Processor seconds are those of all threads; clock seconds well above them mean that"
-            " the machine was busy with other work."
-        )
+            " the machine was busy with other work.",
+        ]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
 
@@ -421,12 +392,9 @@ def _cells(row: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
         return [row["label"], "out of memory", *[""] * (6 + len(parts))]
     return [
         row["label"],
-        f"{row['seconds_p50']:.3f}",
-        f"{row['seconds_p95']:.3f}",
-        f"{row['processor_seconds_p50']:.3f}",
+        *(f"{row[key]:.3f}" for key in ("seconds_p50", "seconds_p95", "processor_seconds_p50")),
         f"{row['peak_bytes'] / 1e9:.2f}",
-        f"{row['tflop_total']:.3g}",
-        f"{row['tflops']:.3g}",
+        *(f"{row[key]:.3g}" for key in ("tflop_total", "tflops")),
         "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}",
         *(f"{row['parts'][p]:.3f}" if p in row["parts"] else "" for p in parts),
     ]

@@ -1,10 +1,10 @@
 """Scores after alignment, as RealBlur asks for them.
 
-RealBlur's pairs come from two cameras: a sharp photograph lies a pixel or so beside its blur. Its
+RealBlur's pairs come from two cameras: a sharp photograph is a pixel or so off its blur. Its
 authors (Rim et al., ECCV 2020, `evaluation_RealBlur.py`) bring the restoration to the sharp image's
 intensity by least squares, find a homography by 100 iterations of ECC on gray images (Gaussian of
-5 x 5), warp bicubically, and score only the pixels that the warped image covers. Done here in the
-same order with the same settings, written anew.
+5 x 5), warp bicubically, and score only the pixels that the warped image covers. Here are the same
+steps in the same order with the same settings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Aligned:
         restored: (H, W, 3) float32 in about [0, 1], zero where not covered.
         sharp: the same, zero where the restoration does not cover it.
         mask: (H, W, 3) float32, 1 where covered.
-        warp: (3, 3), pixels of `sharp` to pixels of the restoration given.
+        warp: (3, 3), maps pixels of `sharp` to pixels of the restoration.
     """
 
     restored: _Floats
@@ -87,6 +87,7 @@ def align(restored: Image, sharp: Image) -> Aligned:
     x: _Floats = sharp.astype(np.float32) / np.float32(255)
     z: _Floats = restored.astype(np.float32) / np.float32(255)
     energy = float((z * z).sum())
+    # Least squares: a = <x, z> / <z, z> minimises |x - a z|^2.
     z = z * np.float32((x * z).sum() / energy) if energy else z
     warp: Any = np.eye(3, dtype=np.float32)
     no_mask: Any = None
@@ -104,6 +105,7 @@ def align(restored: Image, sharp: Image) -> Aligned:
     except cv2.error as error:
         raise ImageError(
             "the restoration cannot be aligned with its sharp image",
+            where=f"ECC on {sharp.shape[1]} x {sharp.shape[0]} pixels",
             cure="score it without --align, or leave the image out",
         ) from error
     moved = _warp(z, warp, cv2.INTER_CUBIC, cv2.BORDER_REFLECT)

@@ -1,4 +1,4 @@
-"""What the restored image is held against: L1, a perceptual distance, reblur and timestep losses.
+"""Losses of a restoration: L1, a perceptual distance, the reblur and the timestep loss.
 
 FideDiff (arXiv 2510.01641): L = L1 + lambda1 x L_EA-LPIPS + lambda2 x L_G; its ablation ranks
 EA-LPIPS before LPIPS before DISTS. L_G lives in `discriminator.py`. The weights are not published:

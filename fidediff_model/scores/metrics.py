@@ -1,4 +1,4 @@
-"""PSNR and SSIM as deblurring benchmarks compute them, and how far a trajectory's ends lie apart.
+"""PSNR and SSIM as deblurring benchmarks compute them, and the spread of a trajectory's results.
 
 On 8-bit RGB images, in float64, one image at a time: a set's score is the mean over its images.
 A pooled PSNR of a batch, or one of unrounded floats, is another number.
@@ -57,7 +57,7 @@ def ssim(restored: Image, sharp: Image, *, variant: SsimVariant = "gaussian") ->
     """Structural similarity (Wang et al. 2004), C1 = (0.01 x 255)^2, C2 = (0.03 x 255)^2.
 
     Args:
-        restored: (H, W, 3) uint8, sides of 11 pixels at least.
+        restored: (H, W, 3) uint8, sides of at least 11 pixels.
         sharp: the same shape.
         variant: which of the usual three:
 
@@ -79,7 +79,7 @@ def ssim(restored: Image, sharp: Image, *, variant: SsimVariant = "gaussian") ->
     """
     _check(restored, sharp)
     if min(restored.shape[:2]) < 2 * _RADIUS + 1:
-        raise ValueError(f"SSIM needs 11 x 11 pixels at least, not {restored.shape[:2]}")
+        raise ValueError(f"SSIM needs at least 11 x 11 pixels, not {restored.shape[:2]}")
     if variant not in SSIM_VARIANTS:
         raise ValueError(f"variant is one of {', '.join(SSIM_VARIANTS)}, not {variant}")
     if variant == "matlab":
@@ -99,6 +99,8 @@ def _ssim_of_volumes(a: _Volume, b: _Volume) -> float:
     squares = mean_a * mean_a + mean_b * mean_b
     covariance = _smooth(a * b) - product
     spread = _smooth(a * a + b * b) - squares
+    # Wang et al. 2004, equation 13: (2 m_a m_b + C1) (2 cov + C2)
+    #   / ((m_a^2 + m_b^2 + C1) (var_a + var_b + C2)).
     similarity = ((2 * product + _C1) * (2 * covariance + _C2)) / ((squares + _C1) * (spread + _C2))
     return float(similarity.mean())
 
@@ -155,17 +157,17 @@ def as_uint8(image: Tensor) -> Image:
         raise ValueError(f"one image is (3, H, W), not {tuple(image.shape)}")
     scaled = (image.detach().float() + 1) * (_RANGE / 2)
     if not bool(scaled.isfinite().all()):
-        raise ValueError("the image holds values that are not finite")
+        raise ValueError("the image has values that are not finite")
     pixels = scaled.clamp(0, _RANGE).round().to(torch.uint8)
     rgb: Image = pixels.permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
     return rgb
 
 
 def trajectory_gap(restored: Tensor) -> float:
-    """How far the restorations of one trajectory's points lie apart: mean pairwise L1.
+    """Mean pairwise L1 between the restorations of one trajectory's points.
 
-    All points of a trajectory share one sharp image, so a consistent model answers all of them
-    alike; 0 says that it does. It says nothing about sharpness: read it beside PSNR.
+    All points of a trajectory share one sharp image, so a consistent model restores all of them
+    to the same image, with a gap of 0. A gap says nothing about sharpness: read it beside PSNR.
 
     Args:
         restored: (N, 3, H, W), N >= 2 restorations of the blurs of one trajectory, any range.
@@ -177,7 +179,7 @@ def trajectory_gap(restored: Tensor) -> float:
         ValueError: fewer than two restorations.
     """
     if restored.ndim != 4 or restored.shape[0] < 2:
-        raise ValueError(f"two restorations (N, 3, H, W) at least, not {tuple(restored.shape)}")
+        raise ValueError(f"at least two restorations (N, 3, H, W), not {tuple(restored.shape)}")
     points = restored.detach().float()
     count = points.shape[0]
     gaps = [

@@ -1,9 +1,9 @@
 """Scores of a restoration alone, without its sharp image.
 
-`blur-effect` (Crete et al. 2007) is arithmetic, needs no weights and is always there. NIQE and the
-learnt ones come from pyiqa where the user has installed it: its licence is non-commercial and it
-needs torchvision, so it is no dependency (decision 22). No such score knows what the scene looked
-like: an invented texture can win. Read them beside PSNR and LPIPS.
+`blur-effect` (Crete et al. 2007) is arithmetic, needs no weights and is always available. NIQE and
+the learnt ones come from pyiqa where the user has installed it: its licence is non-commercial and
+it needs torchvision, so it is no dependency (decision 22). No such score knows the scene: an
+invented texture can win. Read them beside PSNR and LPIPS.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEARNT: tuple[Learnt, ...] = get_args(Learnt)
 """Scores that pyiqa makes, by its own names."""
 
 _WINDOW = 11
-# pyiqa is not here, it or its torchvision does not load, or its weights cannot be fetched.
+# pyiqa is not installed, it or its torchvision does not load, or its weights cannot be fetched.
 _UNUSABLE = (ImportError, RuntimeError, OSError, AssertionError, KeyError)
 
 
@@ -36,14 +36,14 @@ def blur_effect(image: Image) -> float:
     two axes. Of a restoration, read it beside the same score of its blur.
 
     Args:
-        image: (H, W, 3) uint8, sides of 11 pixels at least.
+        image: (H, W, 3) uint8, sides of at least 11 pixels.
 
     Raises:
         ValueError: the image is smaller than the window.
     """
     if min(image.shape[:2]) < _WINDOW:
         raise ValueError(
-            f"blur-effect needs {_WINDOW} x {_WINDOW} pixels at least, not {image.shape[:2]}"
+            f"blur-effect needs at least {_WINDOW} x {_WINDOW} pixels, not {image.shape[:2]}"
         )
     return float(_blur_effect(image, h_size=_WINDOW, channel_axis=2))  # type: ignore[no-untyped-call]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_model import TINY, cli
 
+from fidediff_model.evaluate.paper import PAPER_SECONDS
 from fidediff_model.evaluate.speed import (
-    PAPER_SECONDS,
     PEAK_TFLOPS,
     BenchmarkRequest,
     Variant,
