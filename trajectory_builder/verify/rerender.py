@@ -17,7 +17,7 @@ from trajectory_builder.build.gopro_shard import FrameReader, render_windows
 from trajectory_builder.build.shard import Shard
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import BuildError, ImageError, shorten
+from trajectory_builder.errors import BuildError, ExitCode, ImageError, shorten
 from trajectory_builder.images import png
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.plan import footage, gopro, recipe
@@ -58,7 +58,7 @@ def differences(
         progress: show progress on stderr.
 
     Raises:
-        BuildError: no record of the build, another source, or no frames.
+        BuildError: no record of the build, a set made from others, or no frames.
         DataError, VideoError, ImageError: the footage is not there any more.
     """
     wanted = {row["sample_id"]: row for row in rows.rows() if row["origin"] != "official"}
@@ -71,15 +71,10 @@ def differences(
             where=str(folder / record.BUILD),
             cure="run the command that built it again",
         )
-    source = build["config"]["source"]
+    source = build["config"].get("source")
     if source not in ("gopro", "footage"):
-        raise BuildError(
-            f"level deep rebuilds GoPro and your own footage; this is {source}",
-            where=str(folder / record.BUILD),
-            cure="use --level full, or generate it again and compare with `trajbuild diff`",
-        )
-    is_gopro = source == "gopro"
-    make_tasks = _gopro_tasks if is_gopro else _footage_tasks
+        raise _not_rendered(folder, build, len(wanted))
+    make_tasks = _gopro_tasks if source == "gopro" else _footage_tasks
     tasks = list(make_tasks(folder, build, frames, wanted))
     left, findings = dict(wanted), []
     with Progress(len(wanted), "blurs", shown=progress) as bar:
@@ -94,6 +89,20 @@ def differences(
         for row in left.values()
     ]  # fmt: skip
     return sorted(findings, key=lambda one: one.file)
+
+
+def _not_rendered(folder: Path, build: Mapping[str, Any], count: int) -> BuildError:
+    """The error for a set whose frames build.json does not name: one made from other sets."""
+    command = build["config"].get("command", "another program")
+    sets = shorten(sorted({source["set"] for source in build.get("derived_from", ())}))
+    return BuildError(
+        f"this set was made by {command}, and its {count:,} rendered blurs can only be rebuilt in"
+        " the build that they come from",
+        where=f"{folder / record.BUILD}: " + (f"made from {sets}" if sets else "no source named"),
+        cure=f"run `trajbuild verify {sets or 'SET'} --level deep` on the original build; --level"
+        " full checks all files of this set",
+        exit_code=ExitCode.WRONG_USE,
+    )
 
 
 def _gopro_tasks(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from trajectory_builder import manifest, verify
 from trajectory_builder.curate import condition, derive, diff, merge, select, split, stats, table
 from trajectory_builder.curate.select import Criteria
-from trajectory_builder.errors import DataError, ManifestError, OutputError, UserError
+from trajectory_builder.errors import BuildError, DataError, ManifestError, OutputError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,14 @@ def ids(folder):
 def test_selected_set_passes_verify_to_the_last_hash(dataset, tmp_path):
     select.select([dataset], tmp_path / "out", Criteria(where="n_frames != 9"))
     assert len(sound(tmp_path / "out")) == 12
+
+
+def test_deep_verify_of_a_selected_set_names_the_original_build(dataset, tmp_path):
+    select.select([dataset], tmp_path / "out", Criteria(where="n_frames == 9"))
+    with pytest.raises(BuildError, match="made by select") as caught:
+        verify.verify_folder(tmp_path / "out", "deep")
+    assert "made from set" in caught.value.where
+    assert "trajbuild verify set --level deep" in caught.value.cure
 
 
 def test_dropped_point_leaves_no_trace_in_backward_points(dataset, tmp_path):
