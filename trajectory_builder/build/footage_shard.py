@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from trajectory_builder.build import still_shard
+from trajectory_builder.build.watch import Watch
 from trajectory_builder.build.writer import (
     Contents,
     Pixels,
@@ -67,11 +68,12 @@ def make(shard: Shard, order: FootageOrder, batch: Batch) -> Contents:
     records: list[Record] = []
     problems: list[Problem] = []
     for rows, frames in complete_windows(reader.stream(watch.see), trajectories(shard.rows)):
-        moved, lost = _judge(order, rows, frames, watch)
+        kept, lost = _judge(order, rows, frames, watch)
         problems += lost
+        motions = [watch.columns(row) for row in kept]
         watch.forget(rows[-1]["first_index"])
-        if moved:
-            records += _write(shard, order, moved, frames, batch)
+        if kept:
+            records += _write(shard, order, kept, motions, frames, batch)
     return Contents(records, [*reader.problems, *problems], reader.digests)
 
 
@@ -106,17 +108,16 @@ def _make_still(shard: Shard, order: FootageOrder, rows: list[PlanRow], batch: B
 def _write(
     shard: Shard,
     order: FootageOrder,
-    moved: Sequence[tuple[PlanRow, float]],
+    rows: Sequence[PlanRow],
+    motions: Sequence[Record],
     frames: Frames,
     batch: Batch,
 ) -> list[Record]:
     """Write the pairs of one trajectory from its frames."""
-    rows = [row for row, _ in moved]
     blurs = _expose(order, rows, frames)
     sharp = at_depth(cast(Pixels, frames[rows[0]["center_index"]]), order.bits)
-    extra: list[Record] = [{"motion_px": pixels} for _, pixels in moved]
     pixels = [blurs[row["n_frames"]] for row in rows]
-    return _write_pairs(shard, order, rows, pixels, sharp, extra, batch)
+    return _write_pairs(shard, order, rows, pixels, sharp, motions, batch)
 
 
 def _write_pairs(
@@ -183,8 +184,8 @@ def _has_all(row: PlanRow, frames: Frames) -> bool:
 
 def _judge(
     order: FootageOrder, rows: list[PlanRow], frames: Frames, watch: Watch
-) -> tuple[list[tuple[PlanRow, float]], list[Problem]]:
-    """Rows that make a pair with their motion in pixels, and the problems of the others."""
+) -> tuple[list[PlanRow], list[Problem]]:
+    """Rows that make a pair, and the problems of the others."""
     kept: list[PlanRow] = []
     problems: list[Problem] = []
     damaged = VIDEO_DAMAGED if order.kind == "video" else DAMAGED
@@ -194,12 +195,11 @@ def _judge(
             kept.append(row)
         else:
             problems.append(pair_problem(row, reason, *_WHAT[reason]))
-    motions = watch.motions(kept) if kept else []
     # Short windows move little in any clip: what counts is whether the trajectory gets anywhere.
-    if motions and motions[-1][1] < order.motion_floor:
+    if kept and watch.is_static(kept[-1], order.motion_floor):
         static = [pair_problem(row, motion.STATIC, *_WHAT[motion.STATIC]) for row in kept]
         return [], problems + static
-    return [(row, median) for row, (median, _) in zip(kept, motions, strict=True)], problems
+    return kept, problems
 
 
 def _expose(order: FootageOrder, rows: Sequence[PlanRow], frames: Frames) -> dict[int, Pixels]:
@@ -214,48 +214,6 @@ def _expose(order: FootageOrder, rows: Sequence[PlanRow], frames: Frames) -> dic
     domain = cast(averaging.Domain, longest["average_domain"])
     means = averaging.nested_means(window, sizes, domain)
     return {n: at_depth(mean, order.bits) for n, mean in means.items()}
-
-
-class Watch:
-    """Small copies of the frames that passed, and what they show of a window.
-
-    Args:
-        factor: frames after interpolation per frame as shot; rows count the former.
-    """
-
-    def __init__(self, factor: int) -> None:
-        self._factor = factor
-        self._small: dict[int, motion.Small] = {}
-
-    def see(self, rank: int, small: motion.Small) -> None:
-        """Keep the small copy of a frame as shot."""
-        self._small[rank] = small
-
-    def forget(self, rank: int) -> None:
-        """Drop what is well before a window that starts at `rank`."""
-        border = rank // self._factor
-        for old in [r for r in self._small if r < border - 64]:
-            del self._small[old]
-
-    def _span(self, row: PlanRow) -> range:
-        return range(row["first_index"] // self._factor, -(-_last(row) // self._factor) + 1)
-
-    def interruption(self, row: PlanRow) -> str | None:
-        """A cut or a repeated frame inside a window, or None."""
-        return motion.interruption([self._small[rank] for rank in self._span(row)])
-
-    def motions(self, rows: Sequence[PlanRow]) -> list[tuple[float, float]]:
-        """(median, 95th percentile) of the displacement over nested windows, in pixels."""
-        spans = [self._span(row) for row in rows]
-        frames = [self._small[rank] for rank in spans[-1]]
-        reaches = [len(span) // 2 for span in spans]
-        displacements = motion.growing_displacement(frames, reaches)
-        # A window that ends between two frames as shot spans a part of what was measured.
-        shares = [
-            (row["n_frames"] - 1) / (self._factor * (len(span) - 1))
-            for row, span in zip(rows, spans, strict=True)
-        ]
-        return [(share * a, share * b) for share, (a, b) in zip(shares, displacements, strict=True)]
 
 
 class FrameReader:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder.build import nearness
+from trajectory_builder.build.watch import Watch
 from trajectory_builder.build.writer import (
     Contents,
     ImageFile,
@@ -22,7 +22,7 @@ from trajectory_builder.build.writer import (
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png
-from trajectory_builder.pixels import averaging
+from trajectory_builder.pixels import averaging, motion
 from trajectory_builder.trajectory import Problem
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ def make(shard: Shard, batch: Batch) -> Contents:
                 contents.problems.append(_problem(row, blur, row["blur_source"]))
             else:
                 contents.records.append(pair_record(row, sharp, blur))
-    reader = FrameReader(Path(shard.roots.get("frames", "")), shard.size)
+    watch = Watch()
+    reader = FrameReader(
+        Path(shard.roots.get("frames", "")),
+        shard.size,
+        see=lambda rank, pixels: watch.see(rank, motion.coarse(pixels)),
+    )
     for row, mean in render_windows(reader, averaged):
         blur = write_image(batch, Path(shard.out, row["split"], row["blur_file_name"]), mean)
-        contents.records.append(pair_record(row, sharps[row["trajectory_id"]], blur))
+        sharp = sharps[row["trajectory_id"]]
+        contents.records.append(pair_record(row, sharp, blur, watch.columns(row)))
     contents.problems.extend(reader.problems(averaged))
     contents.frames.update(reader.digests)
     return contents
@@ -86,16 +92,19 @@ class FrameReader:
     Args:
         root: the folder that frame names start from.
         size: (width, height) that frames must have; None takes any.
-        keep_samples: keep a `nearness.sample` of each frame by rank, too.
+        see: gets each frame's rank and pixels as it passes.
     """
 
     def __init__(
-        self, root: Path, size: tuple[int, int] | None, *, keep_samples: bool = False
+        self,
+        root: Path,
+        size: tuple[int, int] | None,
+        *,
+        see: Callable[[int, Pixels], None] | None = None,
     ) -> None:
         self._root = root
         self._size = size
-        self._keep_samples = keep_samples
-        self.samples: dict[int, Pixels] = {}
+        self._see = see
         self.digests: dict[str, str] = {}
         self.errors: dict[str, ImageError] = {}
 
@@ -110,8 +119,8 @@ class FrameReader:
                 yield rank, None
                 continue
             self.digests[name] = frame.sha256
-            if self._keep_samples:
-                self.samples[rank] = nearness.sample(frame.pixels)
+            if self._see is not None:
+                self._see(rank, frame.pixels)
             yield rank, frame.pixels
 
     def problems(self, rows: Sequence[PlanRow]) -> Iterator[Problem]:

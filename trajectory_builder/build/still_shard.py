@@ -94,11 +94,18 @@ def write_kernels(shard: Shard, rows: Sequence[PlanRow], shot: StillShot, batch:
 
 
 def motion(shot: StillShot, n_frames: int) -> Record:
-    """How far the picture moves over the middle `n_frames` slices: the median of its corners."""
+    """`motion_px` and `step_px` of the middle `n_frames` slices, from the camera's path."""
     height, width = shot.sharp.shape[:2]
-    # (2, 1) and (1, 2): the four corners as rows and columns.
-    corners = np.array([0.0, height - 1.0])[:, None], np.array([0.0, width - 1.0])[None, :]
+    # (9, 1) and (1, 9): a grid of places, as rows and columns.
+    places = np.linspace(0, height - 1, 9)[:, None], np.linspace(0, width - 1, 9)[None, :]
     middle, reach = len(shot.poses) // 2, n_frames // 2
-    y0, x0 = hand_motion.offsets(shot.poses[middle - reach], *corners, height, width)
-    y1, x1 = hand_motion.offsets(shot.poses[middle + reach], *corners, height, width)
-    return {"motion_px": float(np.median(np.hypot(y1 - y0, x1 - x0)))}
+    poses = shot.poses[middle - reach : middle + reach + 1]
+    # (n, 2, 9, 9): where each slice samples each place.
+    offsets = np.array([
+        np.broadcast_arrays(*hand_motion.offsets(pose, *places, height, width)) for pose in poses
+    ])  # fmt: skip
+    steps = np.hypot(*np.diff(offsets, axis=0).swapaxes(0, 1))  # (n - 1, 9, 9) pixels
+    return {
+        "motion_px": float(np.median(steps, axis=(1, 2)).sum()),
+        "step_px": float(np.percentile(steps, 95, axis=(1, 2)).max()),
+    }

@@ -70,13 +70,15 @@ SCHEMA = pa.schema(
         _field(
             "motion_px",
             pa.float32(),
-            "median displacement from the window's first to its last frame, pixels",
+            "length of the picture's way during the window, pixels: the median displacement between"
+            " neighbouring frames, summed; null where the frames were not read",
             null=True,
         ),
         _field(
             "step_px",
             pa.float32(),
-            "largest displacement between two neighbouring frames of the window, pixels",
+            "largest step between two neighbouring frames of the window, pixels: 95th percentile"
+            " over the picture; above 2 to 3 the blur shows ghosts",
             null=True,
         ),
         _field("blur_sha256", pa.string(), "SHA-256 of the blur's file"),

@@ -113,6 +113,24 @@ def displacement(first: Small, last: Small) -> tuple[float, float]:
     return _lengths(_flow(first.gray, last.gray), _followed(first), first.scale)
 
 
+def step(first: Small, last: Small) -> tuple[float, float] | None:
+    """`displacement` between neighbouring frames; None where the picture is too small for it.
+
+    Flow that spans half of the picture is a wrong match: nothing is left in view to follow.
+    """
+    median, fast = displacement(first, last)
+    return (median, fast) if fast <= max(first.gray.shape) * first.scale / 2 else None
+
+
+def coarse(pixels: npt.NDArray[np.uint8]) -> Small:
+    """A small copy of an 8-bit frame (H, W, 3) from every other green pixel: cheaper than `small`.
+
+    For builds in which motion is a by-product.
+    """
+    gray, scale = _halved(np.ascontiguousarray(pixels[::2, ::2, 1]))
+    return _small(gray, 2 * scale)
+
+
 def growing_displacement(
     frames: Sequence[Small], reaches: Sequence[int]
 ) -> list[tuple[float, float]]:

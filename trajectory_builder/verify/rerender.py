@@ -181,7 +181,12 @@ def _compare(task: _Task) -> tuple[list[str], list[Finding]]:
 
 def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     rows = task.shard.rows
-    reader = FrameReader(Path(task.shard.roots["frames"]), task.shard.size, keep_samples=True)
+    samples: dict[int, Pixels] = {}  # by rank
+
+    def see(rank: int, pixels: Pixels) -> None:
+        samples[rank] = nearness.sample(pixels)
+
+    reader = FrameReader(Path(task.shard.roots["frames"]), task.shard.size, see=see)
     # All windows first: which frames changed is known when all are read.
     wrong = [
         row
@@ -194,7 +199,7 @@ def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     findings += [
         _finding(row, "center-differs", "its window is not round its sharp image", _OTHER_CENTER)
         for row in rows
-        if not _shows_center(row, Path(task.shard.out), reader.samples)
+        if not _shows_center(row, Path(task.shard.out), samples)
     ]
     for row in rows:
         bad = next((name for name in row["frame_names"] if name in reader.errors), None)

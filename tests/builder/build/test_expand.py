@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -126,6 +127,18 @@ def test_sharp_is_the_centre_frame_itself(small_built, small_source):
     for row in rows_of(small_built, origin="averaged"):
         middle = frames_of(small_source, row)[row["n_frames"] // 2]
         assert np.array_equal(load(small_built / row["split"] / row["sharp_file_name"]), middle)
+
+
+def test_motion_of_averaged_windows_grows_with_n(sample_source, tmp_path):
+    rows = rows_of(expanded(sample_source.pairs, tmp_path / "out"), origin="averaged")
+    assert all(row["motion_px"] > 0 and row["step_px"] > 0 for row in rows)
+    for one, other in pairwise(rows):
+        if one["trajectory_id"] == other["trajectory_id"]:
+            assert one["motion_px"] < other["motion_px"]
+
+
+def test_motion_of_official_pairs_is_unknown_since_their_frames_are_not_read(small_built):
+    assert {row["motion_px"] for row in rows_of(small_built, origin="official")} == {None}
 
 
 def test_pairs_per_split_are_those_of_the_plan(small_built):

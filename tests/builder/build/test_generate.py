@@ -79,9 +79,28 @@ def test_backward_points_are_all_smaller_windows(made):
     ]  # fmt: skip
 
 
-def test_motion_is_the_way_over_the_window(made):
+def test_motion_is_the_length_of_the_way_over_the_window(made):
     for row in rows_of(made):
-        assert row["motion_px"] == pytest.approx(row["n_frames"] - 1, abs=0.8)
+        assert row["motion_px"] == pytest.approx(row["n_frames"] - 1, rel=0.1)
+        assert row["step_px"] == pytest.approx(1, abs=0.4)
+
+
+def test_motion_there_and_back_counts_both_ways(tmp_path):
+    frames = pan(7)
+    path = write_video(tmp_path / "shake.mp4", [*frames, *frames[-2::-1]])
+    make(tmp_path / "out", path, n_frames=(13,))
+    (row,) = rows_of(tmp_path / "out")
+    assert row["motion_px"] == pytest.approx(12, abs=1.2)
+
+
+@pytest.mark.parametrize("options", [{}, {"interpolate": 1}])
+def test_motion_never_falls_as_n_grows(clip, tmp_path, options):
+    make(tmp_path / "out", clip, n_frames=(3, 5, 7, 9), max_per_clip=3, **options)
+    rows = rows_of(tmp_path / "out")
+    for one, other in pairwise(rows):
+        if one["trajectory_id"] == other["trajectory_id"]:
+            assert one["motion_px"] <= other["motion_px"]
+            assert one["step_px"] <= other["step_px"]
 
 
 def test_deep_verify_finds_nothing_wrong(made):
