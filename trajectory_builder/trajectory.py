@@ -97,6 +97,10 @@ SETTLED = frozenset(
 """Reasons that lie in what was filmed: reading the same file again cannot mend them."""
 
 
+LEFT_OUT = frozenset({"scene-cut", "frame-repeated", "static", "time-gap", "time-duplicate"})
+"""Reasons to leave a window out on purpose: nothing is damaged or missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is not there or not right, and why: a row of problems.parquet.

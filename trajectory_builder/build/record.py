@@ -153,12 +153,6 @@ def _in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: manifest.SPLITS.index(name.split("/")[0]))
 
 
-def problem_count(folder: OutputFolder) -> int:
-    """Rows of the folder's problems.parquet; 0 where there is none."""
-    path = folder.root / PROBLEMS
-    return len(read_problems(folder.root)) if path.is_file() else 0
-
-
 def write(
     folder: OutputFolder,
     plan: Plan,

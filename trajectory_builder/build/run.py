@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from trajectory_builder import manifest
 from trajectory_builder.build import backends, record
+from trajectory_builder.build.ghosts import ghost_notes
 from trajectory_builder.build.ownership import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
@@ -30,7 +31,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
 from trajectory_builder.plan.table import Plan, PlanRow, by_shard
-from trajectory_builder.trajectory import SETTLED, Problem
+from trajectory_builder.trajectory import LEFT_OUT, SETTLED, Problem
 
 BYTES_PER_PIXEL = 1.7
 """Our choice: a generous guess of a blur's PNG size, for the check of free space at the start."""
@@ -44,20 +45,25 @@ class BuildReport:
         out: the output folder.
         pairs: pairs on disk per split.
         made: pairs made by this run; 0 when everything was complete already.
-        problems: rows of problems.parquet.
+        problems: what is damaged or missing: rows of problems.parquet.
+        left_out: windows that make no pair on purpose: further rows of problems.parquet.
         seconds: wall time of this run.
+        notes: what the finished pairs show, e.g. ghosts.
     """
 
     out: Path
     pairs: dict[str, int]
     made: int
     problems: int
-    seconds: float
+    left_out: int
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
-        """Done, or done in part."""
-        return ExitCode.DONE_IN_PART if self.problems else ExitCode.DONE
+        """Done; in part, where something is damaged or missing, or no pair could be made."""
+        is_whole = any(self.pairs.values()) and not self.problems
+        return ExitCode.DONE if is_whole else ExitCode.DONE_IN_PART
 
     def as_data(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -66,6 +72,7 @@ class BuildReport:
             "pairs": self.pairs,
             "made": self.made,
             "problems": self.problems,
+            "left_out": self.left_out,
             "seconds": round(self.seconds, 3),
             "exit_code": int(self.exit_code),
         }
@@ -136,14 +143,14 @@ def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildRe
     # Before the look at a finished build: a run of it may have been killed over a new alignment.
     folder.remove_temporaries()
     if record.is_finished(folder, digest, plan.alignment):
-        counts, problems = record.pair_counts(folder), record.problem_count(folder)
-        return BuildReport(folder.root, counts, 0, problems, 0.0)
+        problems, left_out = _counts(record.read_problems(folder.root))
+        return BuildReport(folder.root, record.pair_counts(folder), 0, problems, left_out)
     shards = list(_shards(plan, folder.root, options.link))
     pending = [shard for shard in shards if not _is_complete(folder, shard)]
     _check_space(pending, folder.root)
     made = _run(pending, plan, folder, options)
-    pairs, problems = _finish(folder, plan, shards, digest, options)
-    return BuildReport(folder.root, pairs, made, problems, 0.0)
+    report = _finish(folder, plan, shards, digest, options)
+    return replace(report, made=made)
 
 
 def refuse(plan: Plan, out: Path, options: BuildOptions) -> None:
@@ -171,8 +178,9 @@ def refuse_problems(plan: Plan, options: BuildOptions) -> None:
     Raises:
         BuildError: naming the first.
     """
-    if options.strict and plan.problems:
-        raise _strict(plan.problems[0], len(plan.problems))
+    problems = [problem for problem in plan.problems if problem.reason not in LEFT_OUT]
+    if options.strict and problems:
+        raise _strict(problems[0], len(problems))
 
 
 def _strict(problem: Problem, count: int) -> BuildError:
@@ -298,15 +306,18 @@ def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildO
             made += result.pairs
             progress.advance(result.pairs, problems=result.problems)
             if options.strict and result.problems:
-                marker = folder.read_marker(result.name) or {}
-                raise _strict(Problem(**marker["problems"][0]), result.problems)
+                marker = folder.read_marker(result.name) or {"problems": []}
+                problems = [Problem(**problem) for problem in marker["problems"]]
+                problems = [problem for problem in problems if problem.reason not in LEFT_OUT]
+                if problems:
+                    raise _strict(problems[0], len(problems))
     return made
 
 
 def _finish(
     folder: OutputFolder, plan: Plan, shards: list[Shard], digest: str, options: BuildOptions
-) -> tuple[dict[str, int], int]:
-    """Write problems, manifests, card and build.json from the markers; pairs and problems."""
+) -> BuildReport:
+    """Write problems, manifests, card and build.json from the markers."""
     markers = [folder.read_marker(shard.name) for shard in shards]
     if any(marker is None for marker in markers):
         raise BuildError(
@@ -325,12 +336,43 @@ def _finish(
         "timestep_map": plan.config.get("timestep_map", "frames"),
         "timestep_step": str(plan.config["recipe"]["timestep_step"]),
     }
+    is_film = plan.config["source"] == "footage" and not plan.config["stills"]
+    notes = ghost_notes(table, plan.config["interpolate"] + 1) if is_film else []
+    plan = replace(plan, notes=(*plan.notes, *notes))
     try:
         folder.remove_temporaries()  # of workers that died while others went on
+        _remove_orphans(folder, plan.table, table)
         record.write(folder, plan, table, problems, metadata, digest, link=options.link)
     except OSError as error:
         raise write_error(error, str(folder.root)) from error
-    return dict(Counter(table["split"].to_pylist())), len(problems)
+    counts = dict(Counter(table["split"].to_pylist()))
+    return BuildReport(folder.root, counts, 0, *_counts(problems), notes=tuple(notes))
+
+
+def _counts(problems: Sequence[Problem]) -> tuple[int, int]:
+    """How many are damaged or missing, and how many windows are left out on purpose."""
+    left_out = sum(problem.reason in LEFT_OUT for problem in problems)
+    return len(problems) - left_out, left_out
+
+
+def _remove_orphans(folder: OutputFolder, planned: pa.Table, made: pa.Table) -> None:
+    """Remove files of planned pairs that were not made: a sharp image whose only blur is bad.
+
+    Only names of the plan are removed, so nothing that the build did not write.
+    """
+    if made.num_rows == planned.num_rows:
+        return
+    columns = ("split", "blur_file_name", "sharp_file_name")
+    names = [
+        {
+            f"{row['split']}/{row[kind]}"
+            for row in table.select(columns).to_pylist()
+            for kind in columns[1:]
+        }
+        for table in (planned, made)
+    ]
+    for name in names[0] - names[1]:
+        (folder.root / name).unlink(missing_ok=True)
 
 
 def _with_records(table: pa.Table, pairs: dict[str, dict[str, Any]]) -> pa.Table:

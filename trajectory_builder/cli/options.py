@@ -11,6 +11,7 @@ import click
 
 from trajectory_builder.cli import paths
 from trajectory_builder.cli.app import say
+from trajectory_builder.trajectory import LEFT_OUT
 
 if TYPE_CHECKING:
     from trajectory_builder.build.run import BuildOptions, BuildReport
@@ -142,10 +143,11 @@ def print_notes(plan: Plan) -> None:
     """Print on stderr what is odd or missing in the source, before the work starts."""
     for note in plan.notes:
         say(f"note: {note}", err=True)
-    for problem in plan.problems[:5]:
+    problems = [problem for problem in plan.problems if problem.reason not in LEFT_OUT]
+    for problem in problems[:5]:
         say(f"problem: {named(problem)}", err=True)
-    if len(plan.problems) > 5:
-        say(f"problem: and {len(plan.problems) - 5:,} more", err=True)
+    if len(problems) > 5:
+        say(f"problem: and {len(problems) - 5:,} more", err=True)
 
 
 def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
@@ -215,24 +217,46 @@ def print_report(report: BuildReport) -> None:
     """Say what a build made, where, in how long, and what to do next."""
     out = report.out
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items()) or "no"
+    for note in report.notes:
+        say(f"note: {note}", err=True)
     if report.made == 0 and not report.problems:
         say(f"{out} is whole: {pairs} pairs; nothing to do")
     else:
         say(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+    if not any(report.pairs.values()):
+        _tell_reasons(out, {p.reason for p in _problems(out)})
+    elif report.left_out:
+        windows = "1 window" if report.left_out == 1 else f"{report.left_out:,} windows"
+        say(
+            f"{windows} left out on purpose: {_left_out(out)}; see {out}/problems.parquet", err=True
+        )
     if report.problems:
-        tell_problem_count(report.problems, report.out)
-        _tell_reasons(report.out)
+        tell_problem_count(report.problems, out)
+        _tell_reasons(out, {p.reason for p in _problems(out)} - LEFT_OUT)
     say(f"next: trajbuild verify {out}", err=True)
 
 
-def _tell_reasons(out: Path) -> None:
-    """The reasons in problems.parquet, the commonest first, each with an example and its cure."""
+def _problems(out: Path) -> list[Problem]:
+    from trajectory_builder.build import record
+
+    return record.read_problems(out)
+
+
+def _left_out(out: Path) -> str:
+    """The reasons to leave windows out on purpose, the commonest first, with their counts."""
     from collections import Counter
 
-    from trajectory_builder.build import record
+    counts = Counter(p.reason for p in _problems(out) if p.reason in LEFT_OUT)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+
+
+def _tell_reasons(out: Path, reasons: set[str]) -> None:
+    """Reasons in problems.parquet, the commonest first, each with an example and its cure."""
+    from collections import Counter
+
     from trajectory_builder.errors import LISTED_AT_MOST
 
-    problems = record.read_problems(out)
+    problems = [problem for problem in _problems(out) if problem.reason in reasons]
     counts = Counter(problem.reason for problem in problems)
     for reason, count in counts.most_common(LISTED_AT_MOST):
         first = next(problem for problem in problems if problem.reason == reason)

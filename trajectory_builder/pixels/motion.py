@@ -221,6 +221,12 @@ def interruption(frames: Sequence[Small]) -> str | None:
     return None
 
 
+def is_unexplained(first: Small, last: Small) -> bool:
+    """Whether two neighbours differ clearly and motion does not explain how: no film does that."""
+    apart = float(np.abs(last.thumb - first.thumb).mean())
+    return apart > CUT_DIFFERENCE and _unexplained(first, last) > CUT_UNEXPLAINED
+
+
 def _unexplained(first: Small, last: Small) -> float:
     """Share of the difference between two frames that optical flow does not explain."""
     import cv2

@@ -1,8 +1,8 @@
 """The plan of a user's footage: clips to windows, timesteps, splits and shards.
 
 The plan is complete before the build starts; frames are decoded once, shard by shard, by
-`build.footage_shard`. Here only headers, frame times and, to warn of ghosts, two frames at a few
-places of each clip are read.
+`build.footage_shard`. Here only headers, frame times and, for `preview`, two frames at a few places
+of each clip are read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pyarrow as pa
 from trajectory_builder import manifest
 from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.pixels import camera
-from trajectory_builder.plan import ghosting, recipe, windows
+from trajectory_builder.plan import preview, recipe, windows
 from trajectory_builder.plan.clips import ClipPlan, plan_clip
+from trajectory_builder.plan.data_sets import refuse_data_sets
 from trajectory_builder.plan.footage_request import FootageRequest
 from trajectory_builder.plan.table import Plan
 from trajectory_builder.plan.windows import WindowChoice
@@ -35,12 +36,14 @@ def plan_footage(request: FootageRequest) -> Plan:
         VideoError, ImageError: the only file given cannot be used.
         UsageError: windows, timesteps or splits that cannot be.
         UsageError: camera settings that cannot be used.
+        UsageError: a source is a data set, or photographs without `stills`.
     """
     choice = _choice(request)
     if request.camera:
         camera.parse(request.camera)
     _check_bits(request)
     shares = windows.parse_split(request.split)
+    refuse_data_sets(request.sources)
     found = footage.find(
         request.sources,
         fps=request.fps,
@@ -56,7 +59,8 @@ def plan_footage(request: FootageRequest) -> Plan:
         clips.append(plan_clip(clip, splits[clip.shot], choice, request))
         problems += clips[-1].problems
         if not request.stills:
-            notes += ghosting.warnings(clip, request.interpolate)
+            preview.refuse_photographs(clip)
+            notes += preview.warnings(clip, request.interpolate)
     table = pa.concat_tables([planned.table for planned in clips])
     if table.num_rows == 0:
         raise _no_window(found.clips, problems, choice)

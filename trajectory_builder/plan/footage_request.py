@@ -11,6 +11,9 @@ from trajectory_builder.plan import windows
 from trajectory_builder.plan.recipe import Recipe
 from trajectory_builder.plan.windows import TimestepMap
 
+MOST_INTERPOLATED = 63
+"""Our choice: more frames between two neighbours would be drawings of drawings."""
+
 
 @dataclass(frozen=True)
 class FootageRequest:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import weakref
 from itertools import pairwise
@@ -245,7 +246,7 @@ def test_windows_over_a_gap_or_duplicate_make_no_pair(tmp_path):
 def test_windows_over_a_cut_make_no_pair(tmp_path):
     path = write_video(tmp_path / "cut.mp4", pan(20, seed=1) + pan(20, seed=2))
     report = make(tmp_path / "out", path, n_frames=(5, 9), every=3)
-    assert report.exit_code == 4
+    assert (report.exit_code, report.problems, report.left_out) == (0, 0, 4)
     lost = {sample for reason, sample in problems_of(tmp_path / "out") if reason == "scene-cut"}
     crossing = {
         f"cut/{center:06d}/n{n:02d}"
@@ -512,6 +513,45 @@ def test_fast_motion_warns_of_ghosts_with_its_numbers(tmp_path):
     assert "--interpolate 2" in warning or "--interpolate 3" in warning
 
 
+def test_a_set_of_ghosts_says_so_with_a_cure_that_works(tmp_path):
+    path = write_video(tmp_path / "fast.mp4", pan(30, 6, width=320, height=240))
+    report = make(tmp_path / "out", path, n_frames=(5,))
+    (note,) = report.notes
+    assert re.search(r"^(\d+) of \1 pairs \(100%\) have neighbouring frames more than 3 px", note)
+    assert "fast (" in note
+    between = int(re.search(r"--interpolate (\d+)", note).group(1))
+    mended = make(tmp_path / "more", path, n_frames=(5,), interpolate=between)
+    assert mended.notes == ()
+
+
+def test_slow_motion_is_no_set_of_ghosts(clip, tmp_path):
+    assert make(tmp_path / "out", clip, n_frames=(5,), max_per_clip=2).notes == ()
+
+
+def test_photographs_without_stills_are_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(9):
+        Image.fromarray(texture(96, 128, seed=index)).save(tmp_path / f"photos/{index}.png")
+    with pytest.raises(UsageError, match="looks like photographs") as caught:
+        footage.plan_footage(FootageRequest((tmp_path / "photos",), n_frames=(3,)))
+    assert "--stills" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("tree_of", "words"),
+    [("pairs", "pairs of blur and sharp images"), ("frames", "GoPro's tree of frames")],
+)
+def test_trees_of_gopro_are_refused_as_footage(small_source, tree_of, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        footage.plan_footage(FootageRequest((getattr(small_source, tree_of),), n_frames=(3,)))
+    assert "trajbuild expand" in caught.value.cure
+
+
+def test_an_earlier_output_is_refused_as_footage(made):
+    with pytest.raises(UsageError, match="contains a data set of trajbuild"):
+        footage.plan_footage(FootageRequest((made.parent,), n_frames=(3,)))
+
+
 def test_slow_motion_warns_of_no_ghosts(clip):
     assert not any("ghosts" in n for n in footage.plan_footage(FootageRequest((clip,))).notes)
 
@@ -615,7 +655,7 @@ def test_file_that_is_no_photograph_is_named(mixed, tmp_path):
     done = trajbuild("generate", "--src", mixed, "--stills", "--out", tmp_path / "out",
                      "--jobs", "1")  # fmt: skip
     assert done.returncode == 4
-    said = "the file cannot be read as a picture: its content is of no known format"
+    said = "the file is of no known image format, not PNG, JPEG, TIFF or WebP"
     assert f"problem: {said} ({mixed / 'notes.jpg'})" in done.stderr
     assert f"1 frame-unreadable, first: {said} ({mixed / 'notes.jpg'})" in done.stderr
     assert "1 problem: see" in done.stderr

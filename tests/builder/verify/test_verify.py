@@ -56,6 +56,16 @@ def test_build_with_problems_is_as_it_should_be(part_built):
     assert found(part_built) == set()
 
 
+def test_build_without_an_official_blur_leaves_no_file_without_a_row(tmp_path):
+    source = write_small(tmp_path / "source")
+    blur = source.pairs / "train/GOPR9001_07_00/blur/000047.png"
+    blur.write_bytes(blur.read_bytes()[:100])
+    planned = gopro.plan_gopro(source.pairs, recipe.load_recipe(recipe.DEFAULT))
+    report = run.build_plan(planned, tmp_path / "out", run.BuildOptions(progress=False))
+    assert report.exit_code == ExitCode.DONE_IN_PART
+    assert found(tmp_path / "out") == set()
+
+
 @pytest.mark.parametrize(
     "name",
     [
