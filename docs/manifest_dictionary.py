@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from trajectory_builder import manifest
 from trajectory_builder.plan import recipe
 from trajectory_builder.plan import table as plan_table
+from trajectory_builder.trajectory import SPLITS
 
 PUBLISHED = Path("manifests/gopro_fidediff_7877.parquet")
 """The committed plan, from the root of the repository."""
@@ -119,7 +120,7 @@ def _published(path: Path) -> str:
     table = pq.read_table(path, page_checksum_verification=True)
     chosen = recipe.load_recipe(recipe.DEFAULT)
     counts = table.group_by(["split", "n_frames"]).aggregate([([], "count_all")]).to_pylist()
-    order = {split: rank for rank, split in enumerate(manifest.SPLITS)}
+    order = {split: rank for rank, split in enumerate(SPLITS)}
     counts.sort(key=lambda row: (order[row["split"]], row["n_frames"]))
     further = pa.schema([f for f in plan_table.SCHEMA if f.name not in manifest.SCHEMA.names])
     lines = [

@@ -17,6 +17,12 @@ MAX_TIMESTEP = 999
 SPLITS = ("train", "validation", "test")
 """The parts of a data set, in the order in which manifests and people name them."""
 
+DOMAINS = ("srgb", "gamma2.2", "camera")
+"""How frames were averaged: as stored, linearised by a power of 2.2, or by a camera model."""
+
+BUILD_FILE = "build.json"
+"""The record of a finished build, at the top of its folder."""
+
 GOPRO_FPS = 240.0
 """Frames a second of the GoPro footage on which the timestep is defined."""
 

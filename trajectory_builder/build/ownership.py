@@ -15,6 +15,7 @@ from trajectory_builder.disk import ownership as folder_ownership
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError, shorten
 from trajectory_builder.plan.table import Plan
+from trajectory_builder.trajectory import BUILD_FILE
 
 _INPUTS = ["sample_id", "blur_source", "sharp_source", "frame_names"]
 
@@ -66,7 +67,7 @@ def refuse_other_config(
         folder.root,
         config,
         wanted,
-        file=record.BUILD,
+        file=BUILD_FILE,
         contents="a build",
         cure=f"choose another --out, or give {options} to go on with that build",
     )

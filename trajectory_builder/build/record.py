@@ -27,10 +27,9 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import printable
 from trajectory_builder.images import png
 from trajectory_builder.plan.table import Plan
-from trajectory_builder.trajectory import SETTLED, Problem
+from trajectory_builder.trajectory import BUILD_FILE, SETTLED, SPLITS, Problem
 from trajectory_builder.version import __version__
 
-BUILD = "build.json"
 CONFIG = ".trajbuild/config.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
@@ -150,7 +149,7 @@ def pair_counts(folder: OutputFolder) -> dict[str, int]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=lambda name: manifest.SPLITS.index(name.split("/")[0]))
+    return sorted(names, key=lambda name: SPLITS.index(name.split("/")[0]))
 
 
 def write(
@@ -213,7 +212,7 @@ def _write_manifests(
 ) -> dict[str, dict[str, Any]]:
     """Write each split's manifest that has rows; its name -> digests and rows."""
     manifests: dict[str, dict[str, Any]] = {}
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         rows = table.filter(pc.equal(table["split"], split))
         if rows.num_rows == 0:
             continue
@@ -231,12 +230,12 @@ def _write_manifests(
 
 def write_build(root: Path, build: Mapping[str, Any]) -> None:
     """Write build.json with its own digest in it."""
-    OutputFolder(root).write_sealed(BUILD, build)
+    OutputFolder(root).write_sealed(BUILD_FILE, build)
 
 
 def read_build(root: Path) -> dict[str, Any] | None:
     """build.json, or None where it is absent, torn or altered."""
-    return OutputFolder(root).read_sealed(BUILD)
+    return OutputFolder(root).read_sealed(BUILD_FILE)
 
 
 def _write_file(folder: OutputFolder, name: str, content: bytes) -> str:

@@ -31,7 +31,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
 from trajectory_builder.plan.table import Plan, PlanRow, by_shard
-from trajectory_builder.trajectory import LEFT_OUT, SETTLED, Problem
+from trajectory_builder.trajectory import LEFT_OUT, SETTLED, SPLITS, Problem
 
 BYTES_PER_PIXEL = 1.7
 """Our choice: a generous guess of a blur's PNG size, for the check of free space at the start."""
@@ -422,4 +422,4 @@ def needed_bytes(plan: Plan, out: Path) -> int:
 def splits(table: pa.Table) -> list[str]:
     """The splits of a table in the manifest's order."""
     there = set(pc.unique(table["split"]).to_pylist())
-    return [split for split in manifest.SPLITS if split in there]
+    return [split for split in SPLITS if split in there]

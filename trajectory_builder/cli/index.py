@@ -9,6 +9,7 @@ import click
 
 from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
+from trajectory_builder.trajectory import SPLITS
 
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
@@ -22,7 +23,7 @@ from trajectory_builder.cli.app import say
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test"]),
+    type=click.Choice(SPLITS),
     help="Split of pairs that are in no split folder and in no list."
     " [default: train if there is a test list, else test]",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from trajectory_builder.cli import options, paths
+from trajectory_builder.trajectory import SPLITS
 
 
 def _shares(context: click.Context, parameter: click.Parameter, text: str) -> dict[str, float]:
@@ -46,7 +47,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
     "--split",
     "--of",
     "of",
-    type=click.Choice(["train", "validation", "test", "all"]),
+    type=click.Choice([*SPLITS, "all"]),
     default="train",
     show_default=True,
     help="The split that is divided; the others stay.",

@@ -31,6 +31,7 @@ from trajectory_builder.curate.links import (
 from trajectory_builder.curate.table import Rows, backward_points, damaged, read_rows
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import DataError, ExitCode, ManifestError, shorten
+from trajectory_builder.trajectory import SPLITS
 from trajectory_builder.version import __version__
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def write(
                 bar.advance(table.num_rows)
         transfer.flush()
         manifests = {}
-        for split in (split for split in manifest.SPLITS if split in parts):
+        for split in (split for split in SPLITS if split in parts):
             (folder / split).mkdir(exist_ok=True)
             table = pa.concat_tables(parts.pop(split))
             name = f"{split}/{manifest.FILE_NAME}"

@@ -24,7 +24,7 @@ from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import DataError, ExitCode, ImageError
 from trajectory_builder.images import png, png_check
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SPLITS, Problem
 from trajectory_builder.version import __version__
 
 PAIRS_PER_TASK = 32
@@ -245,7 +245,7 @@ def _write(
     transfer = FileTransfer(files)
     manifests = {}
     counts = {}
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         members = [row for row in rows if row.pair.split == split]
         if not members:
             continue

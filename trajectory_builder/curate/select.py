@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trajectory_builder import manifest
 from trajectory_builder.curate import condition, derive
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.table import Rows, column_expected, draws, read_rows, schema_of
 from trajectory_builder.errors import DataError, ManifestError
+from trajectory_builder.trajectory import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,11 +161,11 @@ def refuse_unknown_splits(rows: Rows) -> None:
     Raises:
         ManifestError: there is one.
     """
-    if not rows.frame["split"].isin(manifest.SPLITS).all():
+    if not rows.frame["split"].isin(SPLITS).all():
         raise ManifestError(
             "a manifest has rows of an unknown split",
             where=str(rows.files[0]),
-            cure=f"known are {', '.join(manifest.SPLITS)}",
+            cure=f"known are {', '.join(SPLITS)}",
         )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from trajectory_builder import manifest
 from trajectory_builder.curate import derive
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.select import refuse_unknown_splits
 from trajectory_builder.curate.table import draws, read_rows
 from trajectory_builder.errors import DataError, ExitCode, shorten
+from trajectory_builder.trajectory import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def _new_splits(
 
 
 def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
-    unknown = [name for name in shares if name not in manifest.SPLITS]
+    unknown = [name for name in shares if name not in SPLITS]
     total = sum(shares.values())
     positive = all(math.isfinite(share) and share > 0 for share in shares.values())
     if unknown or not shares or not positive:
@@ -164,7 +164,7 @@ def _checked_shares(shares: Mapping[str, float]) -> dict[str, float]:
             else "write for instance --into train=0.9,validation=0.1",
             exit_code=ExitCode.WRONG_USE,
         )
-    return {name: shares[name] / total for name in manifest.SPLITS if name in shares}
+    return {name: shares[name] / total for name in SPLITS if name in shares}
 
 
 def _refuse_cut(old: pd.DataFrame, new: pd.DataFrame, grouping: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from trajectory_builder.disk.atomic import TEMPORARY, fault_point, json_bytes, write_atomic
 from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import OutputError, shorten
+from trajectory_builder.trajectory import BUILD_FILE
 
 STATE = ".trajbuild"
 
@@ -58,7 +59,7 @@ class OutputFolder:
 
     def is_ours(self) -> bool:
         """Whether a build has been here: its state or its record lies in the folder."""
-        return self.state.is_dir() or (self.root / "build.json").is_file()
+        return self.state.is_dir() or (self.root / BUILD_FILE).is_file()
 
     @contextmanager
     def lock(self, *, wait_seconds: float = 0.0) -> Iterator[None]:

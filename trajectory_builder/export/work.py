@@ -22,6 +22,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError
 from trajectory_builder.export.pairs import Pair, shards
 from trajectory_builder.export.request import Request
+from trajectory_builder.trajectory import BUILD_FILE
 
 CONFIG = ".trajbuild/config.json"
 INDEX = "export.json"
@@ -105,10 +106,10 @@ def claimed(request: Request, target: str, pairs: Sequence[Pair]) -> Iterator[Ou
                 where=f"{request.out}/{CONFIG}",
                 cure="choose another --out, or delete the folder and run the same command again",
             )
-        elif (request.out / record.BUILD).exists():
+        elif (request.out / BUILD_FILE).exists():
             raise OutputError(
                 f"{request.out} is a data set, not an export",
-                where=str(request.out / record.BUILD),
+                where=str(request.out / BUILD_FILE),
                 cure="choose another --out",
                 exit_code=ExitCode.OTHER_CONFIG,
             )

@@ -25,22 +25,21 @@ from trajectory_builder.errors import ExitCode, ManifestError, shorten
 from trajectory_builder.manifest.check import check
 from trajectory_builder.manifest.paths import hostile_paths, is_hostile, resolve
 from trajectory_builder.manifest.schema import (
-    DOMAINS,
     FILE_COLUMNS,
     FILE_NAME,
     FORMAT_VERSION,
     FURTHER,
     ORIGINS,
     SCHEMA,
-    SPLITS,
 )
+from trajectory_builder.trajectory import BUILD_FILE, SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "DOMAINS", "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
-    "SCHEMA", "SPLITS", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform",
+    "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
+    "SCHEMA", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform",
     "content_sha256", "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
     "recorded_sha256", "resolve", "schema_metadata", "to_bytes", "write",
 ]  # fmt: skip
@@ -256,7 +255,7 @@ def _metadata_of(schema: pa.Schema) -> dict[str, str]:
 
 def recorded_sha256(path: Path) -> str | None:
     """The manifest's digest as build.json beside its split folder tells it, or None."""
-    record = path.parent.parent / "build.json"
+    record = path.parent.parent / BUILD_FILE
     try:
         build = json.loads(read_regular_text(record))
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from trajectory_builder.errors import ManifestError, shorten
 from trajectory_builder.manifest.paths import hostile_paths
-from trajectory_builder.manifest.schema import DOMAINS, FILE_COLUMNS, ORIGINS, SCHEMA, SPLITS
-from trajectory_builder.trajectory import TIMESTEP_STEP
+from trajectory_builder.manifest.schema import FILE_COLUMNS, ORIGINS, SCHEMA
+from trajectory_builder.trajectory import DOMAINS, SPLITS, TIMESTEP_STEP
 
 
 def check(table: pa.Table, *, where: str, metadata: Mapping[str, str] | None = None) -> None:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from trajectory_builder.trajectory import SPLITS as SPLITS
-
 FORMAT_VERSION = 2
 FILE_NAME = "metadata.parquet"
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
-DOMAINS = ("srgb", "gamma2.2", "camera")
 FILE_COLUMNS = {
     "blur_file_name": "blur_bytes",
     "sharp_file_name": "sharp_bytes",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -25,7 +25,6 @@ Pixels = npt.NDArray[Any]
 """Pixels of one frame, (H, W, 3) or any other shape, uint8 or uint16."""
 
 Domain = Literal["srgb", "gamma2.2"]
-DOMAINS: tuple[Domain, ...] = ("srgb", "gamma2.2")
 
 GAMMA = 2.2
 LINEAR_SCALE = (1 << 24) - 1
@@ -133,8 +132,8 @@ class _Growth:
     def __init__(self, center_index: int, n_frames: Sequence[int], domain: Domain) -> None:
         if not n_frames or any(n < 1 or n % 2 == 0 for n in n_frames):
             raise ValueError(f"n_frames must be odd and at least 1, not {tuple(n_frames)}")
-        if domain not in DOMAINS:
-            raise ValueError(f"unknown domain {domain!r}; known are {', '.join(DOMAINS)}")
+        if domain not in get_args(Domain):
+            raise ValueError(f"unknown domain {domain!r}; known are {', '.join(get_args(Domain))}")
         self.center_index = center_index
         self.wanted = frozenset(n_frames)
         self.reach = max(n_frames) // 2

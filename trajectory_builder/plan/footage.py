@@ -25,7 +25,7 @@ from trajectory_builder.plan.table import Plan
 from trajectory_builder.plan.windows import WindowChoice
 from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
-from trajectory_builder.trajectory import Problem
+from trajectory_builder.trajectory import SPLITS, Problem
 
 
 def plan_footage(request: FootageRequest) -> Plan:
@@ -55,7 +55,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
     problems, notes = list(found.problems), list(found.notes)
     clips: list[ClipPlan] = []
-    for clip in sorted(found.clips, key=lambda c: manifest.SPLITS.index(splits[c.shot])):
+    for clip in sorted(found.clips, key=lambda c: SPLITS.index(splits[c.shot])):
         clips.append(plan_clip(clip, splits[clip.shot], choice, request))
         problems += clips[-1].problems
         if not request.stills:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from trajectory_builder.errors import UsageError
 from trajectory_builder.plan.recipe import Recipe
-from trajectory_builder.trajectory import GOPRO_FPS, MAX_TIMESTEP, TIMESTEP_STEP
+from trajectory_builder.trajectory import GOPRO_FPS, MAX_TIMESTEP, SPLITS, TIMESTEP_STEP
 
 TimestepMap = Literal["frames", "exposure"]
 DEFAULT_N_FRAMES = (5, 7, 9, 11, 13)
@@ -156,7 +156,7 @@ def parse_split(text: str) -> dict[str, float]:
     try:
         for part in text.split(","):
             name, _, share = part.strip().partition("=")
-            if name not in ("train", "validation", "test") or name in shares:
+            if name not in SPLITS or name in shares:
                 raise ValueError(f"{name or part!r} is no split, or is there twice")
             shares[name] = float(share)
         if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:

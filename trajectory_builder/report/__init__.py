@@ -12,6 +12,7 @@ from pathlib import Path
 from trajectory_builder import manifest
 from trajectory_builder.disk import atomic
 from trajectory_builder.errors import ExitCode, OutputError
+from trajectory_builder.trajectory import BUILD_FILE
 
 FILE_NAME = "report.html"
 
@@ -64,7 +65,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
 def _home(folder: Path) -> Path:
     """Where build.json is: above a split's folder, or the folder itself."""
     above = folder.resolve().parent
-    is_split = (folder / manifest.FILE_NAME).is_file() and (above / "build.json").is_file()
+    is_split = (folder / manifest.FILE_NAME).is_file() and (above / BUILD_FILE).is_file()
     return above if is_split else folder
 
 

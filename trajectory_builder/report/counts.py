@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from trajectory_builder import manifest
 from trajectory_builder.report.records import ProblemGroup, read_build, read_problems
+from trajectory_builder.trajectory import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ def count(rows: manifest.Manifest, folder: Path) -> Numbers:
 def _splits(frame: pd.DataFrame) -> tuple[SplitCount, ...]:
     sharps = frame.drop_duplicates(["split", "trajectory_id"])
     counts = []
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         pairs, sharp = frame[frame["split"] == split], sharps[sharps["split"] == split]
         size = int(pairs["blur_bytes"].sum() + sharp["sharp_bytes"].sum())
         counts.append(SplitCount(split, len(pairs), len(sharp), sharp["clip_id"].nunique(), size))
@@ -229,7 +230,7 @@ def _clips(frame: pd.DataFrame) -> tuple[ClipCount, ...]:
         )
         for row in plain.itertuples()
     ]
-    return tuple(sorted(clips, key=lambda c: (manifest.SPLITS.index(c.split), c.clip)))
+    return tuple(sorted(clips, key=lambda c: (SPLITS.index(c.split), c.clip)))
 
 
 def _median(values: pd.Series[float]) -> float | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder.disk.regular import read_regular, read_regular_text
+from trajectory_builder.trajectory import BUILD_FILE
 
 EXAMPLES = 5
 MAX_PROBLEM_BYTES = 256 << 20
@@ -113,7 +114,7 @@ def _text(value: object) -> str:
 def read_build(folder: Path) -> Mapping[str, Any]:
     """build.json, empty where there is none that can be read."""
     try:
-        build = json.loads(read_regular_text(folder / "build.json"))
+        build = json.loads(read_regular_text(folder / BUILD_FILE))
     except (OSError, ValueError):
         return {}
     return build if isinstance(build, dict) else {}

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trajectory_builder import manifest
 from trajectory_builder.report.measures import robust_z
+from trajectory_builder.trajectory import SPLITS
 
 MAX_TRAJECTORIES = 36
 """Our choice: one per clip for all 33 sequences of GoPro."""
@@ -75,7 +75,7 @@ def trajectories(table: pa.Table) -> list[Chosen]:
         if kept and pixels > VIEWER_PIXELS:
             break
         kept.append(chosen)
-    rank_of = {split: rank for rank, split in enumerate(manifest.SPLITS)}
+    rank_of = {split: rank for rank, split in enumerate(SPLITS)}
     return sorted(kept, key=lambda c: (rank_of.get(c.split, 9), c.clip))
 
 

@@ -16,7 +16,13 @@ from functools import cache
 from pathlib import Path
 
 from trajectory_builder.errors import UsageError, printable, shorten
-from trajectory_builder.sources.gopro_layout import HOME, SEQUENCE_NAME, SPLITS, Trees, find_trees
+from trajectory_builder.sources.gopro_layout import (
+    GOPRO_SPLITS,
+    HOME,
+    SEQUENCE_NAME,
+    Trees,
+    find_trees,
+)
 from trajectory_builder.trajectory import GOPRO_FPS, Clip, Problem, Window
 
 TABLE = Path(__file__).with_name("gopro_sequences.csv")
@@ -128,7 +134,7 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
     problems: list[Problem] = []
     notes: list[str] = []
     sequences: list[Sequence] = []
-    for split in SPLITS:
+    for split in GOPRO_SPLITS:
         names = _names(trees, split)
         problems += _missing_sequences(split, names)
         for name in names:

@@ -15,7 +15,7 @@ from pathlib import Path
 from trajectory_builder.errors import UsageError, shorten
 
 SEQUENCE_NAME = re.compile(r"GOPR\d{4}_(\d\d)_(\d\d)")
-SPLITS = ("train", "test")
+GOPRO_SPLITS = ("train", "test")
 PAIR_FOLDERS = ("sharp", "blur", "blur_gamma")
 HOME = "https://seungjunnah.github.io/Datasets/gopro"
 OTHER_SETS = {
@@ -76,7 +76,7 @@ def names_sha256(trees: Trees) -> str:
     """Digest of the names of all sequences and their files: everything that a plan depends on."""
     digest = hashlib.sha256()
     for root, kinds in ((trees.pairs, PAIR_FOLDERS), (trees.frames, ("",))):
-        for split in SPLITS if root else ():
+        for split in GOPRO_SPLITS if root else ():
             home = f"{root}/{split}"
             sequences = [name for name in _listed(home) if SEQUENCE_NAME.fullmatch(name)]
             for path in [f"{home}/{name}/{kind}" for name in sequences for kind in kinds]:
@@ -95,7 +95,7 @@ def _listed(folder: str) -> list[str]:
 
 def _kind(folder: Path) -> str | None:
     """`pairs`, `frames` or None, by the first sequence folder that is not empty."""
-    for split in SPLITS:
+    for split in GOPRO_SPLITS:
         try:
             sequences = sorted(p for p in (folder / split).iterdir()
                                if SEQUENCE_NAME.fullmatch(p.name) and p.is_dir())  # fmt: skip

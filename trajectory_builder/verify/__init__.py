@@ -21,6 +21,7 @@ from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ImageError, ManifestError, printable
 from trajectory_builder.images import pictures, png
+from trajectory_builder.trajectory import BUILD_FILE, SPLITS
 from trajectory_builder.verify import rerender
 from trajectory_builder.verify.finding import Finding, VerifyReport
 
@@ -92,13 +93,13 @@ def _records(folder: Path) -> Iterator[Finding]:
     """build.json against its own digest, and the small files against build.json."""
     if (folder / CONFIG).exists() and OutputFolder(folder).read_sealed(CONFIG) is None:
         yield Finding("state-altered", f"{CONFIG} is damaged or was altered", CONFIG)
-    if not (folder / record.BUILD).is_file():
+    if not (folder / BUILD_FILE).is_file():
         yield Finding("record-missing", "build.json is not there, so digests cannot be checked",
-                      record.BUILD)  # fmt: skip
+                      BUILD_FILE)  # fmt: skip
         return
     build = record.read_build(folder)
     if build is None:
-        yield Finding("record-altered", "build.json is damaged or was altered", record.BUILD)
+        yield Finding("record-altered", "build.json is damaged or was altered", BUILD_FILE)
         return
     for name, sha256 in build["files"].items():
         if record.file_sha256(folder / name) != sha256:
@@ -131,7 +132,7 @@ def _expected(rows: manifest.Manifest, folder: Path) -> list[_Expected]:
 
 def _strays(folder: Path, expected: set[str]) -> Iterator[Finding]:
     """Files beside the payload that no row names, and what a killed builder left."""
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         for parent, _, names in os.walk(folder / split):
             for name in sorted(names):
                 path = Path(parent, name).relative_to(folder).as_posix()

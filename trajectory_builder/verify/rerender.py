@@ -22,6 +22,7 @@ from trajectory_builder.images import png
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.plan import footage, gopro, recipe
 from trajectory_builder.plan.table import Plan, PlanRow, by_shard
+from trajectory_builder.trajectory import BUILD_FILE
 from trajectory_builder.verify.finding import Finding
 
 _RESTORE_FRAME = "restore that frame from its source, or build again into a new folder"
@@ -68,7 +69,7 @@ def differences(
     if build is None:
         raise BuildError(
             "build.json is missing or damaged, so nothing says where the frames are",
-            where=str(folder / record.BUILD),
+            where=str(folder / BUILD_FILE),
             cure="run the command that built it again",
         )
     source = build["config"].get("source")
@@ -98,7 +99,7 @@ def _not_rendered(folder: Path, build: Mapping[str, Any], count: int) -> BuildEr
     return BuildError(
         f"this set was made by {command}, and its {count:,} rendered blurs can only be rebuilt in"
         " the build that they come from",
-        where=f"{folder / record.BUILD}: " + (f"made from {sets}" if sets else "no source named"),
+        where=f"{folder / BUILD_FILE}: " + (f"made from {sets}" if sets else "no source named"),
         cure=f"run `trajbuild verify {sets or 'SET'} --level deep` on the original build; --level"
         " full checks all files of this set",
         exit_code=ExitCode.WRONG_USE,

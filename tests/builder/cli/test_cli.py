@@ -163,7 +163,7 @@ def test_stopped_command_ends_with_its_code(real_names, tmp_path, sent, code):
         [*command, "--out", tmp_path / "plan.parquet"], cwd=PACKAGE.parent, env=environment,
         stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         process.send_signal(sent)
         process.send_signal(signal.SIGCONT)
         stderr = process.communicate(timeout=60)[1]

@@ -1,6 +1,7 @@
 """Means are exact, nested and independent of the order in which frames come."""
 
 import weakref
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage import data
 
-from trajectory_builder.pixels.averaging import DOMAINS, in_one_pass, mean_of_window, nested_means
+from trajectory_builder.pixels.averaging import Domain, in_one_pass, mean_of_window, nested_means
 
 ODD = st.integers(0, 6).map(lambda half: 2 * half + 1)
 
@@ -72,7 +73,7 @@ def test_many_white_frames_stay_white(dtype, peak, n_frames):
     assert (mean_of_window([white] * n_frames) == peak).all()
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", get_args(Domain))
 @pytest.mark.parametrize("n_frames", [1, 3, 7, 11, 13, 99, 301])
 def test_mean_of_equal_frames_is_that_frame(domain, n_frames):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -96,7 +97,7 @@ def test_gamma_mean_is_brighter_than_the_plain_one():
     assert mean_of_window(frames, "gamma2.2").mean() > mean_of_window(frames).mean() + 0.1
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", get_args(Domain))
 def test_order_of_frames_does_not_change_a_bit(domain):
     @given(stacks(), st.randoms(use_true_random=False))
     def holds(stack, draw):
@@ -117,7 +118,7 @@ def test_frames_are_left_as_they_were():
 
 def test_frames_with_strides_give_the_same_mean():
     frames = [frame[:, ::-1, ::-1] for frame in photographs(5)]
-    for domain in DOMAINS:
+    for domain in get_args(Domain):
         expected = mean_of_window([np.ascontiguousarray(f) for f in frames], domain)
         assert np.array_equal(mean_of_window(frames, domain), expected)
 
@@ -128,7 +129,7 @@ def test_number_of_opencv_threads_does_not_change_a_bit():
         found = []
         for threads in (1, 4):
             cv2.setNumThreads(threads)
-            found.append([mean_of_window(frames, domain) for domain in DOMAINS])
+            found.append([mean_of_window(frames, domain) for domain in get_args(Domain)])
     finally:
         cv2.setNumThreads(before)
     assert np.array_equal(found[0], found[1])
@@ -164,7 +165,7 @@ TRAJECTORIES = st.lists(
 )
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", get_args(Domain))
 def test_one_pass_equals_every_window_on_its_own(domain):
     @given(
         stacks(n_frames=st.integers(0, 18)), TRAJECTORIES, st.sets(st.integers(0, 17)), st.data()

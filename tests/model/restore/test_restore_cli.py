@@ -340,7 +340,7 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path):
         # Workers of pytest-xdist ignore SIGINT, and a process inherits that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    os.waitid(os.P_PID, started.pid, os.WSTOPPED)
+    os.waitid(os.P_PID, started.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     started.send_signal(signal.SIGINT)
     started.send_signal(signal.SIGCONT)
     _, error = started.communicate(timeout=200)
