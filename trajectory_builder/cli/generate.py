@@ -69,6 +69,10 @@ _STILLS = options.chain(
                  help="Camera paths for each photograph."),
     click.option("--max-side", type=click.IntRange(0), default=1920, show_default=True,
                  metavar="PX", help="Reduce larger photographs; 0 leaves them."),
+    click.option("--scenes", type=click.IntRange(1, 999_999), metavar="N",
+                 help="First draw N scenes into the folder --src, and take them as photographs."),
+    click.option("--scene-size", type=click.IntRange(64, 4096), default=256, show_default=True,
+                 metavar="PX", help="Side of the blurs of drawn scenes."),
 )  # fmt: skip
 
 
@@ -96,11 +100,14 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
       trajbuild generate --src holiday.mp4 --out holiday_trajectories
       trajbuild generate --src clips --split train=0.9,test=0.1 --out set
       trajbuild generate --src photos --stills --out set
+      trajbuild generate --scenes 100 --src scenes --out set
     Run the same command again to resume.
     """
     from trajectory_builder.build.generate import generate_footage
     from trajectory_builder.plan import footage
 
+    if given["scenes"]:
+        _draw_scenes(given)
     request = _request(given)
     if dry_run:
         options.print_plan(footage.plan_footage(request), out, as_json=as_json)
@@ -112,6 +119,17 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     else:
         options.print_report(report)
     return int(report.exit_code)
+
+
+def _draw_scenes(given: dict[str, Any]) -> None:
+    """Fill the folder --src with drawn scenes, which then are photographs."""
+    from trajectory_builder.sample.drawn import write_scenes
+
+    if len(given["sources"]) != 1:
+        raise click.UsageError("--scenes draws into one folder: give --src once")
+    side, seed = given["scene_size"], given["seed"]
+    write_scenes(given["sources"][0], given["scenes"], side=side, seed=seed)
+    given["stills"] = True
 
 
 def _request(given: dict[str, Any]) -> FootageRequest:
