@@ -8,7 +8,6 @@ latents of sharp crops. It is saved as a diffusers folder, which `--base-model` 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from fidediff_model.config import BaseConfig
 from fidediff_model.demo import linear_codec
 from fidediff_model.model import diffusion
+from fidediff_model.weights.base_folder import write_base
 from fidediff_model.weights.sd21 import BaseWeights, random_base
 from trajectory_builder import manifest
 from trajectory_builder.images.pictures import read_rgb8
@@ -82,22 +82,7 @@ def make(
     sharp, blur = (images.to(device) for images in _images(data))
     train_vae(weights.vae, torch.cat([sharp, blur]), steps=vae_steps, batch=batch, say=say)
     train_unet(weights, sharp, steps=unet_steps, batch=2 * batch, say=say)
-    weights.vae.save_pretrained(folder / "vae")
-    weights.unet.save_pretrained(folder / "unet")
-    _write_schedule(folder / "scheduler")
-
-
-def _write_schedule(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    schedule = {
-        "beta_schedule": "scaled_linear",
-        "beta_start": diffusion.BETA_START,
-        "beta_end": diffusion.BETA_END,
-        "num_train_timesteps": diffusion.STEPS,
-        "prediction_type": "epsilon",
-    }
-    text = json.dumps({"_class_name": "DDPMScheduler"} | schedule, indent=2)
-    (folder / "scheduler_config.json").write_text(text)
+    write_base(folder, weights.unet, weights.vae)
 
 
 def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> None:

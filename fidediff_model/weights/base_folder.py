@@ -14,6 +14,7 @@ from typing import Any
 
 from fidediff_model.config import BaseConfig
 from fidediff_model.errors import ModelError
+from fidediff_model.weights import shipped
 from trajectory_builder.disk.regular import read_regular_text
 
 USE_BASE = "give --base-model a folder of SD 2.1-base (512 pixels) in diffusers' layout"
@@ -26,6 +27,15 @@ def unusable_base(what: str, *, where: str = "", cure: str = USE_BASE) -> ModelE
 
 WEIGHTS = "diffusion_pytorch_model"
 PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+SCHEDULE_FILE = "scheduler_config.json"
+SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "rescale_betas_zero_snr": False,
+}
+"""SD 2.1-base's noise schedule, in the words of diffusers."""
 _HUB_FILES = (
     "*.json",
     "*.txt",
@@ -73,12 +83,24 @@ def vae_config(config: BaseConfig) -> dict[str, Any]:
     }
 
 
+def write_base(folder: Path, unet: Any, vae: Any) -> None:
+    """Save a base model as a diffusers folder; its schedule, written last, marks it complete."""
+    vae.save_pretrained(folder / "vae")
+    unet.save_pretrained(folder / "unet")
+    values = {"_class_name": "DDPMScheduler", "prediction_type": "epsilon", **SCHEDULE}
+    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2) + "\n"
+    (folder / "scheduler" / SCHEDULE_FILE).write_text(text, encoding="utf-8")
+
+
 def find_folder(location: str | Path) -> Path:
-    """The local folder of a path or hub id; a hub id is fetched, safetensors and configs only.
+    """The local folder of `small`, a path or a hub id, of which only safetensors are fetched.
 
     Raises:
         ModelError: there is no such folder and the hub does not give it.
     """
+    if str(location) == shipped.NAME:
+        return shipped.base_folder()
     folder = Path(location)
     if folder.is_dir():
         return folder
@@ -138,27 +160,20 @@ def check_schedule(folder: Path) -> None:
     Raises:
         ModelError: naming the key that differs.
     """
-    values = read_json(folder / "scheduler_config.json")
+    values = read_json(folder / SCHEDULE_FILE)
     predicts = values.get("prediction_type", "epsilon")
     if predicts != "epsilon":
         raise unusable_base(
             f"the base model predicts {predicts.removesuffix('_prediction')}, not epsilon",
-            where=f"{folder / 'scheduler_config.json'}: prediction_type",
+            where=f"{folder / SCHEDULE_FILE}: prediction_type",
             cure="use SD 2.1-base (512 pixels); the 768 pixel model is another parametrisation",
         )
-    wanted = {
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "num_train_timesteps": 1000,
-        "rescale_betas_zero_snr": False,
-    }
-    for key, value in wanted.items():
+    for key, value in SCHEDULE.items():
         found = values.get(key, False if key == "rescale_betas_zero_snr" else None)
         if found != value:
             raise unusable_base(
                 f"the base model was trained with another schedule: {key} is {found}, not {value}",
-                where=f"{folder / 'scheduler_config.json'}: {key}",
+                where=f"{folder / SCHEDULE_FILE}: {key}",
             )
 
 

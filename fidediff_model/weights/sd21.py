@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fidediff_model.config import BaseConfig, PromptStart
+from fidediff_model.weights import shipped
 from fidediff_model.weights.base_folder import (
     PARTS,
     check_folder,
@@ -97,7 +98,7 @@ def load_base(
     """Check and load base weights.
 
     Args:
-        location: a local diffusers folder, a hub id, or `random:SEED`.
+        location: a local diffusers folder, a hub id, `small`, or `random:SEED`.
         config: the structure that they must have.
         dtype: of the loaded weights, whatever the files' own.
         prompt_start: `empty` needs `text_encoder/` and `tokenizer/` in the folder as well.
@@ -114,7 +115,8 @@ def load_base(
         check_folder(folder, config)
         unet, vae = (_load_part(folder, part) for part in PARTS)
         prompt = _first_prompt(folder, config, prompt_start)
-        name = str(folder.resolve() if Path(location).is_dir() else location)
+        is_path = Path(location).is_dir() and str(location) != shipped.NAME
+        name = str(folder.resolve() if is_path else location)
         weights = BaseWeights(unet, vae, prompt, name, _fingerprint(unet, vae))
     cast(weights.unet, dtype)
     cast(weights.vae, dtype)
