@@ -1,8 +1,8 @@
 """`small`, the trained model inside the package: where it is, and whether its files are intact.
 
-    small/base/    UNet, VAE and schedule as a diffusers folder, half precision
-    small/model/   what the stages trained, a model folder over `small/base`
-    small/digests.json
+small/base/    UNet, VAE and schedule as a diffusers folder, half precision
+small/model/   what the stages trained, a model folder over `small/base`
+small/digests.json
 """
 
 from __future__ import annotations

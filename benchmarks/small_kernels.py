@@ -1,0 +1,92 @@
+"""M and T of the model `small`, on blurs of scenes whose kernels are known.
+
+M learns the true kernels by cross-entropy, at every fourth pixel, and T the timestep from M's
+kernels. FideDiff has no true kernels and trains M by reblurring; where they are known, this is
+some ten times as fast on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import small_data
+import torch
+from small_pretrain import rate
+from torch import Tensor
+
+from fidediff_model.model.kernels import KernelEstimator
+from fidediff_model.model.timestep import TimestepRegressor
+from fidediff_model.scores.losses import timestep_loss
+from fidediff_model.training import checkpoint
+from trajectory_builder.pixels import hand_motion
+
+STRIDE = 4
+N_FRAMES = (3, 5, 7, 9, 11, 13, 15)
+BATCH = 4
+EMA = 0.99
+
+
+def batch(scenes: small_data.Scenes, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Blurs (B, 3, H, W), true kernels (B, K, H / 4, W / 4) and t (B,) of a step."""
+    random = np.random.default_rng((1, step))
+    side = small_data.CROP
+    y, x = np.meshgrid(*[np.arange(0, side, STRIDE)] * 2, indexing="ij")
+    points = np.stack([y.ravel(), x.ravel()], axis=1)
+    blurs, kernels, t = [], [], []
+    for _ in range(BATCH):
+        scene = scenes.at(step, int(random.integers(small_data.SCENES)))
+        window = small_data.detailed_crop(scene, random)
+        poses = small_data.camera_path(side, random)
+        n = int(random.choice(N_FRAMES))
+        blurs.append(small_data.exposed(window, poses, (n,))[0][n])
+        true = hand_motion.kernels_at(poses, n, points, side, side)
+        kernels.append(true.reshape(*y.shape, -1).transpose(2, 0, 1).astype(np.float32))
+        t.append(20.0 * (n - 1))
+    return small_data.to_tensor(blurs), torch.from_numpy(np.stack(kernels)), torch.tensor(t)
+
+
+def train(m: KernelEstimator, t: TimestepRegressor, run_dir: Path, steps: int, say: Any) -> None:
+    """Train both to `steps`; resumes from the newest checkpoint of `run_dir`."""
+    cv2.setNumThreads(1)
+    trained = {f"m.{k}": p for k, p in m.named_parameters()}
+    trained |= {f"t.{k}": p for k, p in t.named_parameters()}
+    ema = {name: p.detach().clone() for name, p in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), betas=(0.9, 0.99), weight_decay=1e-4)
+    kept = checkpoint.Resumable({"trained": trained, "ema": ema}, {"adamw": optimizer})
+    newest = checkpoint.newest(run_dir)
+    first = checkpoint.load(newest, kept, rank=0).step if newest else 0
+    scenes, begun, seen = small_data.Scenes(), time.time(), []
+    for step in range(first, steps):
+        blur, kernels, timestep = batch(scenes, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps)
+        features = m._features(blur)[:, :, ::STRIDE, ::STRIDE]
+        found = m._kernels(features)
+        entropy = -(kernels * (found + 1e-8).log()).sum(1).mean()
+        floor = -(kernels * (kernels + 1e-8).log()).sum(1).mean()
+        late = timestep_loss(t(found.detach(), pooled=True), timestep)
+        optimizer.zero_grad()
+        torch.autograd.backward(entropy + 10 * late)
+        torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(t.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(EMA, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(ema.values()), list(trained.values()), 1 - decay)
+        seen.append((float((entropy - floor).detach()), 1000 * float(late.detach())))
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            states = [checkpoint.generator_states()]
+            checkpoint.save(run_dir, checkpoint.Progress(step + 1), kept, states, keep=2)
+            divergence, error = np.mean(seen, axis=0)
+            row = {"step": step + 1, "seconds": round(time.time() - begun),
+                   "divergence": round(float(divergence), 3),
+                   "t_error": round(float(error), 1)}  # fmt: skip
+            with (run_dir / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            say(str(row))
+            seen = []
