@@ -34,6 +34,8 @@ from trajectory_builder.images.png_check import png_header
 from trajectory_builder.images.png_picture import png_size, read_png
 from trajectory_builder.images.tiff import read_tiff, tiff_size
 
+_LOW_END = 1 << 14
+"""Our choice: 16-bit images whose values end below are noted; 8 bits of them would keep under 6."""
 _KNOWN = "PNG, JPEG, TIFF, WebP, AVIF or HEIC"
 _CMYK_NOTE = "CMYK became sRGB"
 
@@ -86,6 +88,15 @@ def decode(payload: bytes, *, name: str) -> Picture:
     Raises:
         ImageError: empty, of another format, cut, damaged, animated, of many pages, or too large.
     """
+    picture = _decode(payload, name)
+    if picture.white > 255 and (end := int(picture.pixels.max())) < _LOW_END:
+        # Industrial cameras store 10 to 14 bits in 16 without a tag that says so.
+        note = f"the values end at {end:,} of 65,535: a dark image, or fewer bits in 16"
+        return replace(picture, notes=(*picture.notes, note))
+    return picture
+
+
+def _decode(payload: bytes, name: str) -> Picture:
     kind = _format_or_refuse(payload, name)
     if kind == "PNG":
         return read_png(payload, name)

@@ -231,3 +231,10 @@ def test_size_and_bits_come_from_the_tags(tmp_path, bits, orientation):
     )
     size = (H, W) if orientation == 6 else (W, H)
     assert size_and_bits(path) == (*size, bits)
+
+
+@pytest.mark.parametrize(("largest", "noted"), [(4095, True), (16_383, True), (16_384, False)])
+def test_values_that_end_far_below_the_container_are_noted(largest, noted):
+    values = np.rint(SMOOTH * largest).astype(np.uint16)
+    notes = decode(tiff(values, photometric="rgb"), name="a").notes
+    assert (f"end at {largest:,} of 65,535" in " ".join(notes)) == noted
