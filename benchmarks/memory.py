@@ -45,13 +45,16 @@ RESULTS = Path(__file__).parent / "results"
 GIB = 2**30
 CROP = 256  # 512 at the network's input for latent_stride 4
 CASES = [
-    # stage, images a batch, gradient checkpointing
-    ("base", 1, False),
-    ("base", 1, True),
-    ("base", 2, True),
-    ("base", 8, True),
-    ("control", 1, False),
-    ("control", 1, True),
+    # stage, images per batch, --checkpointing
+    ("base", 1, "none"),
+    ("base", 1, "vae"),
+    ("base", 1, "all"),
+    ("base", 2, "all"),
+    ("base", 8, "vae"),
+    ("base", 8, "all"),
+    ("control", 1, "none"),
+    ("control", 1, "vae"),
+    ("control", 1, "all"),
 ]
 
 
@@ -103,13 +106,12 @@ def _no_autocast(*given: Any, **named: Any) -> Any:
     return nullcontext()
 
 
-def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
+def measure(preset: str, stage: str, images: int, checkpointing: str) -> dict[str, float]:
     """GiB by kind for one step."""
     config = model_config.preset(preset)
     with torch.device("meta"):
         stepper, discriminator, loss = _build(config, stage)
-        if checkpointing:
-            checkpoint_gradients(stepper.model)
+        checkpoint_gradients(stepper.model, checkpointing)
         with LiveBytes(stepper, discriminator, loss) as live:
             _step(stepper, discriminator, loss, images)
     trained = sum(p.numel() for p in stepper.parameters() if p.requires_grad)
@@ -126,15 +128,14 @@ def measure(preset: str, stage: str, images: int, checkpointing: bool) -> dict[s
     return {name: round(size / GIB, 2) for name, size in told.items()}
 
 
-def measure_on_gpu(preset: str, stage: str, images: int, checkpointing: bool) -> dict[str, float]:
+def measure_on_gpu(preset: str, stage: str, images: int, checkpointing: str) -> dict[str, float]:
     """GiB at the peak of whole steps, those that torch took from the device, seconds a step."""
     config = model_config.preset(preset)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.device("cuda"):
         stepper, discriminator, loss = _build(config, stage, trained=torch.float32)
-        if checkpointing:
-            checkpoint_gradients(stepper.model)
+        checkpoint_gradients(stepper.model, checkpointing)
         learnt = [
             p for p in (*stepper.parameters(), *discriminator.parameters()) if p.requires_grad
         ]
@@ -218,9 +219,7 @@ def main() -> None:
     rows = []
     for stage, images, checkpointing in CASES:
         found = measure(given.preset, stage, images, checkpointing)
-        rows.append(
-            {"stage": stage, "images": images, "gradient_checkpointing": checkpointing} | found
-        )
+        rows.append({"stage": stage, "images": images, "checkpointing": checkpointing} | found)
         print(json.dumps(rows[-1]), flush=True)
     told = {"preset": given.preset, "crop": CROP, "torch": torch.__version__, "rows": rows}
     (given.out / "memory.json").write_text(json.dumps(told, indent=1) + "\n")
@@ -231,9 +230,7 @@ def _on_gpu(preset: str, out: Path) -> None:
     rows = []
     for stage, images, checkpointing in CASES:
         found = measure_on_gpu(preset, stage, images, checkpointing)
-        rows.append(
-            {"stage": stage, "images": images, "gradient_checkpointing": checkpointing} | found
-        )
+        rows.append({"stage": stage, "images": images, "checkpointing": checkpointing} | found)
         print(json.dumps(rows[-1]), flush=True)
     device = torch.cuda.get_device_name()
     told = {"preset": preset, "crop": CROP, "device": device, "torch": torch.__version__}
@@ -274,13 +271,13 @@ def to_markdown(told: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    kinds = [k for k in rows[0] if k not in ("stage", "images", "gradient_checkpointing")]
+    kinds = [k for k in rows[0] if k not in ("stage", "images", "checkpointing")]
     lines = [
         "| stage | images | checkpointing | " + " | ".join(kinds) + " |",
         "|" + "---|" * (len(kinds) + 3),
     ]
     for row in rows:
-        on = "yes" if row["gradient_checkpointing"] else "no"
+        on = row["checkpointing"]
         cells = " | ".join(f"{row[k]:.2f}" for k in kinds)
         lines.append(f"| {row['stage']} | {row['images']} | {on} | {cells} |")
     return lines

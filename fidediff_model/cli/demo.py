@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -27,14 +26,11 @@ def command(out: Path, scale: float) -> None:
     Example:
       fidediff demo --out fidediff-demo
     """
-    import torch
-
+    from fidediff_model.config import preset
     from fidediff_model.demo import run
+    from fidediff_model.training import processes
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        # So small a model gains little from a second thread, and loses much on a busy machine:
-        # OpenMP's threads spin while they wait for one that has no core.
-        torch.set_num_threads(1)
+    processes.choose_threads(preset("tiny").base.unet_channels[0])
     begun = time.monotonic()
     report = run.run(out, say=lambda line: say(line, err=True), scale=scale)
     minutes = (time.monotonic() - begun) / 60

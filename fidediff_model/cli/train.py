@@ -128,6 +128,8 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
             default=True,
             help="Off: --points-of native --timestep-of fixed. [paper; default: on]",
         ),
+        # The name of --checkpointing all in earlier versions.
+        click.Option(["--gradient-checkpointing"], is_flag=True, hidden=True),
         click.Option(
             ["--resume"],
             is_flag=True,
@@ -184,6 +186,8 @@ def _run(stage: Stage, values: dict[str, Any]) -> int:
         for dotted, option in MODEL_OPTIONS[stage].items()
         if option.name in typed
     }
+    if typed.pop("gradient_checkpointing", False):
+        settings.setdefault("checkpointing", "all")
     sets = parse_sets(typed.pop("sets", ()), stage)
     settings, model = settings | sets.settings, model | sets.model
     request = import_module("fidediff_model.training.request")

@@ -23,7 +23,8 @@ import random
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,10 @@ FOLDER = "checkpoints"
 MARKER = "whole.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{6,})")
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -86,50 +91,69 @@ class Generators(NamedTuple):
     plain: str  # JSON
 
 
-def save(
-    run_dir: Path,
-    progress: Progress,
-    resumable: Resumable,
-    generators: Sequence[Generators],
-    *,
-    keep: int,
+def write(
+    run_dir: Path, progress: Progress, resumable: Resumable, generators: Sequence[Generators]
 ) -> Path:
-    """Write a checkpoint, then drop all but the newest `keep`.
+    """Write the files of a checkpoint into a temporary folder, which `publish` then completes.
+
+    Tensors are streamed one by one, so no copy of the optimizer is made in memory, and nothing is
+    flushed: training waits only until the files are in the system's cache.
 
     Args:
         run_dir: its `checkpoints` folder is made if absent.
         progress: the plain values.
         resumable: the tensors.
         generators: `generator_states()` of each rank.
-        keep: complete checkpoints that stay.
 
     Raises:
         TrainingError: the disk refuses; earlier checkpoints are untouched.
     """
     folder = run_dir / FOLDER
-    target = folder / f"step-{progress.step:06d}"
     temporary = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
-    try:
+    with _reporting(temporary, progress.step):
         folder.mkdir(parents=True, exist_ok=True)
         _drop_temporaries(folder)
         temporary.mkdir()
         _write_files(temporary, progress, resumable, generators)
+    return temporary
+
+
+def publish(temporary: Path, step: int, *, keep: int) -> Path:
+    """Flush what `write` wrote, seal it, name it, and drop all but the newest `keep` checkpoints.
+
+    It touches files alone, so it may run in a thread while training goes on.
+
+    Raises:
+        TrainingError: the disk refuses; earlier checkpoints are untouched.
+    """
+    folder = temporary.parent
+    target = folder / f"step-{step:06d}"
+    with _reporting(temporary, step):
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         _write_marker(temporary)
         if target.exists():  # damaged, or the run would have resumed from it
             shutil.rmtree(target)
         os.rename(temporary, target)
         sync_folder(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = error.strerror or error
-        raise TrainingError(
-            f"the checkpoint of step {progress.step:,} cannot be written: {reason}",
-            where=str(folder),
-            cure="make room and run the same command again; it resumes from the last complete one",
-        ) from error
     for old in _numbered(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _reporting(temporary: Path, step: int) -> Iterator[None]:
+    """Turn a disk's refusal into an error with its cure, and leave no temporary folder."""
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise TrainingError(
+            f"the checkpoint of step {step:,} cannot be written: {error.strerror or error}",
+            where=str(temporary.parent),
+            cure="make room and run the same command again; it resumes from the last complete one",
+        ) from error
 
 
 def newest(run_dir: Path) -> Path | None:
@@ -143,7 +167,7 @@ def newest(run_dir: Path) -> Path | None:
 
 
 def load(path: Path, resumable: Resumable, *, rank: int) -> Progress:
-    """Bring tensors, optimizers and generators back to what `save` saw, in place.
+    """Bring tensors, optimizers and generators back to what `write` saw, in place.
 
     Raises:
         TrainingError: the checkpoint has another structure.
@@ -214,8 +238,29 @@ def _write_files(
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # Not with the library's own writer, which reports a full disk as an error of its own kind.
-    _write_bytes(path, _to_bytes(tensors))
+    """Stream tensors into a safetensors file: header length, JSON header, raw data.
+
+    The library's own writer wants all tensors as one block of bytes, and reports a full disk as an
+    error of its own kind.
+    """
+    # Larger elements first, so that every tensor stays aligned to its own.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, dict[str, object]] = {}
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            file.write(raw.numpy().data)
 
 
 def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -10,7 +10,7 @@ no parameter of D; then D's, on latents detached from the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,7 @@ def fit(
         raise TypeError("a stage that restores images has a loss")
     loss, settings, accelerator = run.loss, run.settings, run.accelerator
     model: FideDiff = stepper.model  # type: ignore[assignment]  # a module's attributes are Any
-    if settings.gradient_checkpointing:
-        checkpoint_gradients(model)
+    checkpoint_gradients(model, settings.checkpointing)
     trained = {"model": optim.trainable(stepper)}
     optimizers = {"model": optim.make(settings, *groups)}
     if discriminator is not None:
@@ -283,11 +282,18 @@ def cast_frozen(model: FideDiff, run: Run) -> None:
     model.base.widen_trained()
 
 
-def checkpoint_gradients(model: FideDiff) -> None:
-    """Recompute activations in the backward pass; diffusers does so in train mode only."""
-    parts: list[Any] = [model.base.unet, model.codec.vae]
-    if model.control is not None:
-        parts.append(model.control.controlnet)
+def checkpoint_gradients(model: FideDiff, which: Literal["none", "vae", "all"]) -> None:
+    """Recompute activations in the backward pass: those of the VAE, or of UNet and control too.
+
+    The VAE works at 64 times the pixels of a latent and keeps most of the memory of a step.
+    """
+    if which == "none":
+        return
+    parts: list[Any] = [model.codec.vae]
+    if which == "all":
+        parts.append(model.base.unet)
+        if model.control is not None:
+            parts.append(model.control.controlnet)
     for part in parts:
         part.enable_gradient_checkpointing()
-    model.train()
+    model.train()  # diffusers checkpoints in train mode only

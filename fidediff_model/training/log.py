@@ -72,6 +72,7 @@ class RunLog:
             maxinterval=1.0 if terminal else LINE_SECONDS,
             delay=0 if terminal else LINE_SECONDS,
         )
+        self._shown: dict[str, str] = {}
         self._last = (done, time.monotonic())
 
     def size(self) -> int:
@@ -81,6 +82,15 @@ class RunLog:
     def advance(self) -> None:
         """Count one step as done."""
         self._bar.update(1)
+
+    def say(self, text: str) -> None:
+        """Print a sentence above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def show(self, **values: str) -> None:
+        """Show values after the bar's rate and remaining time."""
+        self._shown |= values
+        self._bar.set_postfix(self._shown, refresh=False)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Append a line to log.jsonl, and the same numbers to TensorBoard.
@@ -92,15 +102,15 @@ class RunLog:
         """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        shown = {k: f"{v:.4g}" for k, v in values.items() if k in ("loss", "psnr", "reblur")}
-        self._bar.set_postfix(shown, refresh=False)
+        keys = ("loss", "psnr", "lpips", "reblur")
+        self.show(**{k: f"{v:.4g}" for k, v in values.items() if k in keys})
         self._to_board(kind, values, step)
 
     def note(self, text: str) -> None:
         """Append a sentence to log.jsonl, and print it above the bar."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": 0, "kind": "note", "text": text}) + "\n")
-        self._bar.write(text, file=sys.stderr)
+        self.say(text)
 
     def write_speed(self, step: int, images_per_step: int) -> None:
         """Append images per second since the last call, and the greatest memory so far."""

@@ -15,14 +15,16 @@ A stage calls these functions in order; none of them calls back.
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,8 @@ class State:
         best: scores of the model that is kept; empty before the first validation.
         signal: SIGTERM or SIGINT once it has come, else 0.
         stop: no further step may begin.
+        saver: the thread that publishes checkpoints.
+        saving: the checkpoint that it is at.
     """
 
     run: Run
@@ -96,6 +100,8 @@ class State:
     started: float = field(default_factory=time.monotonic)
     signal: int = 0
     stop: bool = False
+    saver: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    saving: Future[Path] | None = None
 
 
 def begin(
@@ -138,7 +144,9 @@ def begin(
             log_bytes=log_bytes,
             tensorboard=settings.tensorboard,
         )
-        if state.step == 0 and run.validation is not None:
+        if state.step:
+            state.log.say(f"resuming after step {state.step:,} of {settings.steps:,}")
+        elif run.validation is not None:
             state.log.note(keeps.reason)
     return state
 
@@ -160,9 +168,10 @@ def running(state: State) -> Iterator[None]:
     run = state.run
     with ExitStack() as stack:
         stack.callback(run.close)
+        stack.callback(state.saver.shutdown)
         stack.enter_context(reporting_disk_errors(run.run_dir))
         stack.enter_context(processes.reporting_lost_ones(run.accelerator.num_processes))
-        stack.enter_context(_noting_signals(state))
+        stack.enter_context(processes.deferring_signals(partial(_note_signal, state)))
         yield
 
 
@@ -240,6 +249,9 @@ def finish_step(state: State, batches: Sequence[Batch], measures: Measures) -> N
     state.sums.add(state.step, measures, [name for b in batches for name in b["sample_id"]])
     if state.log is not None:
         state.log.advance()
+        if state.run.validation is not None and settings.validate_every:
+            due = -(-state.step // settings.validate_every) * settings.validate_every
+            state.log.show(next_validation=f"{min(due, settings.steps):,}")
     if state.step % settings.log_every == 0:
         _log(state)
 
@@ -289,10 +301,11 @@ def save_if_due(state: State) -> None:
     """
     settings = state.run.settings
     _ask_to_stop(state)
-    last = state.step == settings.steps
-    if last or state.stop or state.step % settings.save_every == 0:
+    is_due = state.step == settings.steps or state.step % settings.save_every == 0
+    if is_due or state.stop:
         save(state)
     if state.signal:
+        wait_for_checkpoint(state)
         if state.log is not None:
             state.log.close()
         if state.signal == signal.SIGINT:
@@ -301,12 +314,13 @@ def save_if_due(state: State) -> None:
 
 
 def save(state: State) -> None:
-    """A checkpoint of everything that a resume needs.
+    """Start a checkpoint of everything that a resume needs; a thread flushes and names it.
 
     Raises:
-        TrainingError: a measure is not finite, or the disk refuses.
+        TrainingError: a measure is not finite, or the disk refuses this checkpoint or the last.
     """
     run = state.run
+    wait_for_checkpoint(state)
     progress = Progress(
         step=state.step,
         trajectories_per_step=trajectories_per_step(run),
@@ -318,17 +332,24 @@ def save(state: State) -> None:
     )
     generators = processes.from_all(run.accelerator, checkpoint.generator_states())
     if run.is_main:
+        written = checkpoint.write(run.run_dir, progress, state.resumable, generators)
         keep = run.settings.keep
-        checkpoint.save(run.run_dir, progress, state.resumable, generators, keep=keep)
+        state.saving = state.saver.submit(checkpoint.publish, written, state.step, keep=keep)
     run.accelerator.wait_for_everyone()
+
+
+def wait_for_checkpoint(state: State) -> None:
+    """Wait until the checkpoint under way is complete. Raises as `save` does."""
+    saving, state.saving = state.saving, None
+    if saving is not None:
+        saving.result()
 
 
 def save_model(state: State, folder: Path) -> None:
     """Write the model with the averaged weights and its card; the first process does."""
     if not state.run.is_main:
         return
-    config = state.run.config
-    metadata = state.run.train.manifest.metadata
+    config, metadata = state.run.config, state.run.train.manifest.metadata
     card = Card(
         manifest=config.data,
         recipe=metadata.get("recipe", ""),
@@ -344,6 +365,7 @@ def save_model(state: State, folder: Path) -> None:
 
 def finish(state: State) -> Outcome:
     """Save the last model, which is also the best where no validation chose one; end in order."""
+    wait_for_checkpoint(state)
     save_model(state, state.run.run_dir / LAST)
     if not state.best or state.keeps.criterion is None:
         save_model(state, state.run.run_dir / MODEL)
@@ -371,23 +393,9 @@ def _ask_to_stop(state: State) -> None:
     state.stop = is_over or has_signal
 
 
-@contextmanager
-def _noting_signals(state: State) -> Iterator[None]:
-    """SIGTERM and SIGINT let the step end and save; a second one ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in wanted}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        state.signal = number
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in wanted:
-        signal.signal(number, note)
-    try:
-        yield
-    finally:
-        for number in wanted:
-            signal.signal(number, before[number])
+def _note_signal(state: State, number: signal.Signals) -> None:
+    state.signal = number
+    text = f"\n{number.name}: saving after step {state.step + 1:,}; once more ends at once\n"
+    if state.run.is_main:
+        # Not through the bar: the signal may have come while it holds its lock.
+        os.write(sys.stderr.fileno(), text.encode())

@@ -93,7 +93,9 @@ class TrainSettings:
     precision: Literal["auto", "bf16", "fp32", "fp16"] = _setting(
         "auto", "auto: bf16 on a GPU that has it, else fp32."
     )
-    gradient_checkpointing: bool = _setting(False, "Less memory, a third more time.", safe=True)
+    checkpointing: Literal["none", "vae", "all"] = _setting(
+        "none", "Activations computed again in the backward pass, to save memory.", safe=True
+    )
     # Losses.
     l1_weight: float = _setting(1.0, "Of L1.", "paper", stages=_IMAGES)
     l1_in: Literal["pixels", "latents"] = _setting(

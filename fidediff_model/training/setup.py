@@ -108,6 +108,7 @@ def open_run(stage: Stage, request: Request) -> Run:
     # Base weights come from a hub only now that nothing else is wrong.
     if config.base_model.partition(":")[0] != RANDOM:
         check_folder(find_folder(config.base_model), config.model.base)
+    processes.choose_threads(config.model.base.unet_channels[0])
     accelerator = processes.start(config.settings.precision)
     run = Run(config, request.run_dir, accelerator, train, validation, loss=loss)
     if run.is_main:

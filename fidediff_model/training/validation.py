@@ -106,7 +106,7 @@ def of_images(run: Run, model: FideDiff, lpips: LPIPS | None) -> Report:
                 for t, used in zip(batch.timestep, restored.t_hat, strict=True)
             ]
             panel = _panel(batch, restored.image, restored.kernels, words)
-    if run.settings.gradient_checkpointing:
+    if run.settings.checkpointing != "none":
         model.train()  # diffusers checkpoints in train mode only
     return Report(_means(run, scores), panel)
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from fidediff_model.errors import TrainingError
@@ -27,7 +28,8 @@ def _resumable(seed=0):
 
 def _save(folder, step, keep=3):
     states = [checkpoint.generator_states()]
-    return checkpoint.save(folder, Progress(step), _resumable(step), states, keep=keep)
+    written = checkpoint.write(folder, Progress(step), _resumable(step), states)
+    return checkpoint.publish(written, step, keep=keep)
 
 
 def test_loading_brings_back_weights_and_moments(tmp_path):
@@ -51,6 +53,29 @@ def test_loading_brings_back_the_state_of_torchs_generator(tmp_path):
 def test_a_checkpoint_holds_no_pickle(tmp_path):
     path = _save(tmp_path, 1)
     assert {p.suffix for p in path.iterdir()} == {".safetensors", ".json"}
+
+
+def test_a_written_checkpoint_is_none_before_it_is_published(tmp_path):
+    written = checkpoint.write(
+        tmp_path, Progress(1), _resumable(1), [checkpoint.generator_states()]
+    )
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest(tmp_path) != checkpoint.publish(written, 1, keep=3)
+    assert checkpoint.newest(tmp_path).name == "step-000001"
+
+
+def test_streamed_tensors_are_what_the_library_reads(tmp_path):
+    tensors = {
+        "scalar": torch.tensor(1.5, dtype=torch.float64),
+        "half": torch.rand(3, 5).to(torch.bfloat16),
+        "turned": torch.rand(4, 6).t(),
+        "empty": torch.zeros(0, 3),
+        "bytes": torch.arange(5, dtype=torch.uint8),
+    }
+    checkpoint._save_tensors(tmp_path / "a.safetensors", tensors)
+    stored = load_file(tmp_path / "a.safetensors")
+    assert stored.keys() == tensors.keys()
+    assert all(torch.equal(stored[name], tensor) for name, tensor in tensors.items())
 
 
 def test_only_the_newest_k_checkpoints_stay(tmp_path):

@@ -206,9 +206,10 @@ def test_a_control_variant_can_be_chosen_in_its_stage(tmp_path, runs, data, vari
     assert loaded.config.control.variant == variant
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(tmp_path, data):
-    for name, on in (("plain", False), ("lean", True)):
-        base.train(request(tmp_path / name, data, steps=1, gradient_checkpointing=on))
+@pytest.mark.parametrize("which", ["vae", "all"])
+def test_checkpointing_gives_the_same_gradients(tmp_path, data, which):
+    for name, checkpointing in (("plain", "none"), ("lean", which)):
+        base.train(request(tmp_path / name, data, steps=1, checkpointing=checkpointing))
     plain, lean = (_first_moments(tmp_path / name) for name in ("plain", "lean"))
     assert torch.allclose(plain, lean, rtol=1e-4, atol=1e-9)
 
