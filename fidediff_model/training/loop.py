@@ -1,6 +1,6 @@
 """What the three stages share: the steps of a run, and what happens between two of them.
 
-A stage calls these functions in order; none of them calls back.
+A stage calls these functions in this order; none of them calls back.
 
     state = loop.begin(run, model, trained, optimizers, keeps)
     with loop.running(state):
@@ -263,8 +263,8 @@ def _log(state: State) -> None:
     means = {**state.sums.means(), **rates}
     if state.log is not None:
         state.log.write(state.step, "train", means)
-        points = state.run.train.rules.points
-        state.log.write_speed(state.step, trajectories_per_step(state.run) * points)
+        images = trajectories_per_step(state.run) * state.run.train.rules.points
+        state.log.write_speed(state.step, images)
 
 
 def must_validate(state: State) -> bool:
@@ -332,17 +332,16 @@ def save(state: State) -> None:
     )
     generators = processes.from_all(run.accelerator, checkpoint.generator_states())
     if run.is_main:
-        written = checkpoint.write(run.run_dir, progress, state.resumable, generators)
+        path = checkpoint.write(run.run_dir, progress, state.resumable, generators)
         keep = run.settings.keep
-        state.saving = state.saver.submit(checkpoint.publish, written, state.step, keep=keep)
+        state.saving = state.saver.submit(checkpoint.publish, path, state.step, keep=keep)
     run.accelerator.wait_for_everyone()
 
 
 def wait_for_checkpoint(state: State) -> None:
     """Wait until the checkpoint under way is complete. Raises as `save` does."""
-    saving, state.saving = state.saving, None
-    if saving is not None:
-        saving.result()
+    if state.saving is not None:
+        state.saving.result()
 
 
 def save_model(state: State, folder: Path) -> None:
@@ -372,8 +371,8 @@ def finish(state: State) -> Outcome:
     if state.log is not None:
         state.log.close()
     processes.end(state.run.accelerator)
-    finished = state.step >= state.run.settings.steps
-    return Outcome(state.run.run_dir, state.step, finished, state.best)
+    is_finished = state.step >= state.run.settings.steps
+    return Outcome(state.run.run_dir, state.step, is_finished, state.best)
 
 
 @contextmanager
