@@ -161,6 +161,8 @@ def command(
     plan = make_plan(EvaluateRequest(**fields))
     with reporting_disk_errors(plan.request.out), progress_bar(plan.total, "image") as bar:
         result = run(plan, bar.update)
+    for note in plan.notes:
+        say(f"note: {note}", err=True)
     tables: dict[Any, str] = result.tables
     if as_json:
         say(json.dumps(result.summary))

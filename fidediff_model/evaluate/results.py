@@ -36,6 +36,15 @@ class Results:
     missing: list[str]
     extra: list[Path]
 
+    @property
+    def unmatched(self) -> str:
+        """The numbers of both as a sentence."""
+        total = len(self.files) + len(self.missing)
+        return (
+            f"{len(self.missing):,} of {total:,} pairs have no image,"
+            f" {len(self.extra):,} images have no pair"
+        )
+
 
 def find_results(
     folders: Sequence[tuple[str, Path]],
@@ -69,8 +78,7 @@ def find_results(
             )
         if (results.missing or results.extra) and not partial:
             raise UsageError(
-                f"{results.name}: {len(results.missing):,} of {len(pairs):,} pairs have no image,"
-                f" {len(results.extra):,} images have no pair",
+                f"{results.name}: {results.unmatched}",
                 where=shorten([*results.missing, *map(str, results.extra)]),
                 cure="complete the folder, or give --partial to score the pairs that every method"
                 " has",

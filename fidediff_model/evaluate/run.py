@@ -111,11 +111,19 @@ class EvaluateRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pairs and methods of an evaluation; neither where results are only compared."""
+    """The pairs and methods of an evaluation; neither where results are only compared.
+
+    Attributes:
+        request: what was asked for.
+        pairs: what is scored, the same for every method.
+        methods: who restored it.
+        notes: what `--partial` leaves out, a sentence per method.
+    """
 
     request: EvaluateRequest
     pairs: list[Pair]
     methods: list[Method]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -165,10 +173,12 @@ def make_plan(request: EvaluateRequest) -> Plan:
         )
     pairs = request.pairs()
     methods = [Method(name) for name in (request.baseline,) if name]
+    notes: list[str] = []
     if folders:
         everything = choose_pairs(request.data, split=None, points="all", limit=None)
         found = find_results(folders, pairs, everything, partial=request.partial)
         methods += [Method(results.name, results.files) for results in found]
+        notes = [f"{r.name}: {r.unmatched}" for r in found if r.missing or r.extra]
         pairs = [p for p in pairs if all(p.sample_id in results.files for results in found)]
         if not pairs:
             raise UsageError(
@@ -178,7 +188,7 @@ def make_plan(request: EvaluateRequest) -> Plan:
             )
     if request.model is not None:
         methods.append(Method(request.model_name, model=request.model))
-    return Plan(request, pairs, methods)
+    return Plan(request, pairs, methods, notes)
 
 
 def run(plan: Plan, report: Callable[[int], Any] = lambda count: None) -> EvaluateResult:
@@ -258,6 +268,7 @@ def _write(
     paper = rows_for(plan.request.paper, plan.pairs)
     about: dict[str, Any] = {
         "images": len(plan.pairs),
+        "notes": plan.notes,
         "content_sha256": content_sha256(evaluation.rows),
         "versions": {name: _version(name) for name in _PACKAGES},
         "paper": paper and paper.data,

@@ -166,7 +166,7 @@ def test_missing_and_extra_results_are_counted_and_refused(data, tmp_path, capsy
     assert not (tmp_path / "o").exists()
 
 
-def test_partial_scores_the_pairs_that_every_method_has(data, tmp_path):
+def test_partial_scores_the_pairs_that_every_method_has(data, tmp_path, capsys):
     part = write_results(tmp_path / "part", data, noise=4)
     (part / "CLIP1-000001.png").unlink()
     full = write_results(tmp_path / "full", data, noise=9)
@@ -174,6 +174,9 @@ def test_partial_scores_the_pairs_that_every_method_has(data, tmp_path):
     assert evaluate(data, tmp_path / "o", *both, "--partial") == 0
     methods = json.loads((tmp_path / "o/summary.json").read_text())["methods"]
     assert [method["images"] for method in methods] == [1, 1]
+    note = "part: 1 of 2 pairs have no image, 0 images have no pair"
+    assert f"note: {note}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "o/summary.json").read_text())["notes"] == [note]
 
 
 def test_results_outside_the_selection_are_not_strange(data, tmp_path):
