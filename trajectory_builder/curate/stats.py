@@ -108,6 +108,7 @@ def _counted(table: pa.Table, by: tuple[str, ...]) -> pd.DataFrame:
         ("sharp_bytes_max", "sum"), ("motion_sum", "sum"), ("motion_count", "sum"),
     ]).sort_by([(key, "ascending") for key in keys] or "blur_bytes_sum_sum")  # fmt: skip
     sums = counted.to_pandas(types_mapper=pd.ArrowDtype)
+    sums = sums.fillna({name: 0 for name in sums.columns if name.endswith("_sum")})
     known = sums["motion_count_sum"].where(sums["motion_count_sum"] > 0)
     return pd.DataFrame(
         {name: sums[key] for name, key in zip(by, keys, strict=True)}

@@ -494,6 +494,15 @@ def test_stats_agree_with_a_count_in_plain_python(dataset):
     assert counted.total["trajectories"].item() == 6
 
 
+def test_tools_take_a_set_without_rows(tmp_path):
+    source = small_dataset.make(tmp_path / "set", clips={"train": ("a",)}, trajectories=1)
+    small_dataset.rewrite(source, "train", manifest.read(source).table.slice(0, 0))
+    assert stats.stats([source]).as_data()["total"]["pairs"] == 0
+    assert not diff.diff(source, source).differs
+    wanted = Criteria("split == 'a'", max_per_trajectory=1, balance="n_frames", sample=3)
+    assert select.choose([source], wanted).sample_ids() == []
+
+
 def test_stats_by_an_unknown_column_lists_the_columns(dataset, in_process):
     done = in_process("stats", dataset, "--by", "colour")
     assert done.returncode == 2

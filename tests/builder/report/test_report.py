@@ -125,6 +125,14 @@ def test_a_set_without_n_still_gives_a_page(tmp_path):
     assert "t unknown" in write_report(folder).read_text()
 
 
+@pytest.mark.parametrize(("rows", "words"), [(0, "0 pairs of"), (1, "1 pair of")])
+def test_a_set_of_no_or_one_pair_gives_a_page(tmp_path, rows, words):
+    folder = small_dataset.make(tmp_path / "set", clips={"train": ("a",)}, trajectories=1)
+    table = manifest.read(folder).table.slice(0, rows)
+    small_dataset.rewrite(folder, "train", table)
+    assert words in write_report(folder).read_text()
+
+
 def test_one_file_in_two_splits_is_a_leak(tmp_path):
     folder = small_dataset.make(tmp_path / "set")
     changed(folder, "train", sharp_sha256="a" * 64)
