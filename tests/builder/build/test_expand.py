@@ -25,8 +25,9 @@ COUNT_OPENS = """
 import collections, json, sys
 opened = collections.Counter()
 def hook(event, args):
-    if event == "open" and isinstance(args[0], str) and "GOPRO_Large_all" in args[0]:
-        opened[args[0]] += args[0].endswith(".png")
+    # The reader opens through os.open, which has no mode; the file object on it is a second event.
+    if event == "open" and args[1] is None and "GOPRO_Large_all" in str(args[0]):
+        opened[str(args[0])] += str(args[0]).endswith(".png")
 sys.addaudithook(hook)
 from trajectory_builder.cli import main
 try:

@@ -63,7 +63,7 @@ def test_unreadable_picture_leaves_a_gap(tmp_path):
     (folder / "2.png").write_bytes(b"words")
     found, problems = frames.index(folder)
     assert found.names[2] is None
-    assert problems[0].reason == "frame-unreadable"
+    assert problems[0].reason == "frame-unknown-format"
 
 
 def test_other_files_are_passed_over(tmp_path):
