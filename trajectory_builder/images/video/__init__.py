@@ -1,1 +1,1 @@
-"""Reading of video files for both packages: the stream, its frames, their colours and times."""
+"""Reading and writing of video files, for both packages: streams, frames, colours, times."""

@@ -1,9 +1,9 @@
 """HDR video to ordinary 8-bit RGB: HLG or PQ in BT.2020 to BT.709, in display light.
 
-Stored values become light by ITU-R BT.2100-2, tables 4 and 5; colours go from the primaries of
-BT.2020 to those of BT.709 (ITU-R BT.2087-0); light above half of the reference white is rolled
-off; the result is stored for a display of gamma 2.4 (ITU-R BT.1886). The roll-off is ours, as
-every converter has its own: what is dark or of middle brightness keeps its light exactly.
+Stored values become light by ITU-R BT.2100-2, tables 4 and 5; BT.2020 primaries become BT.709
+primaries (ITU-R BT.2087-0); light above half of the reference white is rolled off; the result is
+stored for a display of gamma 2.4 (ITU-R BT.1886). The roll-off is ours, since no standard defines
+one: shadows and midtones keep their light exactly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HLG, PQ = "HLG (ARIB STD-B67)", "PQ (SMPTE ST 2084)"
 REFERENCE_WHITE = 203.0
 """cd/m2 of a white sheet of paper (ITU-R BT.2408-7, 2.1); becomes 1."""
 PEAK = 1000.0
-"""cd/m2 of the display that HLG is taken for (its nominal one), and that is rolled off to white."""
+"""cd/m2 of HLG's nominal display; this light becomes white."""
 KNEE = 0.5
-"""Ours: light up to this share of the reference white is kept as it is."""
+"""Ours: light up to this share of the reference white is unchanged."""
 DISPLAY_GAMMA = 2.4
 
 _TO_709 = np.array(
@@ -49,7 +49,7 @@ def pq_display_light(value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def to_sdr(pixels: npt.NDArray[np.uint16], transfer: str) -> npt.NDArray[np.uint8]:
-    """An HDR frame as ordinary RGB.
+    """Convert an HDR frame to ordinary RGB.
 
     Args:
         pixels: (H, W, 3) R'G'B' of BT.2020 as stored, full scale 65535.
@@ -68,16 +68,16 @@ def to_sdr(pixels: npt.NDArray[np.uint16], transfer: str) -> npt.NDArray[np.uint
     light = np.maximum(cv2.transform(light, _TO_709), 0)
     most = light.max(axis=2, keepdims=True)
     light *= rolled_off(most) / np.maximum(most, np.float32(1e-6))
-    # The root spreads the table's steps as the display's gamma needs them near black.
+    # Indexing by the root gives the table fine steps near black, where gamma is steep.
     index = np.rint(np.sqrt(np.clip(light, 0, 1)) * (_OUT_STEPS - 1)).astype(np.uint16)
     return np.asarray(_values_of_roots().take(index), np.uint8)
 
 
 def rolled_off(light: Light) -> Light:
-    """Light in shares of the reference white, squeezed so that a display's peak becomes 1.
+    """Light in units of the reference white, compressed so that the display's peak becomes 1.
 
-    The identity up to `KNEE`; above it, in units of what is left, u (1 + u / w^2) / (1 + u)
-    (Reinhard et al., SIGGRAPH 2002, eq. 4), which sets out with slope 1 and reaches 1 at u = w.
+    The identity up to `KNEE`; above it, in units of the remaining range, u (1 + u / w^2) / (1 + u)
+    (Reinhard et al., SIGGRAPH 2002, eq. 4), which starts with slope 1 and reaches 1 at u = w.
     """
     left = np.float32(1 - KNEE)
     above = np.maximum(light - np.float32(KNEE), 0) / left

@@ -1,8 +1,8 @@
-"""When frames were taken: rates, gaps and duplicates, from times alone.
+"""Frame rates, gaps and duplicates, from frame times alone.
 
-A window is on time, not on count: a frame that the camera dropped leaves a gap which would make
-the average jump, and one that it repeated adds nothing. Containers lie about rates, so the rate
-is measured on the frames.
+A window is defined by time, not by count: a frame that the camera dropped leaves a gap, which would
+make the average jump, and a repeated one adds nothing. Containers may state a wrong rate, so it is
+measured on the frames.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def median_interval(pts: Times) -> float:
 
 
 def measured_fps(pts: Times, time_base: Fraction) -> float:
-    """Frames a second by the median interval; 0 where that says nothing.
+    """Frames per second by the median interval; 0 for fewer than two frames.
 
-    Where the unit is too coarse for the rate (1 ms at 240 fps), the mean over the intervals that
-    are near the median is taken, which the rounding of single times cannot move.
+    The rate is that of the mean over the intervals near the median: where the unit is too coarse
+    (1 ms at 240 fps), the rounding of single times averages out.
     """
     median = median_interval(pts)
     if median <= 0:
@@ -41,10 +41,10 @@ def measured_fps(pts: Times, time_base: Fraction) -> float:
 
 
 def irregular(pts: Times) -> dict[int, str]:
-    """Intervals that no window may cross: rank of the frame before -> `GAP` or `DUPLICATE`.
+    """Intervals that no window may cross: rank of the frame before it -> `GAP` or `DUPLICATE`.
 
     An interval is irregular when it differs from the median by more than `TOLERANCE` of it, and
-    by more than one unit, which is how far rounding alone can move it.
+    by more than one unit, the most that rounding can cause.
     """
     median = median_interval(pts)
     if median <= 0:
