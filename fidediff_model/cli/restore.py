@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fidediff_model.cli.model_options import (
+    fields_from,
     model_options,
     progress_bar,
     read_timestep,
@@ -19,7 +20,8 @@ from trajectory_builder.cli.app import say
 from trajectory_builder.errors import LISTED_AT_MOST, printable
 
 if TYPE_CHECKING:
-    from fidediff_model.restore.run import RunReport
+    from fidediff_model.restore.request import RestoreRequest
+    from fidediff_model.restore.run import RestoreReport
 
 
 @click.command("restore")
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     "--out",
     required=True,
     type=click.Path(path_type=Path, readable=False),
-    help="Output folder, or -.",
+    help="Output folder; a file such as sharp.png for one INPUT; or -.",
 )
 @click.option(
     "--timestep",
@@ -40,61 +42,68 @@ if TYPE_CHECKING:
     "--strength", type=float, default=1.0, show_default=True, help="0: the input, 1: all of it."
 )
 @model_options()
-@click.option("--side-by-side", is_flag=True, help="Also write input and output in one picture.")
+@click.option(
+    "--compare",
+    "--side-by-side",
+    "side_by_side",
+    is_flag=True,
+    help="Also write input and output side by side, as NAME_side_by_side.png.",
+)
 @click.option("--show-kernels", is_flag=True, help="Also write a picture of the blur kernels.")
 @click.option("--skip-existing", is_flag=True, help="Leave whatever exists alone.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(inputs: tuple[str, ...], out: Path, **values: Any) -> int:
+def command(as_json: bool, **values: Any) -> int:
     """Restore blurry images and videos.
 
     INPUT is a file, a folder (its structure is kept), a glob pattern, or - for
     one image from standard input to standard output (with --out -). Images are
     PNG, JPEG, TIFF or WebP with 8 or 16 bits; the output has the same name,
-    size, format, alpha, profile and EXIF. Videos keep their sound. OUT gets
-    restored.jsonl with the timestep found for each file.
+    size, format, alpha, profile and EXIF. Videos keep their sound. The folder
+    OUT gets restored.jsonl with the timestep found for each file.
 
     Run the same command again to resume. Inputs are never overwritten; an
     output that is not of this command is refused without --overwrite.
 
     \b
     Examples:
+      fidediff restore blurry.jpg --model RUN/model --out sharp.jpg --compare
       fidediff restore photos/ --model RUN/model --out sharp/
       fidediff restore 'clips/*.mp4' --model RUN/model --out sharp/ --batch 4
       fidediff restore - --model RUN/model --out - < blurry.png > sharp.png
     """
-    if values["skip_existing"] and values["overwrite"]:
-        raise click.UsageError("--skip-existing and --overwrite exclude one another")
-    if inputs == ("-",) or str(out) == "-":
-        return _one_image(inputs, out, values)
-    from fidediff_model.restore import command
+    from fidediff_model.restore import run
+    from fidediff_model.restore.request import RestoreRequest
 
-    plan = command.make_plan(inputs, out, settings_of(values), values)
+    request = RestoreRequest(settings=settings_of(values), **fields_from(RestoreRequest, values))
+    if request.inputs == ("-",) or str(request.out) == "-":
+        return _one_image(request)
+    plan = run.make_plan(request)
+    report = run.RestoreReport()
     if plan.jobs:
         ready = plan.load()
-        # Made when the model is there: the bar's rate and the last line's are of the same work.
+        # Created after the model is loaded, so that its rate is that of the images alone.
         with progress_bar(len(plan.jobs), "image") as bar:
-            report = plan.run(ready, lambda kind, n: bar.update(n) if kind == "image" else None)
-    else:
-        report = command.nothing_done()
-    return _tell(report, plan.skipped, out, as_json=values["as_json"])
+            report = run.restore_files(
+                plan, ready, report=lambda kind, n: bar.update(n) if kind == "image" else None
+            )
+    return _print(report, plan.skipped, request, as_json=as_json)
 
 
-def _one_image(inputs: tuple[str, ...], out: Path, values: dict[str, Any]) -> int:
-    if inputs != ("-",) or str(out) != "-":
+def _one_image(request: RestoreRequest) -> int:
+    if request.inputs != ("-",) or str(request.out) != "-":
         raise click.UsageError("one image goes from - to -: fidediff restore - --out -")
-    from fidediff_model.restore import command
+    from fidediff_model.restore.run import restore_bytes
 
-    content = sys.stdin.buffer.read()
-    restored, t_hat = command.restore_bytes(content, settings_of(values), values)
+    restored, t_hat = restore_bytes(request, sys.stdin.buffer.read())
     sys.stdout.buffer.write(restored)
     say(f"timestep {t_hat:.1f}", err=True)
     return 0
 
 
-def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
-    """Print what was done, and what failed and why; the exit code."""
-    from fidediff_model.restore.jobs import RECORD_FILE
+def _print(report: RestoreReport, skipped: int, request: RestoreRequest, *, as_json: bool) -> int:
+    """Print what was done, and what failed and why; returns the exit code."""
+    from fidediff_model.restore.records import RECORD_FILE
 
     failures = [
         {"file": printable(file), "what": error.what, "cure": error.cure}
@@ -106,15 +115,19 @@ def _tell(report: RunReport, skipped: int, out: Path, *, as_json: bool) -> int:
             say(f"  cure:  {failure['cure']}", err=True)
     if len(failures) > LISTED_AT_MOST:
         say(f"failed: {len(failures) - LISTED_AT_MOST:,} more", err=True)
-    for note in sorted(report.notes):
+    for note in report.notes:
         say(f"note: {note}", err=True)
     rate = report.restored / report.seconds if report.seconds else 0.0
     if as_json:
         counts = {"restored": report.restored, "frames": report.frames, "skipped": skipped}
-        rest = {"seconds": round(report.seconds, 3), "notes": sorted(report.notes)}
-        say(json.dumps({"out": printable(out), **counts, "failures": failures, **rest}))
+        rest = {"seconds": round(report.seconds, 3), "notes": list(report.notes)}
+        out = printable(request.out)
+        say(json.dumps({"out": out, **counts, "failures": failures, **rest}))
     else:
-        say(str(out / RECORD_FILE))
+        if not request.is_one_file:
+            say(str(request.out / RECORD_FILE))
+        elif not failures:
+            say(str(request.out))
         say(
             f"{report.restored:,} restored, {skipped:,} done before, {len(failures):,} failed,"
             f" {report.seconds:.1f} s, {rate:.2f} files/s",

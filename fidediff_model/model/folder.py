@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -13,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fidediff_model.errors import ModelError
-from trajectory_builder.disk.regular import open_regular, read_regular_text
+from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_text
 from trajectory_builder.errors import shorten
 
 FORMAT = "fidediff-model"
@@ -21,6 +22,7 @@ VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _TEMPORARY, _FORMER = ".tmp-", ".old-"
+_SAMPLED = 1 << 20
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -132,6 +134,22 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"the model's config lacks {key}", where=str(file), cure="copy the folder again"
             )
     return values
+
+
+def model_digest(folder: Path) -> str:
+    """A digest that tells models apart without reading gigabytes.
+
+    It covers the config, and of each weight file the name, the size and a megabyte at both ends.
+    """
+    digest = hashlib.sha256(read_regular(folder / "config.json"))
+    for path in sorted(folder.rglob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
+        with open_regular(path) as file:
+            digest.update(file.read(_SAMPLED))
+            file.seek(max(0, size - _SAMPLED))
+            digest.update(file.read(_SAMPLED))
+    return digest.hexdigest()[:16]
 
 
 def refuse_other_base(

@@ -7,24 +7,27 @@ recorded with its reason and the others go on; only a full disk ends the run.
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
-from fidediff_model.model.engine import Answer, ReadyModel
+from fidediff_model.model.engine import ReadyModel, choose_device
+from fidediff_model.model.fidediff import open_model
 from fidediff_model.restore.files import (
     encode_picture,
     format_of,
@@ -33,7 +36,8 @@ from fidediff_model.restore.files import (
     to_unit,
     with_image,
 )
-from fidediff_model.restore.jobs import RECORD_FILE, Job, source_state, target_name
+from fidediff_model.restore.records import Record, append_record, left_to_do
+from fidediff_model.restore.request import Job, RestoreRequest, collect
 from trajectory_builder.disk.atomic import (
     NO_ROOM,
     reporting_disk_errors,
@@ -42,7 +46,7 @@ from trajectory_builder.disk.atomic import (
 )
 from trajectory_builder.errors import DataError, OutputError, UserError, printable
 from trajectory_builder.images.picture import Picture
-from trajectory_builder.images.pictures import read
+from trajectory_builder.images.pictures import decode, read
 
 READERS, WRITERS = 2, 2
 
@@ -50,176 +54,60 @@ Report = Callable[[Literal["image", "frame"], int], None]
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """What is written besides the restorations, and how many images run at once.
+class RestorePlan:
+    """What a command will do, decided without pixels and weights.
 
     Attributes:
-        batch: images of one size restored together.
-        side_by_side: also write NAME_side_by_side.png, the input beside the restoration.
-        show_kernels: also write NAME_kernels.png, the kernels that M sees.
-        settings: what goes into each record besides the result.
+        request: the command.
+        jobs: what is left to do.
+        skipped: how many jobs were done before.
     """
 
-    batch: int = 1
-    side_by_side: bool = False
-    show_kernels: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
+    request: RestoreRequest
+    jobs: list[Job]
+    skipped: int
+
+    def load(self) -> ReadyModel:
+        """The model, ready to restore."""
+        request = self.request
+        return open_model(request.model, request.settings, base_model=request.base_model)
 
 
-@dataclass
-class RunReport:
-    """The outcome of the jobs: how many are restored, and failures with their reasons."""
-
-    restored: int = 0
-    frames: int = 0
-    failures: list[tuple[Path, UserError]] = field(default_factory=list)
-    notes: set[str] = field(default_factory=set)
-    seconds: float = 0.0
-
-
-def restore_files(
-    ready: ReadyModel,
-    jobs: Sequence[Job],
-    out: Path,
-    options: RunOptions,
-    *,
-    report: Report = lambda kind, count: None,
-) -> RunReport:
-    """Restore all jobs; a file that fails is listed and the others go on.
-
-    Args:
-        ready: the model.
-        jobs: from `restore_jobs`; images come first, then videos.
-        out: the output folder; made if needed.
-        options: batch and further pictures.
-        report: called after each file ("image") and each batch of video frames ("frame").
+def make_plan(request: RestoreRequest) -> RestorePlan:
+    """Decide all that can be decided without pixels and weights.
 
     Raises:
-        OutputError: nothing more can be written.
+        UserError: the model folder, the device, an input or an output cannot be used.
     """
-    started = time.monotonic()
-    run = _Run(ready, out, options, report)
-    with reporting_disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        run.restore_images([job for job in jobs if not job.is_video])
-        for job in jobs:
-            if job.is_video:
-                run.restore_video(job)
-    run.result.seconds = time.monotonic() - started
-    return run.result
+    request.check_parts()
+    choose_device(request.settings.device)
+    jobs = collect(request.inputs, request.out)
+    left = left_to_do(
+        jobs,
+        request.folder,
+        request.recorded,
+        overwrite=request.overwrite,
+        skip_existing=request.skip_existing,
+    )
+    return RestorePlan(request, left, len(jobs) - len(left))
 
 
-_Read = tuple[Job, Future[Picture]]
-_Ready = tuple[Job, Picture]
-_Write = Callable[[], dict[str, Any]]
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its record, or why it failed."""
+
+    job: Job
+    record: Record
+    error: UserError | None = None
 
 
-class _Run:
-    """One run over many files, and its outcome so far."""
-
-    def __init__(self, ready: ReadyModel, out: Path, options: RunOptions, report: Report) -> None:
-        self.ready, self.out, self.options, self.report = ready, out, options, report
-        self.result = RunReport()
-
-    def restore_images(self, jobs: Sequence[Job]) -> None:
-        batch = self.options.batch
-        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
-            pending: deque[tuple[Job, Future[dict[str, Any]]]] = deque()
-            try:
-                ahead = _read_ahead(jobs, readers, depth=2 * batch + READERS)
-                for group in _same_size(self._readable(ahead), batch):
-                    for job, write in self._restored(group):
-                        pending.append((job, writers.submit(write)))
-                    while len(pending) > 2 * batch + WRITERS:
-                        self._finish(*pending.popleft())
-                while pending:
-                    self._finish(*pending.popleft())
-            except BaseException:
-                readers.shutdown(wait=False, cancel_futures=True)
-                writers.shutdown(wait=True, cancel_futures=True)
-                raise
-
-    def restore_video(self, job: Job) -> None:
-        from fidediff_model.restore.video import restore_video
-
-        started = time.monotonic()
-        temporary = temporary_name(job.target)
-        try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            values = restore_video(
-                self.ready, job.source, temporary, batch=self.options.batch, report=self.report
-            )
-            os.replace(temporary, job.target)
-        except Exception as error:
-            self._fail(job, error)
-            return
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-        values["seconds"] = round(time.monotonic() - started, 3)
-        self.result.frames += values["frames"]
-        self.result.notes.update(values["notes"])
-        self._done(job, values)
-
-    def _readable(self, ahead: Iterator[_Read]) -> Iterator[_Ready]:
-        for job, future in ahead:
-            try:
-                picture = future.result()
-            except Exception as error:
-                self._fail(job, error)
-            else:
-                yield job, picture
-
-    def _restored(self, group: list[_Ready]) -> Iterator[tuple[Job, _Write]]:
-        """Restore pictures of one size; yields a function per picture that writes it."""
-        started = time.monotonic()
-        options = self.options
-        try:
-            blur = torch.stack([to_tensor(picture) for _, picture in group])  # (B, 3, H, W)
-            answer = self.ready.run(blur)
-            kernels = [
-                self.ready.kernel_picture(image[None]) if options.show_kernels else None
-                for image in blur
-            ]
-        except Exception as error:
-            if len(group) == 1:
-                self._fail(group[0][0], error)
-                return
-            # Neighbours in a batch must not fail with the picture that is at fault.
-            for member in group:
-                yield from self._restored([member])
-            return
-        self.result.notes.update(answer.notes)
-        seconds = (time.monotonic() - started) / len(group)
-        for index, (job, picture) in enumerate(group):
-            yield (
-                job,
-                partial(_write, job, picture, answer, index, kernels[index], options, seconds),
-            )
-
-    def _finish(self, job: Job, future: Future[dict[str, Any]]) -> None:
-        """Wait until a file is written, and record it."""
-        try:
-            values = future.result()
-        except Exception as error:
-            self._fail(job, error)
-        else:
-            self._done(job, values)
-
-    def _done(self, job: Job, values: dict[str, Any]) -> None:
-        add_record(job, self.out, self.options, values)
-        self.result.restored += 1
-        self.report("image", 1)
-
-    def _fail(self, job: Job, error: Exception) -> None:
-        """List and record a file that failed; a full disk ends the run."""
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise error
-        failure = _user_error(job, error)
-        self.result.failures.append((job.source, failure))
-        reason = {"what": failure.what, "where": failure.where, "cure": failure.cure}
-        add_record(job, self.out, self.options, {"failed": reason})
-        self.report("image", 1)
+def _failed(job: Job, error: Exception) -> Outcome:
+    """The outcome of a file that failed, whatever the error; a full disk ends the run."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        raise error
+    failure = _user_error(job, error)
+    reason = {"what": failure.what, "where": failure.where, "cure": failure.cure}
+    return Outcome(job, {"failed": reason}, failure)
 
 
 def _user_error(job: Job, error: Exception) -> UserError:
@@ -238,88 +126,244 @@ def _user_error(job: Job, error: Exception) -> UserError:
     )
 
 
-def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_Read]:
-    """Jobs with their pictures being read, `depth` of them ahead of the consumer."""
+@dataclass(frozen=True)
+class RestoreReport:
+    """What became of all jobs.
+
+    Attributes:
+        restored: files written.
+        frames: frames of the videos among them.
+        failures: source and reason of each file that failed.
+        notes: what was done differently or could not be kept, each once.
+        seconds: in all.
+    """
+
+    restored: int = 0
+    frames: int = 0
+    failures: tuple[tuple[Path, UserError], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def restore_files(
+    plan: RestorePlan, ready: ReadyModel, *, report: Report = lambda kind, count: None
+) -> RestoreReport:
+    """Restore all jobs; a file that fails is listed and the others go on.
+
+    Args:
+        plan: what to do; images come first, then videos.
+        ready: the model that `plan.load` returns.
+        report: called for each image and each video frame that is done.
+
+    Raises:
+        OutputError: nothing more can be written.
+    """
+    started = time.monotonic()
+    out, settings = plan.request.folder, plan.request.recorded
+    keeps_records = not plan.request.is_one_file  # nobody expects a list beside one picture
+    failures, notes, restored, frames = [], set[str](), 0, 0
+    with reporting_disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        # Closed at once also after an interrupt, so that no thread starts another file.
+        with closing(_outcomes(plan, ready, report)) as outcomes:
+            for outcome in outcomes:
+                if keeps_records:
+                    append_record(outcome.job, out, settings, outcome.record)
+                if outcome.error is not None:
+                    failures.append((outcome.job.source, outcome.error))
+                else:
+                    restored += 1
+                    frames += outcome.record.get("frames", 0)
+                    notes.update(outcome.record["notes"])
+                report("image", 1)
+    seconds = time.monotonic() - started
+    return RestoreReport(restored, frames, tuple(failures), tuple(sorted(notes)), seconds)
+
+
+def _outcomes(
+    plan: RestorePlan, ready: ReadyModel, report: Report
+) -> Generator[Outcome, None, None]:
+    images = [job for job in plan.jobs if not job.is_video]
+    yield from _restore_images(plan.request, ready, images)
+    for job in plan.jobs:
+        if job.is_video:
+            yield _restore_video(job, ready, batch=plan.request.batch, report=report)
+
+
+def _restore_images(
+    request: RestoreRequest, ready: ReadyModel, jobs: Sequence[Job]
+) -> Iterator[Outcome]:
+    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+        pending: deque[Future[Outcome]] = deque()
+        try:
+            files = _read_ahead(jobs, readers, depth=2 * request.batch + READERS)
+            for group in _same_size(files, request.batch):
+                for write in _restore_group(request, ready, group):
+                    pending.append(writers.submit(write))
+                while len(pending) > 2 * request.batch + WRITERS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            readers.shutdown(wait=False, cancel_futures=True)
+            # A file that is being written gets its final name; those behind it are dropped.
+            writers.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class _File:
+    """A job with its content, or with the reason why there is none."""
+
+    job: Job
+    picture: Picture | None = None
+    failure: Outcome | None = None
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return self.picture.pixels.shape if self.picture is not None else ()
+
+
+def _read(job: Job) -> _File:
+    try:
+        return _File(job, read(job.source))
+    except Exception as error:
+        return _File(job, failure=_failed(job, error))
+
+
+def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_File]:
+    """The files of all jobs in order, `depth` of them being read ahead of the consumer."""
     rest = iter(jobs)
-    ahead: deque[_Read] = deque(
-        (job, readers.submit(read, job.source)) for job in islice(rest, depth)
-    )
+    ahead = deque(readers.submit(_read, job) for job in islice(rest, depth))
     while ahead:
-        yield ahead.popleft()
-        ahead.extend((job, readers.submit(read, job.source)) for job in islice(rest, 1))
+        yield ahead.popleft().result()
+        ahead.extend(readers.submit(_read, job) for job in islice(rest, 1))
 
 
-def _same_size(pictures: Iterator[_Ready], batch: int) -> Iterator[list[_Ready]]:
-    """Runs of neighbours of one size, at most `batch` long."""
-    group: list[_Ready] = []
-    for job, picture in pictures:
-        if group and (len(group) == batch or group[0][1].pixels.shape != picture.pixels.shape):
+def _same_size(files: Iterator[_File], batch: int) -> Iterator[list[_File]]:
+    """Runs of neighbours of one size, at most `batch` long; unreadable files have a size too."""
+    group: list[_File] = []
+    for file in files:
+        if group and (len(group) == batch or group[0].size != file.size):
             yield group
             group = []
-        group.append((job, picture))
+        group.append(file)
     if group:
         yield group
 
 
-def _write(
-    job: Job,
-    picture: Picture,
-    answer: Answer,
-    index: int,
-    kernels: Any,
-    options: RunOptions,
-    seconds: float,
-) -> dict[str, Any]:
-    """Write a restoration and its further pictures; the values of its record."""
-    restored = with_image(picture, answer.images[index])
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    file_format = format_of(job.target) or picture.format
-    content = encode_picture(restored, file_format=file_format)
-    if options.side_by_side:
-        write_atomic(beside(job.target, "side_by_side"), side_by_side(picture, restored))
-    if kernels is not None:
-        picture_of = Image.fromarray(kernels)
-        write_atomic(beside(job.target, "kernels"), _png(picture_of))
-    # The restoration last: where it stands, all of its job stands.
-    write_atomic(job.target, content)
-    height, width = picture.pixels.shape[:2]
-    return {
-        "width": width,
-        "height": height,
-        "t_hat": round(float(answer.t_hat[index]), 3),
-        "seconds": round(seconds, 4),
-        "notes": [*picture.notes, *lost_in(picture, file_format), *answer.notes],
-    }
+def _restore_group(
+    request: RestoreRequest, ready: ReadyModel, group: list[_File]
+) -> Iterator[Callable[[], Outcome]]:
+    """Restore pictures of one size; yields a call per file that writes it."""
+    started = time.monotonic()
+    failures = [file.failure for file in group if file.failure is not None]
+    if failures:  # files without a picture have no size, so these are all of the group
+        yield from (partial(_same, failure) for failure in failures)
+        return
+    pictures = [file.picture for file in group if file.picture is not None]
+    try:
+        blur = torch.stack([to_tensor(picture) for picture in pictures])  # (B, 3, H, W)
+        answer = ready.run(blur)
+        kernels = [ready.kernel_picture(x[None]) if request.show_kernels else None for x in blur]
+    except Exception as error:
+        if len(group) == 1:
+            yield partial(_same, _failed(group[0].job, error))
+            return
+        # Neighbours in a batch must not fail with the picture that is at fault.
+        for file in group:
+            yield from _restore_group(request, ready, [file])
+        return
+    seconds = round((time.monotonic() - started) / len(group), 4)
+    for i, (file, picture) in enumerate(zip(group, pictures, strict=True)):
+        record = {
+            "width": picture.pixels.shape[1],
+            "height": picture.pixels.shape[0],
+            "t_hat": round(float(answer.t_hat[i]), 3),
+            "seconds": seconds,
+            "notes": [*picture.notes, *answer.notes],
+        }
+        yield _Write(file.job, picture, answer.images[i], kernels[i], record, request.side_by_side)
+
+
+def _same(outcome: Outcome) -> Outcome:
+    """A file that failed goes through the writers' queue too, so that outcomes keep their order."""
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A restoration that is ready to be written by a thread."""
+
+    job: Job
+    picture: Picture
+    image: Tensor
+    kernels: npt.NDArray[np.uint8] | None
+    record: Record
+    side_by_side: bool
+
+    def __call__(self) -> Outcome:
+        """Write it."""
+        try:
+            lost = self._write()
+        except Exception as error:
+            return _failed(self.job, error)
+        return Outcome(self.job, self.record | {"notes": [*self.record["notes"], *lost]})
+
+    def _write(self) -> tuple[str, ...]:
+        restored, target = with_image(self.picture, self.image), self.job.target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file_format = format_of(target) or self.picture.format
+        content = encode_picture(restored, file_format=file_format)
+        if self.side_by_side:
+            write_atomic(beside(target, "side_by_side"), side_by_side(self.picture, restored))
+        if self.kernels is not None:
+            write_atomic(beside(target, "kernels"), _png(self.kernels))
+        # The restoration comes last: where it exists, all files of its job exist.
+        write_atomic(target, content)
+        return lost_in(self.picture, file_format)
 
 
 def beside(target: Path, what: str) -> Path:
-    """The name of a further picture of a target: its own whole name, then what it is."""
+    """The name of a further picture of a target: its own full name, then what it is."""
     return target.with_name(f"{target.name}_{what}.png")
 
 
 def side_by_side(before: Picture, after: Picture) -> bytes:
     """An 8-bit PNG: the input, a thin white line, the restoration."""
-    halves = [to_unit(to_tensor(p)) for p in (before, after)]
+    halves = [to_unit(to_tensor(picture)) for picture in (before, after)]
     line = np.ones((halves[0].shape[0], 4, 3), np.float32)
     values = np.rint(np.concatenate([halves[0], line, halves[1]], axis=1) * 255)
-    return _png(Image.fromarray(values.astype(np.uint8)))
+    return _png(values.astype(np.uint8))
 
 
-def _png(image: Image.Image) -> bytes:
-    import io
-
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     sink = io.BytesIO()
-    image.save(sink, "PNG")
+    Image.fromarray(pixels).save(sink, "PNG")
     return sink.getvalue()
 
 
-def add_record(job: Job, out: Path, options: RunOptions, values: dict[str, Any]) -> None:
-    """Append a job's record; names are kept in ASCII escapes, so that any bytes survive."""
-    record = {
-        "target": target_name(job, out),
-        "source": source_state(job) if job.source.exists() else {"path": str(job.source)},
-        **values,
-        "settings": options.settings,
-    }
-    with open(out / RECORD_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+def _restore_video(job: Job, ready: ReadyModel, *, batch: int, report: Report) -> Outcome:
+    from fidediff_model.restore.video import restore_video
+
+    started = time.monotonic()
+    temporary = temporary_name(job.target)
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        record = restore_video(ready, job.source, temporary, batch=batch, report=report)
+        os.replace(temporary, job.target)
+    except Exception as error:
+        return _failed(job, error)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return Outcome(job, record | {"seconds": round(time.monotonic() - started, 3)})
+
+
+def restore_bytes(request: RestoreRequest, content: bytes) -> tuple[bytes, float]:
+    """The content of one image file, restored, in its own format; and its timestep."""
+    picture = decode(content, name="standard input")
+    ready = open_model(request.model, request.settings, base_model=request.base_model)
+    answer = ready.run(to_tensor(picture)[None])
+    restored = with_image(picture, answer.images[0])
+    return encode_picture(restored), float(answer.t_hat[0])

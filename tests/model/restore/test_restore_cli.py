@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 from small_model import cli, folder_of, loaded, scene
 
-from fidediff_model.restore.jobs import VIDEO_SUFFIXES, collect, read_records
+from fidediff_model.restore.records import read_records
+from fidediff_model.restore.request import VIDEO_SUFFIXES, collect, names_a_file
 from trajectory_builder.errors import printable
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -226,7 +227,7 @@ def test_a_missing_input_is_refused(tmp_path, capsys):
 def test_a_folder_without_images_is_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     told = refused(capsys, tmp_path / "empty", "--model", folder_of(), "--out", tmp_path / "o")
-    assert "holds no image" in told
+    assert "contains no image" in told
 
 
 def test_an_output_on_its_input_is_refused(tmp_path, capsys):
@@ -352,3 +353,37 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path):
     assert len(outputs) < len(names)
     for path in (tmp_path / "out").glob("*.png"):
         Image.open(path).load()
+
+
+def test_out_can_name_the_file_of_one_picture(tmp_path):
+    source, out = save(tmp_path / "a.png"), tmp_path / "new" / "b.jpg"
+    code = cli("restore", source, "--model", folder_of(), "--out", out, "--compare")
+    assert code == 0
+    assert Image.open(out).format == "JPEG"
+    assert {path.name for path in out.parent.iterdir()} == {"b.jpg", "b.jpg_side_by_side.png"}
+
+
+def test_a_folder_with_the_ending_of_a_picture_is_a_folder(tmp_path):
+    (tmp_path / "b.png").mkdir()
+    assert not names_a_file([str(save(tmp_path / "a.png"))], tmp_path / "b.png")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "reason"),
+    [(("a.png", "b.png"), "c.png", "name of one file"), (("a.png",), "c.mp4", "as .mp4"),
+     ((".",), "c.png", "name of one file")],
+)  # fmt: skip
+def test_one_file_cannot_take_what_does_not_fit(tmp_path, capsys, inputs, out, reason):
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png")
+    told = refused(
+        capsys, *(tmp_path / name for name in inputs), "--model", folder_of(),
+        "--out", tmp_path / out,
+    )  # fmt: skip
+    assert reason in told
+
+
+def test_one_picture_is_never_written_over_itself(tmp_path, capsys):
+    source = save(tmp_path / "a.png")
+    told = refused(capsys, source, "--model", folder_of(), "--out", source, "--overwrite")
+    assert "would replace an input" in told

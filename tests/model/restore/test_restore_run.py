@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 from PIL import Image
-from small_model import loaded, scene
+from small_model import folder_of, loaded, scene
 
 from fidediff_model.model.engine import ReadyModel, Settings
-from fidediff_model.restore.jobs import Job, left_to_do, read_records
-from fidediff_model.restore.run import RunOptions, restore_files
+from fidediff_model.restore.records import left_to_do, read_records
+from fidediff_model.restore.request import Job, RestoreRequest
+from fidediff_model.restore.run import RestorePlan, restore_files
 
 
 class Picky(ReadyModel):
@@ -28,7 +29,8 @@ def run_on(tmp_path, batch):
         jobs.append(Job(tmp_path / f"{name}.png", tmp_path / "out" / f"{name}.png"))
     settings = Settings(device="cpu", strength=0.0, timestep=120.0, control=None)
     ready = Picky(loaded(), settings, torch.device("cpu"))
-    return jobs, restore_files(ready, jobs, tmp_path / "out", RunOptions(batch=batch))
+    request = RestoreRequest(("abc",), tmp_path / "out", folder_of(), batch=batch)
+    return jobs, restore_files(RestorePlan(request, jobs, 0), ready)
 
 
 def test_neighbours_in_a_batch_do_not_fail_with_a_picture(tmp_path):
@@ -46,5 +48,5 @@ def test_record_names_the_file_and_the_unexpected_error(tmp_path):
 
 def test_file_that_failed_is_left_to_do(tmp_path):
     jobs, _ = run_on(tmp_path, batch=1)
-    left = left_to_do(jobs, tmp_path / "out", {}, overwrite=False, skip=False)
+    left = left_to_do(jobs, tmp_path / "out", {}, overwrite=False, skip_existing=False)
     assert [job.source.name for job in left] == ["b.png"]

@@ -5,8 +5,9 @@ import torch
 from small_model import cli, folder_of, loaded, scene
 
 from fidediff_model.model.engine import ReadyModel, Settings
-from fidediff_model.restore.jobs import Job, read_records
-from fidediff_model.restore.run import RunOptions, restore_files
+from fidediff_model.restore.records import read_records
+from fidediff_model.restore.request import Job, RestoreRequest
+from fidediff_model.restore.run import RestorePlan, restore_files
 from fidediff_model.restore.video import restore_video
 from trajectory_builder.errors import VideoError
 
@@ -152,7 +153,8 @@ def test_a_cut_video_is_listed_and_leaves_nothing(tmp_path):
     source = make_video(tmp_path / "a.mp4")
     source.write_bytes(source.read_bytes()[:2000])  # the index stood at the end
     job = Job(source, tmp_path / "out" / "a.mp4")
-    report = restore_files(kept_as_it_is(), [job], tmp_path / "out", RunOptions())
+    request = RestoreRequest((str(source),), tmp_path / "out", folder_of())
+    report = restore_files(RestorePlan(request, [job], 0), kept_as_it_is())
     assert len(report.failures) == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["restored.jsonl"]
 
