@@ -34,8 +34,7 @@ from fidediff_model.evaluate.scoring import (
 from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.engine import ReadyModel, Settings, choose_device
 from fidediff_model.model.fidediff import open_model
-from fidediff_model.model.folder import read_config
-from fidediff_model.restore.command import model_digest
+from fidediff_model.model.folder import model_digest, read_config
 from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic

@@ -93,10 +93,10 @@ def _is_same(
     job: Job, out: Path, settings: Mapping[str, Any], records: Mapping[str, Record]
 ) -> bool:
     wanted = _identity(job, out, settings)
-    record = records.get(wanted["target"], {})
-    return "failed" not in record and not differences(
-        {key: record.get(key) for key in wanted}, wanted
-    )
+    record = records.get(wanted["target"])
+    if record is None or "failed" in record:
+        return False
+    return not differences({key: record.get(key) for key in wanted}, wanted)
 
 
 def _identity(job: Job, out: Path, settings: Mapping[str, Any]) -> Record:

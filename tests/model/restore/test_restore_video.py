@@ -153,7 +153,7 @@ def test_a_cut_video_is_listed_and_leaves_nothing(tmp_path):
     source = make_video(tmp_path / "a.mp4")
     source.write_bytes(source.read_bytes()[:2000])  # the index stood at the end
     job = Job(source, tmp_path / "out" / "a.mp4")
-    request = RestoreRequest((str(source),), tmp_path / "out", folder_of())
+    request = RestoreRequest((str(tmp_path),), tmp_path / "out", folder_of())
     report = restore_files(RestorePlan(request, [job], 0), kept_as_it_is())
     assert len(report.failures) == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["restored.jsonl"]
@@ -211,7 +211,8 @@ def test_a_bad_video_ends_that_file_only(tmp_path):
     make_video(tmp_path / "b.mp4")
     (tmp_path / "c.mkv").write_bytes(b"words")
     jobs = [Job(tmp_path / name, out / name) for name in ("a.ts", "b.mp4", "c.mkv")]
-    report = restore_files(kept_as_it_is(), jobs, out, RunOptions())
+    request = RestoreRequest((str(tmp_path),), out, folder_of())
+    report = restore_files(RestorePlan(request, jobs, 0), kept_as_it_is())
     assert report.restored == 1
     assert sorted(path.name for path in out.iterdir()) == ["b.mp4", "restored.jsonl"]
     failed = {name: record["failed"] for name, record in read_records(out).items()
