@@ -15,6 +15,7 @@ from fidediff_model.cli.model_options import (
     progress_bar,
     read_timestep,
     settings_of,
+    shipped_model,
 )
 from fidediff_model.scores.definitions import LPIPS_NETS, OFFERED, columns
 from trajectory_builder.cli.app import say
@@ -126,7 +127,7 @@ def metric_options(command: Any) -> Any:
     callback=read_timestep,
     help="auto, or a number from 0 to 999.  [default: auto]",
 )
-@model_options(required=False)
+@model_options(always=False)
 @click.option(
     "--format",
     "layout",
@@ -156,6 +157,9 @@ def command(
     from fidediff_model.evaluate.run import EvaluateRequest, make_plan, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
+    nothing = not (values["model"] or values["baseline"] or values["restored"])
+    if nothing and values["data"] and not values["compare"]:
+        values["model"] = shipped_model()
     fields = fields_from(EvaluateRequest, values)
     fields |= {"metrics": columns(metrics, lpips_net), "settings": settings_of(values)}
     plan = make_plan(EvaluateRequest(**fields))

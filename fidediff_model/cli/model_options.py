@@ -57,10 +57,27 @@ _OPTIONS = [
 ]
 
 
-def model_options(*, required: bool = True) -> Callable[[Command], Command]:
-    """Add `--model` and the options of the table to a command, in this order."""
-    help_text = "Model folder, such as RUN/model."
-    model = click.option("--model", required=required, type=FOLDER, help=help_text)
+def shipped_model() -> Path:
+    """The folder of `small`, which ships with the package; says on stderr that it is used."""
+    from fidediff_model.weights import shipped
+
+    click.echo("model: small, which ships with the package; --model takes another", err=True)
+    return shipped.model_folder()
+
+
+def _or_shipped(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    return shipped_model() if value is None else value
+
+
+def model_options(*, always: bool = True) -> Callable[[Command], Command]:
+    """Add `--model` and the options of the table to a command, in this order.
+
+    Args:
+        always: the command cannot do without a model, so the shipped one is the default.
+    """
+    help_text = "Model folder, such as RUN/model.  [default: small, which ships with the package]"
+    callback = _or_shipped if always else None
+    model = click.option("--model", type=FOLDER, callback=callback, help=help_text)
 
     def add(command: Command) -> Command:
         for option in reversed([model, *_OPTIONS]):
