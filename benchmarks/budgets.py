@@ -35,7 +35,7 @@ from trajectory_builder.curate import select, stats
 from trajectory_builder.images import png
 from trajectory_builder.plan import gopro as plan
 from trajectory_builder.plan import recipe
-from trajectory_builder.sources import gopro
+from trajectory_builder.sources import gopro_published
 
 ROWS = 1_000_000
 SHARP_BYTES = png.encode_png(np.zeros((16, 16, 3), np.uint8))
@@ -43,7 +43,7 @@ SHARP_BYTES = png.encode_png(np.zeros((16, 16, 3), np.uint8))
 
 def published_tree(root: Path) -> Path:
     """Both trees of GoPro with all names that were published, each file a 16 x 16 image."""
-    with gopro.TABLE.open(newline="") as file:
+    with gopro_published.TABLE.open(newline="") as file:
         for row in csv.DictReader(file):
             n, pairs = int(row["frames_per_blur"]), int(row["pairs"])
             where = f"{row['split']}/{row['sequence']}"

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from trajectory_builder import manifest
 from trajectory_builder.build import backends, record
 from trajectory_builder.build.ghosts import ghost_notes
+from trajectory_builder.build.manifest_rows import with_records
 from trajectory_builder.build.ownership import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
@@ -31,7 +30,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
 from trajectory_builder.images import png
 from trajectory_builder.plan.table import Plan, PlanRow, by_shard
-from trajectory_builder.trajectory import LEFT_OUT, SETTLED, SPLITS, Problem
+from trajectory_builder.trajectory import LEFT_OUT, SETTLED, Problem
 
 BYTES_PER_PIXEL = 1.7
 """Our choice: a generous guess of a blur's PNG size, for the check of free space at the start."""
@@ -328,7 +327,7 @@ def _finish(
     pairs = {pair["sample_id"]: pair for marker in markers if marker for pair in marker["pairs"]}
     problems = list(plan.problems)
     problems += [Problem(**p) for marker in markers if marker for p in marker["problems"]]
-    table = _with_records(plan.table, pairs)
+    table = with_records(plan.table, pairs)
     metadata = {
         "recipe": plan.config["recipe"]["name"],
         "config_sha256": plan.config_sha256,
@@ -375,38 +374,6 @@ def _remove_orphans(folder: OutputFolder, planned: pa.Table, made: pa.Table) -> 
         (folder.root / name).unlink(missing_ok=True)
 
 
-def _with_records(table: pa.Table, pairs: dict[str, dict[str, Any]]) -> pa.Table:
-    """Manifest rows: the plan's rows that were made, with the records of the markers."""
-    ids = table["sample_id"].to_pylist()
-    kept = table.filter(pa.array([name in pairs for name in ids]))
-    records = [pairs[name] for name in kept["sample_id"].to_pylist()]
-    columns = {name: kept[name] for name in kept.column_names if name in manifest.SCHEMA.names}
-    if kept.num_rows < table.num_rows:
-        columns["backward_n_frames"] = _backward(kept)
-    further = {key for one in records for key in one} - {"sample_id"}
-    for name in sorted(further):
-        known = name in manifest.SCHEMA.names
-        kind = manifest.SCHEMA.field(name).type if known else None
-        columns[name] = pa.array([one.get(name) for one in records], type=kind)
-    for field in manifest.SCHEMA:
-        if field.name not in columns:
-            columns[field.name] = pa.nulls(kept.num_rows, field.type)
-    return manifest.conform(pa.table(columns))
-
-
-def _backward(table: pa.Table) -> pa.Array:
-    """For each row the smaller n of its trajectory that are rows too, and the sharp point 1."""
-    there: dict[str, list[int]] = {}
-    names, numbers = table["trajectory_id"].to_pylist(), table["n_frames"].to_pylist()
-    for name, n in zip(names, numbers, strict=True):
-        there.setdefault(name, []).append(n)
-    lists = [
-        [1, *sorted(m for m in there[name] if 1 < m < n)]
-        for name, n in zip(names, numbers, strict=True)
-    ]
-    return pa.array(lists, type=manifest.SCHEMA.field("backward_n_frames").type)
-
-
 def needed_bytes(plan: Plan, out: Path) -> int:
     """A generous guess of the bytes that a build of `plan` writes, for dry runs."""
     shards = list(_shards(plan, out, "copy"))
@@ -417,9 +384,3 @@ def needed_bytes(plan: Plan, out: Path) -> int:
         files |= {row["sharp_file_name"] for row in shard.rows}
         total += int(len(files) * width * height * BYTES_PER_PIXEL)
     return total
-
-
-def splits(table: pa.Table) -> list[str]:
-    """The splits of a table in the manifest's order."""
-    there = set(pc.unique(table["split"]).to_pylist())
-    return [split for split in SPLITS if split in there]

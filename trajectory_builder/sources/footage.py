@@ -28,7 +28,7 @@ from trajectory_builder.images.formats import FORMATS
 from trajectory_builder.images.video import containers, times
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.images.video.hdr import Handling
-from trajectory_builder.sources import chapters, frames
+from trajectory_builder.sources import chapters, frames, remarks
 from trajectory_builder.trajectory import Problem
 
 Kind = Literal["video", "frames", "still"]
@@ -357,28 +357,9 @@ def _notes(clips: Sequence[Footage]) -> list[str]:
     """Each remark once, with the names of all clips it applies to."""
     names: dict[str, list[str]] = {}
     for clip in clips:
-        for remark in _remarks(clip.parts[0].content):
+        for remark in remarks.of_content(clip.parts[0].content):
             names.setdefault(remark, []).append(clip.name)
     return [f"{shorten(of)}: {remark}" for remark, of in names.items()]
-
-
-def _remarks(found: video.Video | frames.FrameFolder | None) -> list[str]:
-    if isinstance(found, frames.FrameFolder) and found.lossy:
-        return ["frames are JPEG or WebP, whose compression errors go into every blur"]
-    if not isinstance(found, video.Video):
-        return []
-    remarks = []
-    if found.alpha:
-        remarks.append("the alpha channel is dropped")
-    if found.interlaced:
-        remarks.append("frames are interlaced, so each shows two moments; deinterlace first")
-    if found.colour.hdr:
-        remarks.append(f"{found.colour.hdr} is converted to ordinary video")
-    if not found.colour.tagged:
-        remarks.append(f"the file names no colour matrix; {found.colour.matrix} is assumed")
-    if found.header_fps and abs(found.header_fps / found.fps - 1) > times.TOLERANCE:
-        remarks.append(f"{found.fps:g} fps is used, the header says {found.header_fps:g}")
-    return remarks
 
 
 def _is_utf8(path: Path) -> bool:

@@ -7,12 +7,10 @@ with two public maps (DeepDeblur_release#66). No image is opened.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from trajectory_builder.errors import UsageError, printable, shorten
@@ -23,25 +21,12 @@ from trajectory_builder.sources.gopro_layout import (
     Trees,
     find_trees,
 )
+from trajectory_builder.sources.gopro_published import known_sequences
 from trajectory_builder.trajectory import GOPRO_FPS, Clip, Problem, Window
 
-TABLE = Path(__file__).with_name("gopro_sequences.csv")
 BLUR_FOLDERS = {"srgb": "blur", "gamma2.2": "blur_gamma"}
 _NUMBERED = re.compile(r"(\d+)\.png", re.IGNORECASE)
 COPY_CURE = f"copy what is missing from {HOME} and run the same command again"
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSequence:
-    """A row of the table of the 33 published sequences."""
-
-    split: str
-    name: str
-    n_frames: int
-    shift: int
-    pairs: int
-    first_pair_number: int
-    first_frame_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +69,6 @@ def window_of_pair(rank: int, n_frames: int, shift: int) -> Window:
     (DeepDeblur_release#66). The first window of a shifted sequence begins below 0.
     """
     return Window(rank * n_frames - shift, n_frames)
-
-
-@cache
-def known_sequences() -> dict[str, KnownSequence]:
-    """The 33 published sequences by name: 22 for training, 11 for testing."""
-    with TABLE.open(newline="") as file:
-        rows = [
-            KnownSequence(
-                row["split"],
-                row["sequence"],
-                *(
-                    int(row[key])
-                    for key in (
-                        "frames_per_blur",
-                        "shift",
-                        "pairs",
-                        "first_pair_number",
-                        "first_frame_number",
-                    )
-                ),
-            )
-            for row in csv.DictReader(file)
-        ]
-    return {row.name: row for row in rows}
 
 
 @dataclass(slots=True)
