@@ -43,10 +43,12 @@ class ClipCheck:
     def offset(self) -> int | None:
         """The one offset at which its sharp images were found, half of them at least."""
         found = {check.offset for check in self.checks if check.offset is not None}
+        # Several offsets are no shift of the clip: no one correction suits all its images.
         if len(found) != 1:
             return None
         offset = found.pop()
         there = sum(offset in check.near for check in self.checks)
+        # Our choice: half of the images must agree, since single ones may match by chance.
         return offset if 2 * there >= len(self.checks) else None
 
     @property
@@ -141,9 +143,11 @@ def settle(
 
 def _stored(out: Path, digest: str, level: str) -> dict[str, Any] | None:
     folder = OutputFolder(out)
+    # alignment.json is there from the claim on, build.json only after a finished build.
     report = record.read_alignment(folder) or (record.read_build(out) or {}).get("alignment")
     if not report or report.get("plan_sha256") != digest:
         return None
+    # A closer check includes a quicker one, but not the other way round.
     if CHECKS.index(report["level"]) < CHECKS.index(level):
         return None
     known: dict[str, Any] = report
@@ -156,6 +160,7 @@ def _report(
     plan: Plan, level: str, jobs: int, plan_again: Callable[[Corrections], Plan], progress: bool
 ) -> dict[str, Any]:
     checks = check(plan, level, jobs=jobs, progress=progress)
+    # One image alone is too little evidence to move all windows of a clip.
     offsets = {clip.clip: clip.offset for clip in checks if clip.offset and len(clip.checks) > 1}
     if offsets:
         # Check the corrected map as well: with it every image must be where it is expected.
@@ -236,6 +241,7 @@ def _run(
             bar.advance(len(checks))
         bar.advance(rows - sum(len(clip.checks) for clip in found.values()))  # could not be read
     for clip in found.values():
+        # Workers end in any order, and the report must not depend on it.
         clip.checks.sort(key=lambda one: one.trajectory_id)
     return found
 
@@ -246,6 +252,7 @@ def _tasks(clip: _Clip, full: bool, roots: dict[str, str]) -> Iterator[Task]:
         for begin in range(0, len(rows), PAIRS_PER_TASK):
             part = rows[begin : begin + PAIRS_PER_TASK]
             names = {row["sample_id"] for row in part}
+            # Only names that are near: tasks are pickled, each with its names.
             yield Task(clip.clip, _near(clip, part), part, names, roots)
         return
     # Our choice: a shift or a repeated frame moves the last pair at the latest.

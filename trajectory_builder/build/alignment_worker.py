@@ -89,6 +89,7 @@ def check_task(task: Task) -> tuple[str, list[PairCheck]]:
         blur = frames.blur_of(row, task.roots) if wanted else "unchecked"
         offset = near[0] if len(near) == 1 else None
         checks.append(PairCheck(row["trajectory_id"], offset, near, exact is not None, blur))
+        # Memory is bounded by the frames near one pair, however long the clip is.
         frames.forget_before(row["center_index"] - REACH)
         fault_point("pair-checked")
     return task.clip, checks
@@ -143,6 +144,7 @@ class _Frames:
         domain = cast(averaging.Domain, row["average_domain"])
         mean = averaging.mean_of_window(frames, domain)
         tolerance = 0 if domain == "srgb" else GAMMA_TOLERANCE
+        # int16, since the difference of two uint8 values wraps round below 0.
         apart = np.abs(mean.astype(np.int16) - official).max()
         return "equal" if apart <= tolerance else "differs"
 
@@ -155,5 +157,6 @@ def _read(roots: dict[str, str], source: str) -> Pixels | None:
 def _pixels(path: Path) -> Pixels | None:
     try:
         return png.decode_png(png.read_bytes(path), name=str(path))
+    # No error here: the shard that needs the file reports it.
     except ImageError:
         return None

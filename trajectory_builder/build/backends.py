@@ -69,11 +69,13 @@ def run(
         # tried in a process of their own, or one that always kills would end every run.
         for shard in retry.left_begun(shards):
             yield retry.alone(waiting.pop(shard.name))
+    # After the notes of earlier runs were read: the new token makes all of them void.
     token = retry.begin_run(folder, waiting.values())
     fruitless = 0
     while waiting:
         before = len(waiting)
         yield from _round(waiting, backend, jobs, token, address)
+        # Workers that die idle leave no note, so only a limit ends this loop.
         fruitless = fruitless + 1 if len(waiting) == before else 0
         if fruitless == FRUITLESS_ROUNDS:
             raise BuildError(
@@ -81,6 +83,7 @@ def run(
                 where=f"{len(waiting):,} shards are left; finished ones stay",
                 cure="often memory ran out: run the same command again with fewer --jobs",
             )
+    # Only after the last shard: a run that is cut off leaves its notes to the next one.
     retry.end_run(folder)
 
 
@@ -94,9 +97,11 @@ def _round(
         # Closed at once on an error: else joblib would run the queue to its end first.
         with closing(_results(list(waiting.values()), backend, jobs, token, address)) as results:
             for result in results:
+                # Raised here, since Dask and Ray wrap what a task raises in types of their own.
                 if isinstance(result, UserError):
                     raise result
                 shard = waiting.pop(result.name)
+                # Not reported yet: a process of its own may still make it.
                 if result.died:
                     suspects.append(shard)
                 else:
@@ -128,6 +133,7 @@ def _results(
     if backend == "ray":
         return _ray(shards, jobs, token, address)
     if _is_serial(backend, jobs, shards):
+        # Lazily, so that a shard begins only when the one before has been counted.
         return (retry.attempt(shard, token) for shard in shards)
     return _joblib(shards, backend, jobs, token)
 
@@ -138,6 +144,7 @@ def _joblib(
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
+    # Processes must be tied to the builder by the kernel; threads die with it anyway.
     options = {"initializer": workers.initializer(os.getpid())} if backend == "loky" else {}
     with parallel_config(backend=backend, n_jobs=jobs, **options):
         # joblib would batch short tasks; one shard per task keeps the progress bar moving.
@@ -152,6 +159,7 @@ def _joblib(
         except BrokenProcessPool as error:
             # One dead worker breaks the whole pool: loky cannot tell which task it was running.
             raise _WorkersLostError from error
+    # Otherwise loky keeps them, and their memory, for minutes.
     if backend == "loky":
         workers.end_workers()
 
@@ -164,6 +172,7 @@ def _dask(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if address is None:
+            # Loopback only and no dashboard, as for Ray: no port is open to other machines.
             cluster = distributed.LocalCluster(
                 n_workers=jobs, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
                 silence_logs=logging.CRITICAL,
@@ -206,6 +215,7 @@ def _in_flight(
         if not flying:
             return
         done = list(wait(list(flying)))
+        # Empty waits are counted and no clock is read, so a clock that jumps does no harm.
         silent = 0.0 if done or there else silent + POLL_SECONDS
         if silent >= PATIENCE_SECONDS:
             raise nobody
@@ -237,6 +247,7 @@ def _dask_futures(
     for shard, future in _in_flight(shards, submit, wait, cores, nobody):
         try:
             yield future.result()
+        # The worker died over this task; `_round` gives the shard a process of its own.
         except distributed.KilledWorker:
             yield ShardResult(shard.name, 0, 0, died=True)
         except (distributed.CancelledError, OSError) as error:  # the scheduler went away
@@ -249,6 +260,7 @@ def _ray(
     # Ray would send usage statistics to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _need("ray")
+    # Ray that the caller started is left running.
     started = not ray.is_initialized()
     try:
         if started:
@@ -301,6 +313,7 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Resul
             yield ShardResult(shard.name, 0, 0, died=True)
         except ray.exceptions.RayTaskError as error:  # wraps what the task raised
             raise error.cause from error
+        # Any other failure of Ray itself: only the disk can say which shards have ended.
         except ray.exceptions.RayError as error:
             raise _WorkersLostError from error
 

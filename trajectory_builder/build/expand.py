@@ -77,6 +77,7 @@ def expand_gopro(
         plan_gopro, src, options.chosen_recipe(), frames=options.frames,
         expand_test=options.expand_test,
     )  # fmt: skip
+    # From names alone, so that what cannot be built is refused before any image is read.
     plan = make_plan()
     run.refuse(plan, out, options.build)
     try:
@@ -90,6 +91,7 @@ def expand_gopro(
             )  # fmt: skip
             if on_plan is not None:
                 on_plan(plan)
+            # Again, since the pixels may have added problems.
             run.refuse_problems(plan, options.build)
             report = run.build_in(folder, plan, options.build)
     finally:

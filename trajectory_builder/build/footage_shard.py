@@ -71,6 +71,7 @@ def make(shard: Shard, order: FootageOrder, batch: Batch) -> Contents:
         kept, lost = _judge(order, rows, frames, watch)
         problems += lost
         motions = [watch.columns(row) for row in kept]
+        # Memory follows the window, not the length of the clip.
         watch.forget(rows[-1]["first_index"])
         if kept:
             records += _write(shard, order, kept, motions, frames, batch)
@@ -145,6 +146,7 @@ def _drawn_camera(order: FootageOrder, trajectory_id: str) -> Record:
     """The manifest column of a trajectory's camera settings; nothing without them."""
     if not order.camera:
         return {}
+    # A function of name and seed, so it equals the camera that `_expose` draws.
     drawn = camera.draw(camera.parse(order.camera), trajectory_id, order.seed)
     return {"camera": json.dumps(drawn.as_data(), sort_keys=True)}
 
@@ -167,6 +169,7 @@ def complete_windows(
         while place < len(waiting) and _last(waiting[place][-1]) <= rank:
             yield waiting[place], kept
             place += 1
+        # The stream is lazy: frames after the last window are never decoded.
         if place == len(waiting):
             return
         for old in [r for r in kept if r < needed[place]]:
@@ -204,6 +207,7 @@ def _judge(
 
 def _expose(order: FootageOrder, rows: Sequence[PlanRow], frames: Frames) -> dict[int, Pixels]:
     """Blurs of the rows by n, from one run outwards over the longest window."""
+    # Windows of a trajectory have one centre, so the longest contains all others.
     longest = max(rows, key=lambda row: row["n_frames"])
     window = [cast(Pixels, frames[r]) for r in range(longest["first_index"], _last(longest) + 1)]
     sizes = [row["n_frames"] for row in rows]
@@ -258,11 +262,13 @@ class FrameReader:
             for frame in video.decode_with_luma(wanted):
                 yield frame
                 count += 1
+        # Not the fault of the file: `retry` makes the shard again, alone.
         except MemoryError:
             raise
         except Exception as error:
             # Whatever a library raises on one file must not end the build of the others.
             self.problems.append(problem_of(error, wanted.path))
+            # The ranks of its lost frames still pass, so that the next part keeps its own.
             yield from [None] * (len(wanted.pts) - count)
 
     def _files(self, folder: Path, names: Sequence[str | None]) -> Iterator[video.Decoded | None]:

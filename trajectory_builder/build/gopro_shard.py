@@ -40,6 +40,7 @@ def make(shard: Shard, batch: Batch) -> Contents:
     for rows in trajectories(shard.rows):
         sharp = _copy(shard, batch, rows[0], "sharp")
         if isinstance(sharp, ImageError):
+            # Without its sharp image no blur of the trajectory makes a pair.
             contents.problems.extend(_problem(row, sharp, row["sharp_source"]) for row in rows)
             continue
         sharps[rows[0]["trajectory_id"]] = sharp
@@ -62,6 +63,7 @@ def make(shard: Shard, batch: Batch) -> Contents:
         blur = write_image(batch, Path(shard.out, row["split"], row["blur_file_name"]), mean)
         sharp = sharps[row["trajectory_id"]]
         contents.records.append(pair_record(row, sharp, blur, watch.columns(row)))
+    # Only now, since bad frames are known when all have been read.
     contents.problems.extend(reader.problems(averaged))
     contents.frames.update(reader.digests)
     return contents
@@ -110,6 +112,7 @@ class FrameReader:
 
     def read(self, names: Mapping[int, str]) -> Iterator[tuple[int, Pixels | None]]:
         """(rank, pixels) of each frame by rank, once; None for one that cannot be read."""
+        # Ascending, so that one pass opens and closes all windows.
         for rank in sorted(names):
             name = names[rank]
             try:

@@ -16,6 +16,7 @@ def with_records(table: pa.Table, pairs: Mapping[str, Record]) -> pa.Table:
     kept = table.filter(pa.array([name in pairs for name in ids]))
     records = [pairs[name] for name in kept["sample_id"].to_pylist()]
     columns = {name: kept[name] for name in kept.column_names if name in manifest.SCHEMA.names}
+    # A pair that was not made is no point of its trajectory.
     if kept.num_rows < table.num_rows:
         columns["backward_n_frames"] = _backward(kept)
     further = {key for one in records for key in one} - {"sample_id"}
@@ -25,6 +26,7 @@ def with_records(table: pa.Table, pairs: Mapping[str, Record]) -> pa.Table:
         columns[name] = pa.array([one.get(name) for one in records], type=kind)
     for field in manifest.SCHEMA:
         if field.name not in columns:
+            # All sources share one schema; columns of other sources are null.
             columns[field.name] = pa.nulls(kept.num_rows, field.type)
     return manifest.conform(pa.table(columns))
 

@@ -29,6 +29,7 @@ def sample(pixels: Pixels) -> Pixels:
 
 def distance(one: Pixels, other: Pixels) -> float:
     """Mean absolute difference of two images of one shape, in grey levels."""
+    # int16, since the difference of two uint8 values wraps round below 0.
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 

@@ -36,6 +36,7 @@ def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
         _refuse_other_source(folder, plan.table)
     if plan.alignment is not None:
         record.write_alignment(folder, plan.alignment)
+    # A damaged config.json is written again, once build.json has shown the same plan.
     if not known or folder.read_sealed(CONFIG) is None:
         config = plan.config | {"link": link}
         record.write_plan(folder, plan.table, {"config": config, "plan_sha256": digest})
@@ -98,6 +99,7 @@ def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
         OutputError: rows of the stored plan are gone or have other inputs (exit 5).
     """
     old = record.read_plan(folder)
+    # A first build, or a stored plan that is damaged: nothing to compare with.
     if old is None:
         return
     now = _inputs(table)

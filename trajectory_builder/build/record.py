@@ -57,12 +57,14 @@ def has_size(path: Path, size: int) -> bool:
 
 def write_plan(folder: OutputFolder, table: pa.Table, config: Mapping[str, Any]) -> None:
     """Store the plan and the config that this folder now belongs to."""
+    # The plan first: after a kill between the two, no config claims a plan that is absent.
     write_atomic(folder.root / PLAN, plan_bytes(table))
     folder.write_sealed(CONFIG, config)
 
 
 def write_alignment(folder: OutputFolder, report: Mapping[str, Any]) -> None:
     """Store the report of the pixel check, so that a killed build need not check again."""
+    # An equal report is not written again: a repeated run leaves the file alone.
     if read_alignment(folder) != report:
         folder.write_sealed(ALIGNMENT, report)
 
@@ -102,6 +104,7 @@ def is_finished(
     build = read_build(folder.root)
     if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
         return False
+    # A new pixel check gives another report, which build.json must contain.
     if alignment is not None and build.get("alignment") != alignment:
         return False
     for name, entry in build["manifests"].items():
@@ -110,6 +113,7 @@ def is_finished(
             content = read_regular(path, at_most=manifest.MAX_FILE_BYTES)
         except OSError:
             return False
+        # Manifests are few and are compared by digest; images are many, and by size.
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return False
         file = pq.ParquetFile(pa.BufferReader(content))
@@ -177,6 +181,7 @@ def write(
     if problems:
         files[PROBLEMS] = _write_file(folder, PROBLEMS, problem_bytes(problems))
     else:
+        # Left by an earlier run, and its causes have been fixed since.
         (folder.root / PROBLEMS).unlink(missing_ok=True)
     manifests = _write_manifests(folder, table, metadata)
     text = card.text(plan, table, problems)

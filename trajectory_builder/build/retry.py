@@ -28,6 +28,7 @@ from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, UserError
 from trajectory_builder.version import __version__
 
+# `die_with_parent` comes first: the builder may be killed while its child still imports.
 _CHILD = """
 import sys
 from trajectory_builder.build.workers import die_with_parent
@@ -107,12 +108,14 @@ def _refuse_other_place(folder: OutputFolder, shard: Shard, token: str) -> None:
             where=f"{shard.out} on {host}",
             cure="put --out on storage that all workers mount under the same path",
         )
+    # Another version may make other bytes under the same digest.
     if token.split()[-1] != __version__:
         raise BuildError(
             f"a worker runs fidediff {__version__}, the builder {token.split()[-1]}",
             where=host,
             cure="install the same version everywhere",
         )
+    # Folders alone: files are checked when they are read.
     for root in shard.roots.values():
         if not os.path.exists(root):
             raise BuildError(
@@ -146,7 +149,9 @@ def alone(shard: Shard) -> ShardResult:
         UserError: what `make_shard` raises.
     """
     result = subprocess.run(
+        # A new interpreter: a fork would inherit locks that other threads hold.
         [sys.executable, "-c", _CHILD, str(os.getpid())],
+        # On stdin, since the rows of a shard may exceed what a command line allows.
         input=pickle.dumps(shard),
         stdout=subprocess.PIPE,  # the result; stderr is shared, so that a traceback is seen
         check=False,

@@ -114,6 +114,7 @@ def build_plan(plan: Plan, out: Path, options: BuildOptions | None = None) -> Bu
     """
     options = options or BuildOptions()
     started = time.monotonic()
+    # Before the folder is created: a refusal leaves nothing on the disk.
     refuse(plan, out, options)
     with locked(out, options) as folder:
         report = build_in(folder, plan, options)
@@ -138,6 +139,7 @@ def locked(out: Path, options: BuildOptions) -> Iterator[OutputFolder]:
 
 def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildReport:
     """`build_plan` in a folder that is locked already."""
+    # Under the lock, or two builders of different configs could both claim a new folder.
     digest = claim(folder, plan, options.link)
     # Before the look at a finished build: a run of it may have been killed over a new alignment.
     folder.remove_temporaries()
@@ -145,6 +147,7 @@ def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildRe
         problems, left_out = _counts(record.read_problems(folder.root))
         return BuildReport(folder.root, record.pair_counts(folder), 0, problems, left_out)
     shards = list(_shards(plan, folder.root, options.link))
+    # Markers and file sizes decide: a run that was killed reported nothing.
     pending = [shard for shard in shards if not _is_complete(folder, shard)]
     _check_space(pending, folder.root)
     made = _run(pending, plan, folder, options)
@@ -229,9 +232,11 @@ class _Sizes:
                 try:
                     with open_regular(Path(self._roots[root], name)) as file:
                         header = png.png_header(file.read(33))  # signature and IHDR
+                # The shard that copies this file reports what is wrong with it.
                 except (OSError, ImageError):
                     continue
                 sizes[header.width, header.height] += 1
+            # On a tie the larger size wins: a set has another order in each run.
             self._found[key] = max(sizes, key=lambda s: (sizes[s], s)) if sizes else None
         return self._found[key]
 
@@ -277,6 +282,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     for shard in pending:
         width, height = shard.size or (1280, 720)
         files = {row["sharp_file_name"] for row in shard.rows}
+        # Links take no space; averages are written in any case.
         if shard.link != "copy":
             files = set()
         files |= {r["blur_file_name"] for r in shard.rows
@@ -317,6 +323,7 @@ def _finish(
     folder: OutputFolder, plan: Plan, shards: list[Shard], digest: str, options: BuildOptions
 ) -> BuildReport:
     """Write problems, manifests, card and build.json from the markers."""
+    # In plan order: the order in which workers ended must not show in the files.
     markers = [folder.read_marker(shard.name) for shard in shards]
     if any(marker is None for marker in markers):
         raise BuildError(
@@ -340,6 +347,7 @@ def _finish(
     plan = replace(plan, notes=(*plan.notes, *notes))
     try:
         folder.remove_temporaries()  # of workers that died while others went on
+        # Orphans before the record: a finished folder must have none.
         _remove_orphans(folder, plan.table, table)
         record.write(folder, plan, table, problems, metadata, digest, link=options.link)
     except OSError as error:

@@ -72,6 +72,7 @@ def make_shard(shard: Shard) -> ShardResult:
     Raises:
         OutputError: the output cannot be written (disk full, read-only, ...).
     """
+    # Here and not in an initializer: Dask and Ray start their workers themselves.
     workers.set_up()
     fault_point("shard", shard.name)
     try:
@@ -79,6 +80,7 @@ def make_shard(shard: Shard) -> ShardResult:
             contents = _contents(shard, batch)
         # After the batch has renamed its files: a marker never names a file that is not there.
         write_marker(shard, contents.records, contents.problems, contents.frames)
+    # A disk that refuses one shard refuses the next one too, so this ends the build.
     except OSError as error:
         raise write_error(error, shard.out) from error
     return ShardResult(shard.name, len(contents.records), len(contents.problems))

@@ -53,6 +53,7 @@ def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillSh
     frames = {part.name: picture.sha256}
     photo = at_depth(_reduced(picture.pixels, order.max_side), order.bits)
     sizes = [row["n_frames"] for row in rows]
+    # One path for all n: shorter blurs are the mean of its middle slices.
     settings = hand_motion.HandMotion(slices=max(sizes))
     margin = settings.margin
     height, width = photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin
@@ -77,6 +78,7 @@ def _reduced(pixels: Pixels, max_side: int) -> Pixels:
     if not max_side or longest <= max_side:
         return pixels
     size = [max(round(side * max_side / longest), 1) for side in (pixels.shape[1], pixels.shape[0])]
+    # INTER_AREA averages the pixels that become one, so fine patterns do not alias.
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 

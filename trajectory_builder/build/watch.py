@@ -71,6 +71,7 @@ class Watch:
         # With interpolation a step as shot counts once per step of the window that is part of it.
         steps = [self._step(rank // self._factor) for rank in range(row["first_index"], last)]
         measured = [step for step in steps if step is not None]
+        # A sum with a step left out would be too small without showing it.
         if len(measured) < len(steps):
             return {"motion_px": None, "step_px": None}
         return {

@@ -69,8 +69,10 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: its process id; if it is gone already, this process ends at once.
     """
+    # A terminal sends Ctrl-C to the process group; the builder alone decides how to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
+        # SIGKILL cannot be ignored and does no harm: an unfinished shard has no marker.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # The parent may have died before prctl: then this process has a new parent, and no signal
         # will ever come. `_exit`, since nothing here needs cleaning up.
@@ -118,6 +120,7 @@ def each(
         yield from map(function, items)
         return
     with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer(os.getpid())):
+        # Unordered, so that a slow item delays no other result.
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)
         with interrupts_held():
             results = tasks(delayed(function)(item) for item in items)

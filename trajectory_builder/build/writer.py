@@ -70,6 +70,7 @@ def copy_image(
     Raises:
         ImageError: it cannot be read, is no sound PNG, or has another size.
     """
+    # Read once, so that the bytes checked are the bytes hashed.
     payload = png.read_bytes(source)
     header = png.check_png(payload, name=str(source), expect=size)
     batch.add_copy(path, source, payload, link=link)
@@ -121,6 +122,7 @@ def at_depth(pixels: Pixels, bits: int) -> Pixels:
 def _encode(pixels: Pixels) -> bytes:
     if pixels.dtype == np.uint8:
         return png.encode_png(pixels)
+    # `png.encode_png` is for 8 bits; OpenCV writes 16, and expects BGR.
     done, payload = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"OpenCV could not write a PNG of {pixels.shape} {pixels.dtype}")
