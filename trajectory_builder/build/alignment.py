@@ -89,7 +89,7 @@ class ClipCheck:
     def _count(self, blur: str) -> int:
         return sum(check.blur == blur for check in self.checks)
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for build.json."""
         return {
             "split": self.split,

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -64,7 +63,7 @@ class BuildReport:
         is_whole = any(self.pairs.values()) and not self.problems
         return ExitCode.DONE if is_whole else ExitCode.DONE_IN_PART
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         return {
             "out": str(self.out),

@@ -75,7 +75,7 @@ class DerivedReport:
     files: int
     dropped: dict[str, int]
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         return {
             "out": str(self.out),
@@ -258,7 +258,7 @@ def _metadata(rows: Rows, derivation: Derivation) -> dict[str, str]:
     return common | {"derived_by": derivation.command}
 
 
-def _sources(rows: Rows) -> list[dict[str, Any]]:
+def _sources(rows: Rows) -> list[dict[str, object]]:
     """Per manifest that rows came from: its data set's name, its own, digest and rows."""
     sources = []
     for path, count in zip(rows.files, rows.counts, strict=True):

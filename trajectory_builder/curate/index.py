@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -61,7 +60,7 @@ class IndexReport:
         """Done, or done in part."""
         return ExitCode.DONE_IN_PART if self.problems else ExitCode.DONE
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         reasons: dict[str, int] = {}
         for problem in self.problems:

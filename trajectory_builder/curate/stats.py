@@ -39,7 +39,7 @@ class Stats:
     table: pd.DataFrame
     total: pd.DataFrame
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         groups = _records(self.table)
         return {"by": list(self.by), "groups": groups, "total": _records(self.total)[0]}

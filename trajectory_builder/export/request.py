@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from trajectory_builder.curate.links import FileMode
 from trajectory_builder.errors import DataError, ExitCode
@@ -42,7 +42,7 @@ class Request:
     allow_links: bool = False
     progress: bool = False
 
-    def config(self, target: str) -> dict[str, Any]:
+    def config(self, target: str) -> dict[str, object]:
         """The settings that decide the exported bytes; a folder resumes with equal ones only."""
         config = asdict(self) | {"target": target}
         for name in ("source", "out", "jobs", "allow_links", "progress"):
@@ -91,6 +91,6 @@ class ExportReport:
     made: int
     hint: str
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         return asdict(self) | {"out": str(self.out)}

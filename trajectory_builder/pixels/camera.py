@@ -132,7 +132,7 @@ class Drawn:
     read: float | None = None
     jpeg: int | None = None
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """The values that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 

@@ -88,7 +88,7 @@ class Recipe:
         """Whether no window but the official ones is asked for."""
         return not self.draws and all(w == () for w in self.windows.values())
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """What decides the pairs, in plain values: part of a build's config."""
         return {
             "name": self.name,

@@ -31,7 +31,7 @@ class Explanation:
     frames: tuple[str, ...]
     backward: tuple[tuple[int, int, str], ...]
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         return {
             "row": self.row,

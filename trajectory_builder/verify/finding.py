@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from trajectory_builder.errors import ExitCode
 
@@ -43,7 +42,7 @@ class VerifyReport:
         """Done, or problems found."""
         return ExitCode.PROBLEMS_FOUND if self.findings else ExitCode.DONE
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
         return {
             "folder": str(self.folder),
