@@ -655,7 +655,7 @@ def test_file_that_is_no_photograph_is_named(mixed, tmp_path):
     done = trajbuild("generate", "--src", mixed, "--stills", "--out", tmp_path / "out",
                      "--jobs", "1")  # fmt: skip
     assert done.returncode == 4
-    said = "the file is of no known image format, not PNG, JPEG, TIFF or WebP"
+    said = "the file is of no known image format, not PNG, JPEG, TIFF, WebP, AVIF or HEIC"
     assert f"problem: {said} ({mixed / 'notes.jpg'})" in done.stderr
     assert f"1 frame-unknown-format, first: {said} ({mixed / 'notes.jpg'})" in done.stderr
     assert "1 problem: see" in done.stderr

@@ -142,7 +142,7 @@ WRONG_SOURCES = {
     bsd: ("looks like BSD", "--layout bsd"),
     flat_input_target: ("flattened re-hosted copy", "--layout pairs"),
     flat_blur_sharp: ("flattened re-hosted copy", "--layout pairs"),
-    something_else: ("no GoPro tree", "trajbuild generate"),
+    something_else: ("not a GoPro tree", "trajbuild generate"),
     link_in_a_circle: ("does not exist", ""),
     pairs_alone: ("needs the 240 fps frames", "--recipe official"),
     sequences_without_files: ("can be used", ""),
@@ -595,7 +595,7 @@ def test_file_name_that_is_not_utf8_is_left_aside(own_source, small_built, tmp_p
     touch(own_source.frames / CLIP / os.fsdecode(b"\xff\xfe.png"), b"x")
     done = expand(own_source.pairs, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "left aside" in done.stderr
+    assert "are not frames and are ignored" in done.stderr
     assert payload(tmp_path / "out") == payload(small_built)
 
 

@@ -60,7 +60,7 @@ def counted(tmp_path_factory):
         return hook
 
     model.codec.vae.encoder.register_forward_pre_hook(count("encoder"))
-    run.loss.distance.vgg.register_forward_pre_hook(count("vgg"))
+    run.loss.distance.backbone.register_forward_pre_hook(count("vgg"))
     batches = loop.steps(state)
     loop.finish_step(state, first := next(batches), learner.step(state, first))
     counts.clear()
