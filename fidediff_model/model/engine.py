@@ -19,7 +19,7 @@ from fidediff_model.errors import DeviceError, ModelError
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.fast_layers import compile_regions
-from fidediff_model.model.images import restore_image
+from fidediff_model.model.images import ValueRange, restore_image
 from fidediff_model.model.kernels import kernel_mosaic
 from fidediff_model.model.tiles import OVERLAP, TilePlan, plan_for, smaller
 from trajectory_builder.errors import ExitCode
@@ -123,6 +123,7 @@ class ReadyModel:
             batch=blur.shape[0],
         )
         notes: list[str] = []
+        # Exact ways to save memory come first (one image, strips), then smaller tiles.
         while plan is not None:
             try:
                 return self._attempt(blur, timestep, plan, tuple(notes))
@@ -152,6 +153,7 @@ class ReadyModel:
             x = blur.to(self.device, torch.float32, non_blocking=True)
             restored = self.model(x, timestep, keep_kernels=False, plan=plan)
             images = blend(x, restored.image, self.settings.strength)
+            # Nothing before this line waits for the device.
             return Answer(images.cpu(), restored.t_hat.cpu(), notes)
 
     def _one_by_one(self, blur: Tensor, timestep: float | Tensor | None) -> Answer:
@@ -166,9 +168,19 @@ class ReadyModel:
             tuple(dict.fromkeys([note, *(n for answer in answers for n in answer.notes)])),
         )
 
-    def restore(self, image: Any, timestep: float | None = None) -> Any:
-        """Restore a PIL image, an array or a tensor, as `FideDiff.restore` does."""
-        return restore_image(lambda blur: self.run(blur, timestep).images, image)
+    def restore(
+        self,
+        image: Any,
+        timestep: float | None = None,
+        *,
+        value_range: ValueRange = (0.0, 1.0),
+    ) -> Any:
+        """Restore an image of any kind, as `FideDiff.restore` does."""
+
+        def run(blur: Tensor) -> Tensor:
+            return self.run(blur, timestep).images
+
+        return restore_image(run, image, value_range=value_range)
 
     def kernel_picture(self, blur: Tensor) -> npt.NDArray[np.uint8]:
         """A gray picture of the kernels that M sees in one image (1, 3, H, W).
@@ -222,6 +234,7 @@ def make_ready(
 
 def _apply(model: FideDiff, settings: Settings) -> None:
     """Latent stride and control as the settings want them."""
+    # The VAE is the same at both strides; only the enlargement before it differs.
     if settings.latent_stride not in (None, model.codec.latent_stride):
         model.codec = Codec(model.codec.vae, settings.latent_stride)
     if settings.control == "none":
@@ -243,6 +256,7 @@ def choose_device(name: str | None) -> torch.device:
     Raises:
         DeviceError: the name means nothing, or no such device is there.
     """
+    # By name alone torch would fail at the first tensor, after the model was loaded.
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -31,6 +31,7 @@ from fidediff_model.model.control import KernelControl
 from fidediff_model.model.discriminator import Discriminator
 from fidediff_model.model.engine import ReadyModel, Settings, choose_device, make_ready
 from fidediff_model.model.fast_layers import to_channels_last
+from fidediff_model.model.images import ValueRange
 from fidediff_model.model.kernels import KernelEstimator
 from fidediff_model.model.step import (
     PARTS,
@@ -122,10 +123,12 @@ class FideDiff(nn.Module):
         padded = pad_to_multiple(blur, self.codec.multiple)
         # M and T read the whole image, so all tiles share its t_hat.
         reading = read_kernels(self, padded, timestep, keep=keep_kernels)
+        # z_t = E(blur): the blur's latent as it is, neither scaled by sqrt(abar_t) nor noised.
         z_t = self.codec.encode(padded, strip_rows=plan.strip_rows, store=plan.store)
         z0_hat = step_in_tiles(self, z_t, reading, padded, plan)
         height, width = blur.shape[-2:]
         size = (height, width)
+        # image = D(z0_hat), without the padding
         image = self.codec.decode(z0_hat, size, strip_rows=plan.strip_rows, store=plan.store)
         kernels = None if reading.kernels is None else reading.kernels[..., :height, :width]
         return Restored(image, reading.t, kernels, z0_hat)
@@ -141,6 +144,7 @@ class FideDiff(nn.Module):
             k_in: kernels pooled to cells (B, K, h, w), where the control needs them.
             blur: the padded image (B, 3, h d, w d), where the control is `vanilla`.
         """
+        # eps_hat = UNet(z_t, t, prompt; residuals of the control)
         residuals = None
         if self.control is not None:
             image = None
@@ -154,19 +158,29 @@ class FideDiff(nn.Module):
             eps_hat = eps_hat.float() + diffusion.eps_from(z_t, z_t, t)
         return diffusion.z0_hat(z_t, eps_hat, t)
 
-    def restore(self, image: Any, timestep: float | None = None) -> Any:
-        """Restore a PIL image, a numpy array or a torch tensor; the same kind comes back.
+    def restore(
+        self,
+        image: Any,
+        timestep: float | None = None,
+        *,
+        value_range: ValueRange = (0.0, 1.0),
+    ) -> Any:
+        """Restore a PIL image, an array, a tensor, a path or a list; the same kind comes back.
 
         Any size; alpha is kept; threads may share a model. For speed call `make_ready` once.
 
         Args:
-            image: see `images.restore_image` for the kinds, shapes and ranges.
-            timestep: in [0, 999]; None lets the model estimate one per image.
+            image: see `images.restore_image` for the kinds and shapes.
+            timestep: how blurry the image is, t = (n - 1) x 20 for a mean of n frames at 240 fps,
+                in [0, 999]; None lets the model estimate it, one t per image.
+            value_range: black and white in arrays and tensors of floats.
 
         Raises:
-            ModelError: another kind, shape or type of image, or a part is missing.
+            ModelError: another kind, shape, type or range of image, or a part is missing.
+            ImageError: the file of a path cannot be read.
         """
-        return ReadyModel(self, Settings(), self.base.prompt.device).restore(image, timestep)
+        ready = ReadyModel(self, Settings(), self.base.prompt.device)
+        return ready.restore(image, timestep, value_range=value_range)
 
     def timestep(self, blur: Tensor) -> Tensor:
         """t_hat (B,) of whole images (B, 3, H, W), without restoring them.
@@ -186,6 +200,7 @@ class FideDiff(nn.Module):
             ModelError: a part of that stage is missing (the control may be absent by setting).
         """
         self.requires_grad_(False)
+        # The order of the parameters is that of the optimizer's state in a checkpoint.
         if stage == "base":
             trained = self.base.lora_parameters()
             trained += [self.base.prompt] if self.config.prompt.learn else []
@@ -242,6 +257,7 @@ class FideDiff(nn.Module):
 
         def write(place: Path) -> None:
             """Fill the temporary folder that becomes the model."""
+            # The base first: a fused LoRA refuses, and then nothing else was written in vain.
             (place / "base").mkdir()
             self.base.save(place / "base")
             settings = {"lora": self.base.settings, "learn_prompt": self.config.prompt.learn}
@@ -347,8 +363,9 @@ def build(
         UsageError: a LoRA target that no layer has.
         WeightsError: the weights were built upon already.
     """
-    taps = config.kernel.kernel_size**2
+    taps = config.kernel.kernel_size**2  # K = m x m
     control, estimator, regressor = None, None, None
+    # The ControlNet copies the UNet's encoder, so it is made before LoRA goes into the UNet.
     if "control" in parts and config.control.variant != "none":
         settings = model_config.settings_of(config, "control")
         control = KernelControl.from_clean_unet(weights.unet, **settings, taps=taps, seed=seed)

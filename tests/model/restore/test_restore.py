@@ -261,7 +261,7 @@ def test_all_kinds_of_one_image_give_the_same_pixels():
     image = scene(20, 30)
     by_array = loaded().restore(image)
     assert np.array_equal(by_array, np.asarray(loaded().restore(Image.fromarray(image))))
-    by_tensor = metrics.as_uint8(loaded().restore(tensor(image))[0])
+    by_tensor = metrics.as_uint8(loaded().restore(tensor(image), value_range=(-1, 1))[0])
     assert np.abs(by_array.astype(int) - by_tensor).max() <= 1
 
 
@@ -271,11 +271,48 @@ def test_alpha_goes_through_untouched():
 
 
 @pytest.mark.parametrize(
-    "image", ["a path", np.zeros((4, 4, 7)), np.zeros((0, 4, 3)), torch.zeros(4, 4)]
+    "image", ["a path", np.zeros((4, 4, 7)), np.zeros((0, 4, 3)), torch.zeros(4, 4), 7, None]
 )
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ModelError):
         loaded().restore(image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        scene(20, 30).astype(np.float32),  # 0 ... 255
+        tensor(scene(20, 30)),  # -1 ... 1
+        np.where(np.arange(1800).reshape(20, 30, 3) == 7, np.nan, 0.5),
+        torch.full((3, 20, 30), torch.inf),
+    ],
+    ids=["bytes as floats", "network range", "NaN", "infinity"],
+)
+def test_values_out_of_range_are_refused(image):
+    with pytest.raises(ModelError, match="values") as raised:
+        loaded().restore(image)
+    assert raised.value.cure
+
+
+def test_both_ranges_give_the_same_image():
+    unit = torch.from_numpy(scene(20, 30)).permute(2, 0, 1) / 255
+    restored = loaded().restore(unit, 200.0)
+    symmetric = loaded().restore(unit * 2 - 1, timestep=200.0, value_range=(-1, 1))
+    torch.testing.assert_close(symmetric, restored * 2 - 1, atol=1e-5, rtol=0)
+
+
+def test_a_path_gives_the_image_of_the_file(tmp_path):
+    alpha = np.dstack([scene(20, 30), scene(20, 30, 5)[..., 0]])
+    Image.fromarray(alpha).save(tmp_path / "a.png")
+    restored = loaded().restore(tmp_path / "a.png", 200.0)
+    assert np.array_equal(np.asarray(restored), loaded().restore(alpha, 200.0))
+
+
+def test_a_list_gives_a_list_each_of_its_kind():
+    images = [Image.fromarray(scene(20, 30)), scene(24, 24)]
+    restored = loaded().restore(images, timestep=200.0)
+    assert restored[0].size == (30, 20)
+    assert restored[1].shape == (24, 24, 3)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "mps:7"])
