@@ -69,10 +69,12 @@ class LoraUNet(nn.Module):
         _check_targets(unet, targets)
         peft: Any = import_module("peft")
         self.settings = {"r": rank, "lora_alpha": alpha, "target_modules": sorted(targets)}
+        # W stays; the layer becomes W + (alpha / r) B A, with B = 0 at the start.
         unet.requires_grad_(False)
         with seeded(seed):
             unet.add_adapter(peft.LoraConfig(**self.settings, init_lora_weights="gaussian"))
         self.unet = unet
+        # The learnable embedding takes the text encoder's place; there is one for all images.
         self.prompt = nn.Parameter(prompt.detach().float().clone(), requires_grad=learn_prompt)
         self.fused = False
         self.widen_trained()
@@ -80,12 +82,14 @@ class LoraUNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the frozen weights."""
+        # peft wraps a layer that it updates; the frozen weight is then its base layer's.
         conv = self.unet.conv_in
         weight: Tensor = getattr(conv, "base_layer", conv).weight
         return weight.dtype
 
     def widen_trained(self) -> None:
         """Bring LoRA and prompt back to float32, after a cast of the whole."""
+        # bfloat16 has 8 bits of mantissa: an AdamW step of 5e-5 would round to nothing.
         for name, parameter in self.unet.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.float()
@@ -105,6 +109,7 @@ class LoraUNet(nn.Module):
         """
         dtype = self.dtype
         extra: dict[str, Any] = {}
+        # A ControlNet's outputs are added to the encoder's skips and to the middle block.
         if residuals is not None:
             down, middle = residuals
             extra["down_block_additional_residuals"] = [r.to(dtype) for r in down]
@@ -124,6 +129,7 @@ class LoraUNet(nn.Module):
         if self.fused:
             return
         dtype = self.dtype
+        # W + (alpha / r) B A in half precision would lose the small update beside the large W.
         cast(self.unet, torch.float32)
         self.unet.fuse_lora()
         self.unet.unload_lora()
@@ -168,6 +174,7 @@ class LoraUNet(nn.Module):
         Raises:
             WeightsError: a file is missing or holds another update.
         """
+        # Names and shapes first: peft drops what does not fit without an error.
         tensors = {k.removeprefix("unet."): v for k, v in _read(folder / LORA_FILE).items()}
         peft: Any = import_module("peft")
         own = {k: v.shape for k, v in peft.get_peft_model_state_dict(self.unet).items()}

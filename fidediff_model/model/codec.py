@@ -35,9 +35,11 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     missing, repeats the border instead.
     """
     height, width = image.shape[-2:]
+    # -n % m is what n lacks to the next multiple of m.
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return image
+    # torch reflects by less than the image's own side; a 1 x 1 image can only be repeated.
     mode = "reflect" if below < height and right < width else "replicate"
     return F.pad(image, (0, right, 0, below), mode=mode)
 
@@ -66,6 +68,7 @@ class Codec(nn.Module):
         vae_stride = self.patch * 2 ** (len(vae.config.block_out_channels) - 1)
         if vae_stride not in (8, latent_stride):
             raise UsageError("the VAE is not f8", where="vae/config.json", cure="use SD 2.1-base's")
+        # Frozen as in the paper; the gradient of the image loss still passes through it to z0_hat.
         self.vae = vae.requires_grad_(False).eval()
         self.latent_stride = latent_stride
         self.enlargement = vae_stride // latent_stride
@@ -100,6 +103,7 @@ class Codec(nn.Module):
         """
         x = self.enlarge(pad_to_multiple(image, self.multiple)).to(self.vae.dtype)
         x = F.pixel_unshuffle(x, self.patch)
+        # The posterior's mean, not a sample: z_t of an image is always the same.
         if strip_rows is None:
             mean: Tensor = self.vae.encode(x).latent_dist.mode()
         else:
@@ -122,6 +126,7 @@ class Codec(nn.Module):
             (B, 3, *size) float32, near [-1, 1] but not clamped.
         """
         image = self._decode_once(z, strip_rows, store)
+        # isfinite().all() waits for the device, so only the type that can overflow pays for it.
         half = self.vae.dtype == torch.float16
         if half and not torch.is_grad_enabled() and not bool(image.isfinite().all()):
             log.warning("the VAE overflowed in float16; it decodes in float32 from now on")
@@ -130,6 +135,7 @@ class Codec(nn.Module):
         return image[..., : size[0], : size[1]]
 
     def _decode_once(self, z: Tensor, strip_rows: int | None, store: str) -> Tensor:
+        # Divided in float32: half precision would round z0_hat, which is large at high t.
         unscaled = (z.float() / self.scaling).to(self.vae.dtype)
         if strip_rows is None:
             image: Tensor = self.vae.decode(unscaled).sample.float()
@@ -140,6 +146,7 @@ class Codec(nn.Module):
         image = F.pixel_shuffle(image, self.patch)
         if self.enlargement == 1:
             return image
+        # Antialiased, or every second pixel of the enlarged image would be dropped.
         return F.interpolate(
             image, scale_factor=1 / self.enlargement, mode="bicubic", antialias=True
         )

@@ -51,6 +51,7 @@ class KernelFilter(nn.Module):
     def forward(self, z_in1: Tensor, k_in: Tensor) -> Tensor:
         """z_out (B, c, h, w) of z_in1 (B, c, h, w) and k_in (B, K, h, w)."""
         z_in2 = self.features(z_in1)
+        # W = sigmoid(Conv(Cat(k_in, z_in2))): (B, K + C, h, w) -> (B, C, h, w)
         weights = self.weights(torch.cat([_scaled(k_in).to(z_in2.dtype), z_in2], dim=1)).sigmoid()
         z_out: Tensor = z_in1 + self.zero(weights * z_in2)
         return z_out

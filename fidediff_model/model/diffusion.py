@@ -50,6 +50,7 @@ def log_snr(t: Tensor) -> Tensor:
     """
     table = _log_snr_table(t.device)
     t = t.float().clamp(0.0, LAST_TIMESTEP)
+    # Clamped one below the end, so that t = 999 interpolates with weight 1 to the last entry.
     below = t.detach().floor().long().clamp(max=STEPS - 2)
     return torch.lerp(table[below], table[below + 1], t - below)
 
@@ -61,6 +62,7 @@ def alpha_bar(t: Tensor) -> Tensor:
 
 def roots(t: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(abar_t) and sqrt(1 - abar_t), float32, each the shape of t."""
+    # sqrt(abar) = sqrt(sigmoid(l)), sqrt(1 - abar) = sqrt(sigmoid(-l)): 1 - abar is never taken.
     ratio = log_snr(t)
     return torch.sigmoid(ratio).sqrt(), torch.sigmoid(-ratio).sqrt()
 

@@ -51,10 +51,12 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         refuse_lora(unet, "the discriminator")
+        # The paper's D: the encoder of a pre-trained UNet and a few convolutions on its features.
         parts = ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block")
         self.encoder = nn.ModuleDict({name: copy.deepcopy(getattr(unet, name)) for name in parts})
         self.encoder.requires_grad_(train_encoder)
         self.register_buffer("prompt", prompt.detach().clone())
+        # One head per level, (320, 640, 1280, 1280) in SD 2.1, and one for the middle block.
         widths = [*unet.config.block_out_channels, unet.config.block_out_channels[-1]]
         with seeded(seed):
             self.heads = nn.ModuleList(_head(width, head_channels) for width in widths)
@@ -71,15 +73,17 @@ class Discriminator(nn.Module):
     def _features(self, z: Tensor, t: Tensor) -> list[Tensor]:
         encoder: Any = self.encoder
         dtype = encoder["conv_in"].weight.dtype
-        text = self.prompt.to(dtype).expand(z.shape[0], -1, -1)
+        text = self.prompt.to(dtype).expand(z.shape[0], -1, -1)  # (1, T, C) -> (B, T, C)
+        # t tells D how much the blur has destroyed, so how sharp z0_hat can be.
         time = encoder["time_embedding"](encoder["time_proj"](t.float()).to(dtype))
         h = encoder["conv_in"](z.to(dtype))
-        features = []
+        features = []  # level i: (B, C_i, h / 2^i, w / 2^i)
         for block in encoder["down_blocks"]:
             attends = getattr(block, "has_cross_attention", False)
             h, _ = block(h, time, encoder_hidden_states=text) if attends else block(h, time)
             features.append(h)
         features.append(encoder["mid_block"](h, time, encoder_hidden_states=text))
+        # The encoder may be frozen in bfloat16; the heads train in float32.
         own = next(self.heads.parameters()).dtype
         return [f.to(own) for f in features]
 
@@ -92,7 +96,7 @@ def _head(inputs: int, channels: int) -> nn.Sequential:
         nn.Conv2d(channels, channels, 3, padding=1),
         nn.GroupNorm(4, channels),
         nn.SiLU(),
-        nn.Conv2d(channels, 1, 1),
+        nn.Conv2d(channels, 1, 1),  # one logit per position, as in a patch discriminator
     )
 
 
@@ -106,6 +110,7 @@ def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor], kind: Gan
         fake: D's logits on z0_hat, which must be detached from the model.
         kind: which of the two.
     """
+    # The mean over positions comes before that over levels, so that a large map has no more say.
     if kind == "hinge":
         terms = [
             F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in zip(real, fake, strict=True)

@@ -41,6 +41,7 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
             return super().forward(x)
         if not self.affine or torch.is_grad_enabled():
             return super().forward(x)
+        # Per channel first: channels are what a channels-last map has side by side in memory.
         mean, variance = self._of_groups(*channel_moments(x))
         if not x.is_cuda or torch.compiler.is_compiling():
             scale = self.weight.float() * (variance + self.eps).rsqrt()  # (B, C)
@@ -60,6 +61,7 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
     def _of_groups(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the groups, each (B, C) again, of those of the channels (B, C)."""
         shape = (mean.shape[0], self.num_groups, -1)
+        # Channels have equally many pixels: var of a group = var of the means + mean of the vars.
         between, of_group = torch.var_mean(mean.view(shape), dim=2, correction=0, keepdim=True)
         within = variance.view(shape).mean(dim=2, keepdim=True)
         width = mean.shape[1] // self.num_groups
@@ -106,6 +108,7 @@ class WideHeadAttention:
         The last three are what diffusers gives every processor; in a VAE they say nothing.
         """
         x = hidden_states
+        # The stock function is exact; in half precision it has no fast kernel for 512 channels.
         exact = x.dtype == torch.float32
         attend: Any = F.scaled_dot_product_attention if exact else attention_by_rows
         tokens = attn.group_norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C)
@@ -130,6 +133,7 @@ def attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         (B, N, C) float16.
     """
     scale = query.shape[-1] ** -0.5
+    # Scaled before the product, so that no score leaves the range of float16.
     query, key, value = query.half() * scale, key.half(), value.half()
     rows = max(1, SCORE_BYTES // (2 * key.shape[1]))
     out = torch.empty_like(query)
@@ -137,6 +141,7 @@ def attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys = key[image].T
         for top in range(0, query.shape[1], rows):
             scores = query[image, top : top + rows] @ keys  # (rows, M)
+            # Into place: a list of bands and torch.cat would hold the result twice.
             torch.mm(scores.softmax(dim=-1), value[image], out=out[image, top : top + rows])
     return out
 

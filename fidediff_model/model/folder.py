@@ -73,6 +73,8 @@ def _swap(temporary: Path, folder: Path, former: Path) -> None:
         os.replace(temporary, folder)
         _flush_entries(folder.parent)
         return
+    # No system call exchanges two folders everywhere: between these two renames a kill leaves the
+    # former model under its other name, which `_advice` finds.
     os.rename(folder, former)
     try:
         os.rename(temporary, folder)
@@ -84,6 +86,7 @@ def _swap(temporary: Path, folder: Path, former: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
+    # A rename may reach the disk before the content does, so the content goes first.
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:

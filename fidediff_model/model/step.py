@@ -94,12 +94,14 @@ def read_kernels(
     # T's cells (4 pixels) divide both strides, so the same means serve the control too.
     side = stride if regressor is None else math.gcd(stride, regressor.pool)
     with side_precision(model, padded):
-        kernels = estimator(padded) if keep else None  # (B, K, H, W)
+        kernels = estimator(padded) if keep else None  # M(blur), (B, K, H, W)
         cells = estimator.pooled(padded, side) if kernels is None else pool_kernels(kernels, side)
+        # t_hat = T(M(blur)), one number per image
         if timestep is None:
             t = regressor(pool_kernels(cells, regressor.pool // side), pooled=True)
         else:
             t = timesteps(timestep, padded)
+    # k_in: means over d x d pixels, (B, K, H / d, W / d), as large as the latent
     return Reading(t, pool_kernels(cells, stride // side) if steers else None, kernels)
 
 
@@ -109,6 +111,7 @@ def side_precision(model: FideDiff, x: Tensor) -> torch.autocast:
     Beside a base in half precision they compute in its type; beside a float32 base they join an
     autocast that is already on, such as that of training, and otherwise compute in float32.
     """
+    # A base in half precision is an engine's; a float32 base may be in training, under autocast.
     device, base = x.device.type, model.base.dtype
     if base != torch.float32:
         return torch.autocast(device, dtype=base)

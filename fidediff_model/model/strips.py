@@ -56,6 +56,7 @@ def encode(vae: Any, x: Tensor, strips: Strips) -> Tensor:
         strips: how to cut.
     """
     encoder = vae.encoder
+    # The layers of diffusers' Encoder in their order: conv_in, down blocks, middle, norm, conv_out.
     h = _conv(encoder.conv_in, x.to(strips.store), strips)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
@@ -131,6 +132,7 @@ def _attention(attention: Any, x: Tensor, strips: Strips) -> Tensor:
 def _normed(norm: Any, x: Tensor, strips: Strips) -> Callable[[Tensor], Tensor]:
     """Group norm with the statistics of the whole map, then SiLU, as a function of a strip."""
     mean, deviation = _statistics(x, norm.num_groups, norm.eps, strips)
+    # (x - mean) / deviation * weight + bias as one multiplication and one addition
     scale = norm.weight.float() / deviation  # (B, C)
     shift = norm.bias.float() - mean * scale
 
@@ -156,6 +158,7 @@ def _statistics(x: Tensor, groups: int, eps: float, strips: Strips) -> tuple[Ten
         if count == 0:
             count, mean, spread = size, part_mean, part_spread * size
             continue
+        # M2 = M2_a + M2_b + delta^2 n_a n_b / n, mean = mean_a + delta n_b / n
         delta, total = part_mean - mean, count + size
         mean = mean + delta * (size / total)
         spread = spread + part_spread * size + delta**2 * (count * size / total)
@@ -188,6 +191,7 @@ def _conv_rows(
     reach, side = conv.padding
     above, below = max(top - reach, 0), min(bottom + reach, x.shape[2])
     h = strips.take(x, above, below)
+    # Activated before the zeros are added: the layer pads the activated map.
     if activate is not None:
         h = activate(h)
     missing = (reach - (top - above), reach - (below - bottom))
@@ -200,6 +204,7 @@ def _downsample(conv: Any, x: Tensor, strips: Strips) -> Tensor:
     height, width = x.shape[2] // 2, x.shape[3] // 2
     out = x.new_empty(x.shape[0], conv.out_channels, height, width)
     for top, bottom in strips.spans(height):
+        # Rows 2 top ... 2 bottom of the input give rows top ... bottom - 1 of the output.
         h = strips.take(x, 2 * top, 2 * bottom + 1)
         h = F.pad(h, (0, 1, 0, 2 * bottom + 1 - min(2 * bottom + 1, x.shape[2])))
         out[:, :, top:bottom] = F.conv2d(h, conv.weight, conv.bias, stride=2).to(out.device)

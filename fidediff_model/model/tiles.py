@@ -87,11 +87,12 @@ def plan_for(
         batch: images at once.
     """
     stride = model.codec.latent_stride
-    cells = -(-size[0] // stride) * -(-size[1] // stride)
+    cells = -(-size[0] // stride) * -(-size[1] // stride)  # rounded up, rows x columns
     if tile is None and cells > WHOLE_CELLS:
         tile = TILE_CELLS * stride
         overlap = min(overlap, tile // 2)
     plan = TilePlan(tile or None, overlap)
+    # Strips give the same image, so they are used before memory is tight: at 60 % of what is free.
     free = free_bytes(model.base.prompt.device)
     if free is not None and _vae_bytes(model, cells * batch) > 0.6 * free:
         plan = replace(plan, strip_rows=STRIP_ROWS, store="cpu")
@@ -113,6 +114,7 @@ def smaller(plan: TilePlan, size: tuple[int, int]) -> TilePlan | None:
 def free_bytes(device: torch.device) -> int | None:
     """Memory that is free on a device, or None where nothing tells."""
     if device.type == "cuda":
+        # torch keeps freed blocks for itself; the driver counts them as used.
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserved
     if device.type != "cpu":
@@ -185,6 +187,7 @@ def spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     """
     if side >= length:
         return [(0, length)]
+    # side - overlap apart, the last start being length - side
     starts = list(range(0, length - side, side - overlap))
     # The last tile moves back inside, so that no tile is a sliver.
     return [(start, start + side) for start in [*starts, length - side]]
@@ -194,6 +197,7 @@ def _ramp(first: int, last: int, length: int, overlap: int, device: torch.device
     """Weights of a tile along one axis: linear over the overlap, 1 at the image's border."""
     ramp = torch.ones(last - first, device=device)
     if overlap:
+        # 1/(o+1) ... o/(o+1): with the neighbour's falling ramp each place sums to 1.
         rise = torch.arange(1, overlap + 1, device=device) / (overlap + 1)
         if first > 0:
             ramp[:overlap] = rise

@@ -63,6 +63,7 @@ class TimestepRegressor(nn.Module):
         )
         self.hidden = nn.Linear(channels[-1], channels[-1])
         self.out = nn.Linear(channels[-1], 1)
+        # sigmoid(bias) = 200 / 999, so that an untrained T starts at a usable t.
         share = _FIRST_T_HAT / MAX_TIMESTEP
         nn.init.constant_(self.out.bias, math.log(share / (1 - share)))
 
@@ -85,6 +86,7 @@ class TimestepRegressor(nn.Module):
         cells = kernels if pooled else pool_kernels(kernels, self.pool)
         # Weights are about 1 / K; times K they are about 1, what the layers' start expects.
         x = self.project(cells * self.taps)
+        # (B, C, H / 4, W / 4), halved by each convolution
         for conv in self.convs:
             x = conv(functional.gelu(x))
         # bfloat16 holds t = 281 only as 282, so the last steps are taken in float32.
