@@ -159,11 +159,7 @@ class FideDiff(nn.Module):
         return diffusion.z0_hat(z_t, eps_hat, t)
 
     def restore(
-        self,
-        image: Any,
-        timestep: float | None = None,
-        *,
-        value_range: ValueRange = (0.0, 1.0),
+        self, image: Any, timestep: float | None = None, *, value_range: ValueRange = (0.0, 1.0)
     ) -> Any:
         """Restore a PIL image, an array, a tensor, a path or a list; the same kind comes back.
 
