@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from gopro_tree import PACKAGE, three_parts, trajbuild
@@ -162,6 +163,8 @@ def test_stopped_command_ends_with_its_code(real_names, tmp_path, sent, code):
     with subprocess.Popen(
         [*command, "--out", tmp_path / "plan.parquet"], cwd=PACKAGE.parent, env=environment,
         stderr=subprocess.PIPE, text=True,
+        # A test process of xdist ignores SIGINT, and so would what it starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         process.send_signal(sent)
