@@ -21,7 +21,7 @@ class Picky(ReadyModel):
 
 
 def run_on(tmp_path, batch):
-    """A white picture between two others; the report."""
+    """A white picture between two others; the request, its jobs and the report."""
     pictures = [scene(16, 16), np.full((16, 16, 3), 255, np.uint8), scene(16, 16)]
     jobs = []
     for name, pixels in zip("abc", pictures, strict=True):
@@ -30,11 +30,11 @@ def run_on(tmp_path, batch):
     settings = Settings(device="cpu", strength=0.0, timestep=120.0, control=None)
     ready = Picky(loaded(), settings, torch.device("cpu"))
     request = RestoreRequest(("abc",), tmp_path / "out", folder_of(), batch=batch)
-    return jobs, restore_files(RestorePlan(request, jobs, 0), ready)
+    return request, jobs, restore_files(RestorePlan(request, jobs, 0), ready)
 
 
 def test_neighbours_in_a_batch_do_not_fail_with_a_picture(tmp_path):
-    _, report = run_on(tmp_path, batch=3)
+    *_, report = run_on(tmp_path, batch=3)
     assert report.restored == 2
     assert [path.name for path, _ in report.failures] == ["b.png"]
 
@@ -47,6 +47,7 @@ def test_record_names_the_file_and_the_unexpected_error(tmp_path):
 
 
 def test_file_that_failed_is_left_to_do(tmp_path):
-    jobs, _ = run_on(tmp_path, batch=1)
-    left = left_to_do(jobs, tmp_path / "out", {}, overwrite=False, skip_existing=False)
+    request, jobs, _ = run_on(tmp_path, batch=1)
+    out = tmp_path / "out"
+    left = left_to_do(jobs, out, request.recorded, overwrite=False, skip_existing=False)
     assert [job.source.name for job in left] == ["b.png"]
