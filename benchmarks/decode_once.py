@@ -143,7 +143,7 @@ class Nowhere:
 def checked(shards: list[Shard], hashed: bool) -> int:
     """All of a shard's work but files, whose encoding is `images`' matter, and maybe digests."""
     encode, digest = png.encode_png, png.pixel_sha256
-    png.encode_png = lambda pixels: b""
+    png.encode_png = lambda pixels: b""  # type: ignore[assignment, misc]
     png.pixel_sha256 = digest if hashed else lambda pixels: ""
     try:
         return sum(len(footage_shard.make(s, s.order, Nowhere()).records) for s in shards)  # type: ignore[arg-type, misc]
@@ -162,7 +162,7 @@ def measure(path: Path, frames: int, rounds: int, out: Path) -> list[dict[str, A
         "plain, kept": lambda: kept(path),
         "exact PyAV": lambda: decode(path, exact),
         "frames": lambda: sum(1 for _ in video.decode(video.stretch(found, 0, frames))),
-        "blurs": lambda: sum(1 for s in shards for _ in footage_shard.render(s, s.order)),
+        "blurs": lambda: sum(1 for s in shards for _ in footage_shard.render(s, s.order)),  # type: ignore[arg-type, misc]
         "checked": lambda: checked(shards, hashed=False),
         "hashed": lambda: checked(shards, hashed=True),
         "script": lambda: script(path, frames),

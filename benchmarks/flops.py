@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fidediff_model import config
 from fidediff_model.config import CodecConfig, ModelConfig
-from fidediff_model.model.fidediff import PARTS, FideDiff, build
+from fidediff_model.model.fidediff import FideDiff, build
+from fidediff_model.model.step import PARTS
 from fidediff_model.weights.sd21 import random_base
 
 RESULTS = Path(__file__).parent / "results"

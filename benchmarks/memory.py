@@ -33,7 +33,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fidediff_model import config as model_config
 from fidediff_model.model.discriminator import discriminator_loss, frozen, generator_loss
-from fidediff_model.model.fidediff import PARTS, build, build_discriminator
+from fidediff_model.model.fidediff import build, build_discriminator
+from fidediff_model.model.step import PARTS
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep
@@ -111,7 +112,7 @@ def measure(preset: str, stage: str, images: int, checkpointing: str) -> dict[st
     config = model_config.preset(preset)
     with torch.device("meta"):
         stepper, discriminator, loss = _build(config, stage)
-        checkpoint_gradients(stepper.model, checkpointing)
+        checkpoint_gradients(stepper.model, checkpointing)  # type: ignore[arg-type]
         with LiveBytes(stepper, discriminator, loss) as live:
             _step(stepper, discriminator, loss, images)
     trained = sum(p.numel() for p in stepper.parameters() if p.requires_grad)
@@ -135,7 +136,7 @@ def measure_on_gpu(preset: str, stage: str, images: int, checkpointing: str) -> 
     torch.cuda.reset_peak_memory_stats()
     with torch.device("cuda"):
         stepper, discriminator, loss = _build(config, stage, trained=torch.float32)
-        checkpoint_gradients(stepper.model, checkpointing)
+        checkpoint_gradients(stepper.model, checkpointing)  # type: ignore[arg-type]
         learnt = [
             p for p in (*stepper.parameters(), *discriminator.parameters()) if p.requires_grad
         ]

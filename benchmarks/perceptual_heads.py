@@ -17,7 +17,7 @@ from fidediff_model.weights.heads import FILE
 
 def convert() -> dict[str, torch.Tensor]:
     """The tensors under the names that `heads.load_heads` expects."""
-    [folder] = importlib.util.find_spec("torchmetrics").submodule_search_locations
+    [folder] = importlib.util.find_spec("torchmetrics").submodule_search_locations  # type: ignore[misc, union-attr]
     files = {
         "lpips-vgg": "lpips_models/vgg.pth",
         "lpips-alex": "lpips_models/alex.pth",

@@ -20,7 +20,8 @@ import torch
 
 from fidediff_model import config
 from fidediff_model.config import CodecConfig
-from fidediff_model.model.fidediff import PARTS, build
+from fidediff_model.model.fidediff import build
+from fidediff_model.model.step import PARTS
 from fidediff_model.weights.sd21 import random_base
 
 RESULTS = Path(__file__).parent / "results"

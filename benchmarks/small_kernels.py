@@ -78,7 +78,8 @@ def train(m: KernelEstimator, run_dir: Path, steps: int, say: Any) -> None:
         seen.append(float((entropy - floor).detach()))
         if (step + 1) % 50 == 0 or step + 1 == steps:
             states = [checkpoint.generator_states()]
-            checkpoint.save(run_dir, checkpoint.Progress(step + 1), kept, states, keep=2)
+            written = checkpoint.write(run_dir, checkpoint.Progress(step + 1), kept, states)
+            checkpoint.publish(written, step + 1, keep=2)
             row = {"step": step + 1, "seconds": round(time.time() - begun),
                    "divergence": round(float(np.mean(seen)), 3)}  # fmt: skip
             with (run_dir / "log.jsonl").open("a") as file:

@@ -69,16 +69,16 @@ class Pretraining(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, LATENTS, H / 4, W / 4)."""
-        return F.conv2d(F.pixel_unshuffle(image, PATCH), self.into)
+        return F.conv2d(F.pixel_unshuffle(image, PATCH), self.into)  # type: ignore[arg-type]
 
     def decode(self, z: Tensor) -> Tensor:
         """The way back."""
-        return F.pixel_shuffle(F.conv2d(z, self.back), PATCH)
+        return F.pixel_shuffle(F.conv2d(z, self.back), PATCH)  # type: ignore[arg-type]
 
     def forward(self, blur: Tensor, t: Tensor) -> Tensor:
         """Restore (B, 3, H, W) at timesteps (B,)."""
         z_t = self.encode(blur)
-        prompt = self.prompt.expand(len(z_t), -1, -1)
+        prompt = self.prompt.expand(len(z_t), -1, -1)  # type: ignore[operator]
         # float32: in bfloat16 the detail of a cell drowns in the rounding of its mean colour.
         update = self.unet(z_t, t, encoder_hidden_states=prompt, return_dict=False)[0]
         eps_hat = diffusion.eps_from(z_t, z_t, t) + update
@@ -106,7 +106,7 @@ def pretrain(model: Pretraining, run_dir: Path, steps: int, *, device: str, say:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained = dict(model.unet.named_parameters())
     ema = {name: p.detach().clone() for name, p in trained.items()}
     optimizer = torch.optim.AdamW(
@@ -136,7 +136,8 @@ def pretrain(model: Pretraining, run_dir: Path, steps: int, *, device: str, say:
         losses.append((loss.item(), F.l1_loss(batch.blur, batch.sharp).item()))
         if rank == 0 and (done % SAVE_EVERY == 0 or done == steps):
             states = [checkpoint.generator_states()]
-            checkpoint.save(run_dir, checkpoint.Progress(done), kept, states, keep=2)
+            written = checkpoint.write(run_dir, checkpoint.Progress(done), kept, states)
+            checkpoint.publish(written, done, keep=2)
             share = float(np.divide(*np.mean(losses, axis=0)))
             row = {"step": done, "seconds": round(time.time() - begun),
                    "loss_of_blurs": round(share, 4)}  # fmt: skip
@@ -171,5 +172,5 @@ def save_base(model: Pretraining, run_dir: Path, folder: Path) -> None:
         raise SystemExit(f"{run_dir} has no checkpoint: pretrain first")
     weights = random_base(config.preset("small").base, seed=0)
     weights.unet.load_state_dict(load_file(newest / "ema.safetensors"))
-    write_codec(weights.vae, model.back[:, :, 0, 0].cpu() * SCALE, SCALE)
+    write_codec(weights.vae, model.back[:, :, 0, 0].cpu() * SCALE, SCALE)  # type: ignore[index]
     write_base(folder, weights.unet, weights.vae)

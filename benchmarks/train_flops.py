@@ -18,7 +18,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fidediff_model import config as model_config
-from fidediff_model.model.fidediff import PARTS, build
+from fidediff_model.model.fidediff import build
+from fidediff_model.model.step import PARTS
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.base import BaseStep
 from fidediff_model.training.control import ControlStep

@@ -35,7 +35,7 @@ from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import KernelEstimator
 from fidediff_model.model.timestep import TimestepRegressor
 from fidediff_model.training import base, checkpoint
-from fidediff_model.training.setup import Request
+from fidediff_model.training.request import Request
 from fidediff_model.weights import shipped
 from fidediff_model.weights.sd21 import load_base, seeded
 from trajectory_builder.sources.dead_leaves import draw_scene

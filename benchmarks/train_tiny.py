@@ -34,8 +34,9 @@ from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.demo import practice
 from fidediff_model.model import folder as model_folder
-from fidediff_model.model.fidediff import FideDiff, Part, build
+from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.reblur import reblur
+from fidediff_model.model.step import Part
 from fidediff_model.scores.metrics import as_uint8, psnr, ssim, trajectory_gap
 from fidediff_model.training import base, control, kernel
 from fidediff_model.training.request import Request
