@@ -85,6 +85,11 @@ class _Scale:
 
     @classmethod
     def of(cls, dtype: Any, value_range: ValueRange) -> _Scale:
+        """The scale of a dtype; `value_range` counts for floats alone.
+
+        Raises:
+            ModelError: the range is empty or reversed.
+        """
         whites = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, torch.uint8: 255.0}
         if dtype in whites:
             return cls(0.0, whites[dtype])
