@@ -61,10 +61,60 @@ pairs.file(0, "blur_file_name")  # the file of row 0, refused if it leads out
 ```
 
 `datasets.load_dataset("imagefolder", data_dir="GOPRO_Large_trajectories")` reads the same folder
-with the image columns `blur` and `sharp`. Any Parquet reader will do, with two things to know:
-pages carry checksums which most readers check only when asked (in pyarrow
+with the image columns `blur` and `sharp`. Any Parquet reader will do. Give it the manifests, not the
+folder, which contains other files too; file names are relative to the folder of their split. pandas:
+
+```python
+import pandas as pd
+from pathlib import Path
+
+files = sorted(Path("GOPRO_Large_trajectories").glob("*/metadata.parquet"))
+pairs = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+pairs["blur"] = pairs["split"] + "/" + pairs["blur_file_name"]
+```
+
+polars:
+
+```python
+import polars as pl
+
+pairs = pl.read_parquet("GOPRO_Large_trajectories/*/metadata.parquet")
+pairs = pairs.with_columns(blur=pl.col("split") + "/" + pl.col("blur_file_name"))
+strong = pairs.filter(pl.col("n_frames") >= 9)
+```
+
+DuckDB:
+
+```python
+import duckdb
+
+rows = "SELECT *, split || '/' || blur_file_name AS blur"
+pairs = duckdb.sql(f"{rows} FROM 'GOPRO_Large_trajectories/*/metadata.parquet'")
+strong = pairs.filter("n_frames >= 9")
+```
+
+Two things to know: pages carry checksums which most readers check only when asked (in pyarrow
 `page_checksum_verification=True`), and paths of a manifest from a stranger must be checked before
 they are opened, as `manifest.read` does.
+
+## Training on it
+
+`TrajectoryPairs` is a data set for PyTorch's own `DataLoader` and needs nothing of `fidediff_model`.
+Blurs and sharp image get the same crop and flip. With `points=k` an item is k blurs of one trajectory,
+ascending in n, with the sharp image that they share. `TrajectorySampler` takes every trajectory once per
+epoch, with one of its n, drawn evenly or by `weights`; crops then depend on seed, epoch and pair alone,
+whatever the number of workers.
+
+```python
+from torch.utils.data import DataLoader
+from trajectory_builder import TrajectoryPairs, TrajectorySampler
+
+pairs = TrajectoryPairs("GOPRO_Large_trajectories", crop=64)
+loader = DataLoader(pairs, batch_size=4, sampler=TrajectorySampler(pairs, weights={5: 0.5}))
+batch = next(iter(loader))
+batch["blur"], batch["sharp"]  # (4, 3, 64, 64), from 0 to 1
+batch["timestep"]  # (4,)
+```
 """
 
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 ROOMS = {
     "trajectory_builder": (
-        "cli", "doctor", "sample", "report", "export", "curate", "verify", "build", "plan",
-        "pixels", "sources", "images", "manifest", "disk", "trajectory", "errors", "version",
+        "cli", "torch_dataset", "doctor", "sample", "report", "export", "curate", "verify", "build",
+        "plan", "pixels", "sources", "images", "manifest", "disk", "trajectory", "errors", "version",
     ),
     "fidediff_model": (
         "cli", "doctor", "demo", "evaluate", "training", "restore", "scores", "model", "weights",

@@ -15,6 +15,8 @@ costs nothing:
     verify_folder(folder, level)             compare a data set with its manifest
     explain_pair(folder, sample_id)          where a pair comes from
     read_manifest(folder) -> Manifest        rows and files of a data set
+    TrajectoryPairs(folder)                  its pairs or trajectories for PyTorch, cropped jointly
+    TrajectorySampler(pairs)                 every trajectory once per epoch, one of its n each
     timestep(n_frames) -> int                t = (n - 1) x 20
     nested_means(frames, n_frames)           exact means of windows that share a centre
     write_report(folder, out)                one offline HTML page
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from trajectory_builder.plan.recipe import load_recipe
     from trajectory_builder.report import write_report
     from trajectory_builder.sample import write_sample
+    from trajectory_builder.torch_dataset import TrajectoryPairs, TrajectorySampler
     from trajectory_builder.trajectory import timestep
     from trajectory_builder.verify import verify_folder
     from trajectory_builder.verify.explain import explain_pair
@@ -46,6 +49,8 @@ __all__ = [
     "BuildOptions",
     "ExpandOptions",
     "FootageRequest",
+    "TrajectoryPairs",
+    "TrajectorySampler",
     "build_plan",
     "expand_gopro",
     "explain_pair",
@@ -65,6 +70,8 @@ _HOMES = {
     "BuildOptions": ("build.run", "BuildOptions"),
     "ExpandOptions": ("build.expand", "ExpandOptions"),
     "FootageRequest": ("plan.footage_request", "FootageRequest"),
+    "TrajectoryPairs": ("torch_dataset", "TrajectoryPairs"),
+    "TrajectorySampler": ("torch_dataset", "TrajectorySampler"),
     "build_plan": ("build.run", "build_plan"),
     "expand_gopro": ("build.expand", "expand_gopro"),
     "explain_pair": ("verify.explain", "explain_pair"),

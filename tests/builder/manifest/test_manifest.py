@@ -4,14 +4,17 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import small_dataset
 from gopro_tree import PACKAGE, SMALL_PAIRS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -437,3 +440,39 @@ def test_datasets_decodes_images_of_the_right_size(loaded):
 def test_datasets_keeps_the_other_columns(loaded):
     rest = set(manifest.SCHEMA.names) - {"blur_file_name", "sharp_file_name"}
     assert rest <= set(loaded["train"][1])
+
+
+DOORS = re.findall(
+    r"```python\n(import (pandas|polars|duckdb).*?)```",
+    (PACKAGE.parent / "manifests/README.md").read_text(),
+    re.S,
+)
+
+
+@pytest.mark.parametrize(("code", "library"), DOORS, ids=lambda value: value[:6])
+def test_data_frame_recipe_reads_every_pair_and_its_file(tmp_path, monkeypatch, code, library):
+    pytest.importorskip(library)
+    small_dataset.make(tmp_path / "GOPRO_Large_trajectories")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    frame = names["pairs"]
+    rows = frame.fetchall() if library == "duckdb" else frame["blur"]
+    paths = [row[-1] for row in rows] if library == "duckdb" else list(rows)
+    assert len(paths) == 18
+    assert all((Path("GOPRO_Large_trajectories") / path).is_file() for path in paths)
+
+
+def test_data_frame_recipes_are_of_three_libraries():
+    assert [library for _, library in DOORS] == ["pandas", "polars", "duckdb"]
+
+
+def test_torch_recipe_of_the_data_dictionary_runs(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    text = (PACKAGE.parent / "manifests/README.md").read_text()
+    code = re.search(r"```python\n(from torch.utils.data.*?)```", text, re.S)[1]
+    small_dataset.make(tmp_path / "GOPRO_Large_trajectories", size=(72, 80))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["batch"]["blur"].shape == (4, 3, 64, 64)
