@@ -61,8 +61,9 @@ pairs.file(0, "blur_file_name")  # the file of row 0, refused if it leads out
 ```
 
 `datasets.load_dataset("imagefolder", data_dir="GOPRO_Large_trajectories")` reads the same folder
-with the image columns `blur` and `sharp`. Any Parquet reader will do. Give it the manifests, not the
-folder, which contains other files too; file names are relative to the folder of their split. pandas:
+with the image columns `blur` and `sharp`. Any Parquet reader will do. Give it the manifests, not
+the folder, which contains other files too; file names are relative to the folder of their split.
+pandas:
 
 ```python
 import pandas as pd
@@ -99,11 +100,11 @@ they are opened, as `manifest.read` does.
 
 ## Training on it
 
-`TrajectoryPairs` is a data set for PyTorch's own `DataLoader` and needs nothing of `fidediff_model`.
-Blurs and sharp image get the same crop and flip. With `points=k` an item is k blurs of one trajectory,
-ascending in n, with the sharp image that they share. `TrajectorySampler` takes every trajectory once per
-epoch, with one of its n, drawn evenly or by `weights`; crops then depend on seed, epoch and pair alone,
-whatever the number of workers.
+`TrajectoryPairs` is a data set for PyTorch's own `DataLoader` and needs nothing of
+`fidediff_model`. Blurs and sharp image get the same crop and flip. With `points=k` an item is k
+blurs of one trajectory, ascending in n, with the sharp image that they share. `TrajectorySampler`
+takes every trajectory once per epoch, with one of its n, drawn evenly or by `weights`; crops then
+depend on seed, epoch and pair alone, whatever the number of workers.
 
 ```python
 from torch.utils.data import DataLoader

@@ -14,7 +14,8 @@ PAGE = (ROOT / "docs/architecture.md").read_text()
 ROOMS = {
     "trajectory_builder": (
         "cli", "torch_dataset", "doctor", "sample", "report", "export", "curate", "verify", "build",
-        "plan", "pixels", "sources", "images", "manifest", "disk", "trajectory", "errors", "version",
+        "plan", "pixels", "sources", "images", "manifest", "disk", "trajectory", "errors",
+        "version",
     ),
     "fidediff_model": (
         "cli", "doctor", "demo", "evaluate", "training", "restore", "scores", "model", "weights",
