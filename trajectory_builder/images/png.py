@@ -32,7 +32,7 @@ from trajectory_builder.images.png_check import (
     SIGNATURE,
     PngHeader,
     check_png,
-    png_chunks,
+    checked_chunks,
     png_header,
 )
 from trajectory_builder.images.png_stream import bare_png, png_chunk
@@ -114,8 +114,8 @@ def decode_png(
     Raises:
         ImageError: it is not exactly such a frame.
     """
-    header = check_png(payload, name=name, expect=expect)
-    bare = bare_png(payload, header, png_chunks(payload, name), name)
+    header, chunks = checked_chunks(payload, name=name, expect=expect)
+    bare = bare_png(payload, header, chunks, name)
     return decode_bare(bare, header, name, reader=reader)
 
 

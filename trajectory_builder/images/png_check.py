@@ -105,6 +105,13 @@ def check_png(payload: bytes, *, name: str, expect: tuple[int, int] | None = Non
     Raises:
         ImageError: with the cause as `reason`: anything but one whole 8-bit RGB PNG.
     """
+    return checked_chunks(payload, name=name, expect=expect)[0]
+
+
+def checked_chunks(
+    payload: bytes, *, name: str, expect: tuple[int, int] | None = None
+) -> tuple[PngHeader, list[Chunk]]:
+    """What `check_png` checks, with all chunks of the file."""
     header = png_header(payload, name=name)
     _refuse_other_formats(header, name)
     check_size(header.width, header.height, name)
@@ -115,8 +122,9 @@ def check_png(payload: bytes, *, name: str, expect: tuple[int, int] | None = Non
             where=name,
             cure="put frames of another size into a clip of their own",
         )
-    _refuse_more_than_pixels({chunk.kind for chunk in png_chunks(payload, name)}, name)
-    return header
+    chunks = png_chunks(payload, name)
+    _refuse_more_than_pixels({chunk.kind for chunk in chunks}, name)
+    return header, chunks
 
 
 def _refuse_other_formats(header: PngHeader, name: str) -> None:

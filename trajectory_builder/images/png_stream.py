@@ -2,28 +2,28 @@
 
 No decoder at hand checks the Adler-32 of the stream, and some take more from the file than its
 pixels: animation frames, gamma, a rotation. So the stream is inflated here, to exactly the size
-that the header asks for, and a decoder gets a PNG of header, palette and these bytes alone. With
-ISA-L this is faster than letting the decoder inflate.
+that the header asks for, and a decoder gets a PNG of header, palette and these bytes alone.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from trajectory_builder.images.picture import damaged
 from trajectory_builder.images.png_check import END_CHUNK, SIGNATURE, Chunk, PngHeader
 
-inflater: Any = zlib
+igzip: Any = None
+checksums: Any = zlib
 _ERRORS: Any = (zlib.error,)
 with suppress(ImportError):  # three times as fast as zlib
-    from isal import isal_zlib
+    from isal import igzip_lib, isal_zlib
 
-    inflater = isal_zlib
-    _ERRORS = (zlib.error, isal_zlib.IsalError)
+    igzip, checksums = igzip_lib, isal_zlib
+    _ERRORS = (zlib.error, igzip_lib.IsalError)
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7: first column, first row, step between columns, step between rows of each pass.
@@ -47,13 +47,13 @@ def bare_png(payload: bytes, header: PngHeader, chunks: Sequence[Chunk], name: s
     """
     palette = header.color_type == 3
     kept = [c for c in chunks if palette and c.kind in (b"PLTE", b"tRNS")]
-    rows = _inflated(payload, header, chunks, name)
+    data = b"".join(payload[c.start : c.end] for c in chunks if c.kind == b"IDAT")
     return b"".join(
         (
             SIGNATURE,
             payload[8:33],  # IHDR
             *(payload[c.start - 8 : c.end + 4] for c in kept),
-            png_chunk(b"IDAT", _stored(rows)),
+            *_chunk(b"IDAT", _stored(data, _size_of_rows(header), name)),
             END_CHUNK,
         )
     )
@@ -61,22 +61,16 @@ def bare_png(payload: bytes, header: PngHeader, chunks: Sequence[Chunk], name: s
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
     """A chunk of a PNG: length, kind, content, checksum (PNG specification, section 5.3)."""
-    checksum = inflater.crc32(content, inflater.crc32(kind))
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+    return b"".join(_chunk(kind, [content]))
 
 
-def _inflated(payload: bytes, header: PngHeader, chunks: Sequence[Chunk], name: str) -> bytes:
-    expected = _size_of_rows(header)
-    data = b"".join(payload[c.start : c.end] for c in chunks if c.kind == b"IDAT")
-    stream = inflater.decompressobj()
-    try:
-        # One byte more than is right: enough to notice a longer stream, too little for a bomb.
-        rows: bytes = stream.decompress(data, expected + 1)
-    except _ERRORS as error:
-        raise damaged(f"its pixels cannot be decoded: {error}", name) from error
-    if not stream.eof or len(rows) != expected:
-        raise damaged("its pixels cannot be decoded: their stream has another length", name)
-    return rows
+def _chunk(kind: bytes, parts: Sequence[bytes]) -> Iterator[bytes]:
+    checksum = checksums.crc32(kind)
+    for part in parts:
+        checksum = checksums.crc32(part, checksum)
+    yield struct.pack(">I4s", sum(map(len, parts)), kind)
+    yield from parts
+    yield struct.pack(">I", checksum)
 
 
 def _size_of_rows(header: PngHeader) -> int:
@@ -92,12 +86,33 @@ def _size_of_rows(header: PngHeader) -> int:
     return size
 
 
-def _stored(rows: bytes) -> bytes:
-    """The rows as a zlib stream of blocks that are not compressed."""
-    parts = [b"\x78\x01"]
-    for at in range(0, len(rows), _LONGEST_BLOCK):
-        block = rows[at : at + _LONGEST_BLOCK]
-        last = at + _LONGEST_BLOCK >= len(rows)
-        parts += (struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block)
-    parts.append(struct.pack(">I", inflater.adler32(rows)))
-    return b"".join(parts)
+def _stored(data: bytes, expected: int, name: str) -> list[bytes]:
+    """The parts of a zlib stream with the same content in blocks that are not compressed."""
+    parts, left, adler = [b"\x78\x01"], expected, 1
+    for block in _inflated(data, expected, name):
+        left -= len(block)
+        adler = checksums.adler32(block, adler)
+        parts += (struct.pack("<BHH", left == 0, len(block), len(block) ^ 0xFFFF), block)
+    return [*parts, struct.pack(">I", adler)]
+
+
+def _inflated(data: bytes, expected: int, name: str) -> Iterator[bytes]:
+    """The content of a zlib stream in pieces that fit a stored block.
+
+    Such a piece fits the processor's cache too: the whole at once takes half as long again.
+    """
+    stream = igzip.IgzipDecompressor(flag=igzip.DECOMP_ZLIB) if igzip else zlib.decompressobj()
+    left = expected
+    try:
+        while not stream.eof:
+            # One byte more than is right: enough to notice a longer stream, too little for a bomb.
+            piece = stream.decompress(data, min(_LONGEST_BLOCK, left + 1))
+            left -= len(piece)
+            if left < 0 or not (piece or stream.eof):
+                break
+            yield piece
+            data = getattr(stream, "unconsumed_tail", b"")  # igzip keeps it to itself
+    except _ERRORS as error:
+        raise damaged(f"its pixels cannot be decoded: {error}", name) from error
+    if left or not stream.eof:
+        raise damaged("its pixels cannot be decoded: their stream has another length", name)
