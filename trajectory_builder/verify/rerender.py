@@ -197,10 +197,15 @@ def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     known = task.known
     changed = {name for name, sha in reader.digests.items() if known.get(name, sha) != sha}
     findings = [_different(row, changed, bool(known)) for row in wrong]
+    # Once per trajectory: decoding its sharp image costs as much as a frame.
+    sharps = {
+        file: _sharp_sample(Path(task.shard.out) / file)
+        for file in {_sharp_file(row) for row in rows}
+    }
     findings += [
         _finding(row, "center-differs", "its window is not round its sharp image", _OTHER_CENTER)
         for row in rows
-        if not _shows_center(row, Path(task.shard.out), samples)
+        if not _shows_center(row, sharps[_sharp_file(row)], samples)
     ]
     for row in rows:
         bad = next((name for name in row["frame_names"] if name in reader.errors), None)
@@ -210,18 +215,24 @@ def _compare_gopro(task: _Task) -> tuple[list[str], list[Finding]]:
     return [row["sample_id"] for row in rows], findings
 
 
-def _shows_center(row: PlanRow, folder: Path, samples: Mapping[int, Pixels]) -> bool:
-    """Whether a row's sharp image shows the middle frame of its window, as far as can be told."""
+def _sharp_file(row: PlanRow) -> str:
+    return f"{row['split']}/{row['sharp_file_name']}"
+
+
+def _sharp_sample(path: Path) -> Pixels | None:
+    try:
+        return nearness.sample(png.decode_png(png.read_bytes(path), name=str(path)))
+    except ImageError:
+        return None  # level full reports the file
+
+
+def _shows_center(row: PlanRow, sharp: Pixels | None, samples: Mapping[int, Pixels]) -> bool:
+    """Whether a sharp image shows the middle frame of a row's window, as far as can be known."""
     first, center = row["first_index"], row["center_index"]
     frames = {rank: samples[rank] for rank in range(first, first + row["n_frames"])
               if rank in samples}  # fmt: skip
-    try:
-        path = folder / row["split"] / row["sharp_file_name"]
-        sharp = nearness.sample(png.decode_png(png.read_bytes(path), name=str(path)))
-    except ImageError:
-        return True  # level full reports the file
-    if center not in frames or frames[center].shape != sharp.shape:
-        return True  # the bad frame is reported
+    if sharp is None or center not in frames or frames[center].shape != sharp.shape:
+        return True  # the bad file is reported elsewhere
     return center in nearness.nearest(sharp, frames)
 
 
