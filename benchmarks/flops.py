@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.config import CodecConfig, ModelConfig
 from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.step import PARTS
@@ -157,7 +157,7 @@ def main() -> None:
     """Count, print and write the results."""
     import diffusers
 
-    settings = config.preset("sd21")
+    settings = presets.preset("sd21")
     result: dict[str, Any] = {
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.model.discriminator import discriminator_loss, frozen, generator_loss
 from fidediff_model.model.fidediff import build, build_discriminator
 from fidediff_model.model.step import PARTS
@@ -109,7 +109,7 @@ def _no_autocast(*given: Any, **named: Any) -> Any:
 
 def measure(preset: str, stage: str, images: int, checkpointing: str) -> dict[str, float]:
     """GiB by kind for one step."""
-    config = model_config.preset(preset)
+    config = presets.preset(preset)
     with torch.device("meta"):
         stepper, discriminator, loss = _build(config, stage)
         checkpoint_gradients(stepper.model, checkpointing)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def measure(preset: str, stage: str, images: int, checkpointing: str) -> dict[st
 
 def measure_on_gpu(preset: str, stage: str, images: int, checkpointing: str) -> dict[str, float]:
     """GiB at the peak of whole steps, those that torch took from the device, seconds a step."""
-    config = model_config.preset(preset)
+    config = presets.preset(preset)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.device("cuda"):
@@ -204,7 +204,7 @@ def _step(stepper: Any, discriminator: Any, loss: nn.Module, images: int) -> Non
 def main() -> None:
     """Measure all cases and write the table."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--preset", default="sd21", choices=list(model_config.PRESETS))
+    options.add_argument("--preset", default="sd21", choices=list(presets.PRESETS))
     options.add_argument("--out", type=Path, default=RESULTS)
     options.add_argument("--device", default="meta", choices=["meta", "cuda"])
     given = options.parse_args()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.config import CodecConfig
 from fidediff_model.model.fidediff import build
 from fidediff_model.model.step import PARTS
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--stride", type=int, default=8, choices=(4, 8))
     options = parser.parse_args()
-    settings = replace(config.preset("sd21"), codec=CodecConfig(options.stride))
+    settings = replace(presets.preset("sd21"), codec=CodecConfig(options.stride))
     start = time.perf_counter()
     model = build(settings, random_base(settings.base), parts=PARTS)
     built = time.perf_counter() - start

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.model import diffusion
 from fidediff_model.training import checkpoint
 from fidediff_model.weights.base_folder import write_base
@@ -159,7 +159,7 @@ def average(parameters: list[nn.Parameter], world: int) -> None:
 
 def new_unet() -> tuple[Any, Tensor]:
     """The UNet of the preset, and the prompt that a base of no text encoder starts with."""
-    base = config.preset("small").base
+    base = presets.preset("small").base
     with seeded(0):
         prompt = torch.randn(1, base.prompt_tokens, base.prompt_width) * 0.02
     return random_base(base, seed=0).unet, prompt
@@ -170,7 +170,7 @@ def save_base(model: Pretraining, run_dir: Path, folder: Path) -> None:
     newest = checkpoint.newest(run_dir)
     if newest is None:
         raise SystemExit(f"{run_dir} has no checkpoint: pretrain first")
-    weights = random_base(config.preset("small").base, seed=0)
+    weights = random_base(presets.preset("small").base, seed=0)
     weights.unet.load_state_dict(load_file(newest / "ema.safetensors"))
     write_codec(weights.vae, model.back[:, :, 0, 0].cpu() * SCALE, SCALE)  # type: ignore[index]
     write_base(folder, weights.unet, weights.vae)

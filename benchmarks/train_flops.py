@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.model.fidediff import build
 from fidediff_model.model.step import PARTS
 from fidediff_model.scores.losses import ReconstructionLoss
@@ -36,7 +36,7 @@ STEPS, IMAGES = 100_000, 8
 
 def count(stage: str) -> float:
     """TFLOP of one image's forward and backward in a stage, crop 256 at latent_stride 4."""
-    config = model_config.preset("sd21")
+    config = presets.preset("sd21")
     counter: Any = FlopCounterMode(display=False)
     with torch.device("meta"):
         blur = torch.rand(1, 3, CROP, CROP)

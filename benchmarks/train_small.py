@@ -29,7 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fidediff_model import config
+from fidediff_model import config, presets
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import KernelEstimator
@@ -102,7 +102,7 @@ def make_data(home: Path) -> None:
 
 def readers() -> tuple[KernelEstimator, TimestepRegressor]:
     """M and T of the preset, from a seed."""
-    small = config.preset("small")
+    small = presets.preset("small")
     with seeded(0):
         m = KernelEstimator(**config.settings_of(small, "kernel_estimator"))
         return m, TimestepRegressor(**config.settings_of(small, "timestep_regressor"))

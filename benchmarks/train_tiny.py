@@ -31,6 +31,7 @@ from torch import Tensor
 from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.config import ModelConfig
 from fidediff_model.demo import practice
 from fidediff_model.model import folder as model_folder
@@ -360,7 +361,7 @@ def _mean(scores: list[Scores]) -> Scores:
 
 
 def _config() -> ModelConfig:
-    return model_config.changed(model_config.preset("tiny"), MODEL, where="MODEL")
+    return model_config.changed(presets.preset("tiny"), MODEL, where="MODEL")
 
 
 def _sayer(path: Path) -> Callable[[str], None]:

@@ -8,7 +8,7 @@ does not import torch:
     train_base, train_kernel, train_control  a stage, of a TrainRequest; an Outcome with its scores
     TrainRequest                             data, run folder and settings of a stage
     TrajectoryDataset, DrawRules             crops of trajectories, aligned over their points
-    preset(name) -> ModelConfig              `tiny` or `sd21`
+    preset(name) -> ModelConfig              `sd21`, `tiny` or `small`
     make_practice_base(data, folder, ...)    a small base of one's own images, in place of SD 2.1
     psnr, ssim, trajectory_gap               scores
     z0_hat, alpha_bar                        the arithmetic of the step
@@ -22,13 +22,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fidediff_model.config import preset
     from fidediff_model.data.rules import DrawRules
     from fidediff_model.data.trajectories import TrajectoryDataset
     from fidediff_model.demo.practice import make as make_practice_base
     from fidediff_model.model.diffusion import alpha_bar, z0_hat
     from fidediff_model.model.fidediff import FideDiff
     from fidediff_model.model.step import Restored
+    from fidediff_model.presets import preset
     from fidediff_model.scores.metrics import psnr, ssim, trajectory_gap
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
@@ -61,7 +61,7 @@ _HOMES = {
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),
     "make_practice_base": ("demo.practice", "make"),
-    "preset": ("config", "preset"),
+    "preset": ("presets", "preset"),
     "psnr": ("scores.metrics", "psnr"),
     "ssim": ("scores.metrics", "ssim"),
     "train_base": ("training.base", "train"),

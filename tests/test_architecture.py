@@ -19,7 +19,7 @@ ROOMS = {
     ),
     "fidediff_model": (
         "cli", "doctor", "demo", "evaluate", "training", "restore", "scores", "model", "weights",
-        "data", "config", "errors",
+        "data", "presets", "config", "errors",
     ),
 }  # fmt: skip
 DOOR = ("manifest", "images", "disk", "errors", "trajectory", "cli")

@@ -26,8 +26,8 @@ def command(out: Path, scale: float) -> None:
     Example:
       fidediff demo --out fidediff-demo
     """
-    from fidediff_model.config import preset
     from fidediff_model.demo import run
+    from fidediff_model.presets import preset
     from fidediff_model.training import processes
 
     processes.choose_threads(preset("tiny").base.unet_channels[0])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
-from fidediff_model.config import PRESETS, ControlVariant
+from fidediff_model.config import ControlVariant
+from fidediff_model.presets import PRESETS
 from fidediff_model.training.settings import (
     DEFAULTS,
     Stage,

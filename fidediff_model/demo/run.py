@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.data.batches import collate, to_device
 from fidediff_model.data.rules import DrawRules
 from fidediff_model.data.trajectories import TrajectoryDataset
@@ -67,7 +67,7 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
     data = _make_data(out)
     say("2/6 practice base: a tiny VAE and UNet, in place of Stable Diffusion 2.1")
     practice.make(
-        data, out / "base-model", model_config.preset("tiny").base,
+        data, out / "base-model", presets.preset("tiny").base,
         vae_steps=steps["vae"], unet_steps=steps["unet"], say=say,
     )  # fmt: skip
     say("3/6 stage base: LoRA and prompt learn one step back")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.config import CodecConfig, ModelConfig
 from fidediff_model.errors import DeviceError
 from fidediff_model.evaluate.paper import PAPER_SECONDS
@@ -151,7 +151,7 @@ def run(
 
 def make_model(preset: str, base_model: str, device: torch.device) -> FideDiff:
     """A new model of a preset with all parts, over random or real base weights."""
-    config = model_config.preset(preset)
+    config = presets.preset(preset)
     random = base_model.partition(":")[0] == RANDOM
     # Random weights are drawn where they are used: a GPU draws a billion in a blink.
     with device if random else nullcontext():

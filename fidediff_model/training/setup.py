@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
@@ -215,7 +216,7 @@ def _model_config(
         where = str(start / folder.CONFIG_FILE)
         model = model_config.from_dict(folder.read_config(start)["config"], where=where)
     else:
-        model = model_config.preset(request.preset or "sd21")
+        model = presets.preset(request.preset or "sd21")
     changed = model_config.changed(model, request.model, where=COMMAND_LINE)
     fixed = [n for n in differences(model_config.to_dict(model), model_config.to_dict(changed))
              if not n.startswith(OWN_VALUES[stage])]  # fmt: skip

@@ -10,13 +10,13 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.cli import main
 from fidediff_model.model.fidediff import PARTS, FideDiff, build
 from fidediff_model.weights import sd21
 from trajectory_builder import manifest
 
-TINY = config.preset("tiny")
+TINY = presets.preset("tiny")
 SMALL = replace(TINY, kernel=replace(TINY.kernel, kernel_size=5))
 
 

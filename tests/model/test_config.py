@@ -3,7 +3,7 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
-from fidediff_model import config
+from fidediff_model import config, presets
 from fidediff_model.config import ModelConfig
 from trajectory_builder.errors import UsageError
 
@@ -18,11 +18,11 @@ def leaves(value: object, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("name", ["tiny", "sd21"])
 def test_preset_survives_json(name):
-    assert config.from_json(config.to_json(config.preset(name))) == config.preset(name)
+    assert config.from_json(config.to_json(presets.preset(name))) == presets.preset(name)
 
 
 def test_every_setting_has_a_source():
-    assert set(config.SOURCES) == set(leaves(config.preset("sd21")))
+    assert set(config.SOURCES) == set(leaves(presets.preset("sd21")))
 
 
 def test_every_source_is_paper_prior_or_ours():
@@ -30,17 +30,17 @@ def test_every_source_is_paper_prior_or_ours():
 
 
 def test_json_has_one_setting_a_line():
-    assert '  "latent_stride": 4' in config.to_json(config.preset("sd21"))
+    assert '  "latent_stride": 4' in config.to_json(presets.preset("sd21"))
 
 
 def test_config_cannot_be_changed_in_place():
     with pytest.raises(AttributeError):
-        config.preset("tiny").preset = "other"  # type: ignore[misc]
+        presets.preset("tiny").preset = "other"  # type: ignore[misc]
 
 
 def test_unknown_preset_names_the_ones_there_are():
     with pytest.raises(UsageError) as caught:
-        config.preset("large")
+        presets.preset("large")
     assert "sd21, tiny" in caught.value.cure
     assert caught.value.exit_code == 2
 
@@ -60,7 +60,7 @@ def test_unknown_preset_names_the_ones_there_are():
     ],
 )
 def test_impossible_value_is_refused_by_name(path, value, named):
-    values = config.to_dict(config.preset("tiny"))
+    values = config.to_dict(presets.preset("tiny"))
     values[path[0]][path[1]] = value
     with pytest.raises(UsageError) as caught:
         config.from_dict(values)
@@ -69,14 +69,14 @@ def test_impossible_value_is_refused_by_name(path, value, named):
 
 
 def test_unknown_setting_is_refused_by_name():
-    values = config.to_dict(config.preset("tiny"))
+    values = config.to_dict(presets.preset("tiny"))
     values["lora"]["dropout"] = 0.1
     with pytest.raises(UsageError, match="unknown settings: dropout"):
         config.from_dict(values)
 
 
 def test_missing_setting_is_refused_by_name():
-    values = config.to_dict(config.preset("tiny"))
+    values = config.to_dict(presets.preset("tiny"))
     del values["codec"]
     with pytest.raises(UsageError, match="missing settings: codec"):
         config.from_dict(values)
@@ -91,13 +91,13 @@ def test_other_json_gives_an_error_with_all_three_parts(text):
 
 @pytest.mark.parametrize("variant", ["none", "vanilla", "addition", "align", "filter"])
 def test_every_row_of_the_control_ablation_is_a_setting(variant):
-    tiny = config.preset("tiny")
+    tiny = presets.preset("tiny")
     changed = replace(tiny, control=replace(tiny.control, variant=variant))
     assert isinstance(changed, ModelConfig)
 
 
 def test_config_of_an_older_release_means_the_defaults():
-    values = config.to_dict(config.preset("tiny"))
+    values = config.to_dict(presets.preset("tiny"))
     for name in config.ADDED_LATER:
         del values["base"][name]
-    assert config.from_dict(values) == config.preset("tiny")
+    assert config.from_dict(values) == presets.preset("tiny")

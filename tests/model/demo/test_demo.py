@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from training_runs import make_data
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.cli import fidediff
 from fidediff_model.demo import practice
 from fidediff_model.weights.sd21 import load_base
@@ -50,7 +50,7 @@ def test_doctor_ends_with_1_when_the_vgg16_file_is_another(tmp_path):
 
 def test_a_practice_base_is_a_base_model_that_can_be_loaded(tmp_path):
     data = make_data(tmp_path / "data", size=(64, 72))
-    base = config.preset("tiny").base
+    base = presets.preset("tiny").base
     practice.make(data, tmp_path / "base", base, vae_steps=2, unet_steps=2, say=lambda line: None)
     weights = load_base(tmp_path / "base", base, prompt_start="normal")
     assert weights.vae.config.scaling_factor != pytest.approx(0.18215)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from skimage import data
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.demo import linear_codec, practice
 from fidediff_model.scores.metrics import as_uint8, psnr
 from fidediff_model.weights.sd21 import random_base
@@ -14,7 +14,7 @@ from fidediff_model.weights.sd21 import random_base
 
 @pytest.fixture(scope="module")
 def vae():
-    vae = random_base(config.preset("tiny").base, seed=0).vae
+    vae = random_base(presets.preset("tiny").base, seed=0).vae
     practice._start(vae)
     return vae.eval()
 
@@ -54,7 +54,7 @@ def test_one_norm_group_and_room_for_the_pairs_are_needed(groups, channels, expe
 
 
 def test_a_structure_that_cannot_begin_so_is_trained_from_random_weights():
-    base = replace(config.preset("tiny").base, vae_groups=4)
+    base = replace(presets.preset("tiny").base, vae_groups=4)
     vae = random_base(base, seed=0).vae
     before = vae.encoder.conv_in.weight.clone()
     practice._start(vae)

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UsageError
 
-TINY = config.preset("tiny").base
+TINY = presets.preset("tiny").base
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_strip_of_no_rows_is_refused(vae):
 
 
 def test_a_packed_vae_works_at_its_own_stride_on_cells_of_pixels():
-    vae = sd21.random_base(config.preset("small").base).vae
+    vae = sd21.random_base(presets.preset("small").base).vae
     codec = Codec(vae, 4)
     image = torch.rand(1, 3, 40, 52) * 2 - 1
     z = codec.encode(image)
@@ -154,7 +154,7 @@ def test_a_packed_vae_works_at_its_own_stride_on_cells_of_pixels():
 
 
 def test_a_packed_vae_in_strips_gives_the_same():
-    codec = Codec(sd21.random_base(config.preset("small").base).vae, 4)
+    codec = Codec(sd21.random_base(presets.preset("small").base).vae, 4)
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         z, in_strips = codec.encode(image), codec.encode(image, strip_rows=3)

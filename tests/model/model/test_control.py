@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.errors import WeightsError
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.control import (
@@ -16,7 +16,7 @@ from fidediff_model.model.control import (
 )
 from fidediff_model.weights import sd21
 
-TINY = config.preset("tiny").base
+TINY = presets.preset("tiny").base
 VARIANTS = ["vanilla", "addition", "align", "filter"]
 TAPS = 25
 

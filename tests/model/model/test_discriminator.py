@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.errors import WeightsError
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.discriminator import (
@@ -14,7 +14,7 @@ from fidediff_model.model.discriminator import (
 )
 from fidediff_model.weights import sd21
 
-TINY = config.preset("tiny").base
+TINY = presets.preset("tiny").base
 T = torch.tensor([120.0, 200.0])
 
 

@@ -6,7 +6,7 @@ import torch._dynamo
 from small_model import folder_of, loaded, scene, tensor
 from torch import nn
 
-from fidediff_model import config as model_config
+from fidediff_model import presets
 from fidediff_model.model import fast_layers, strips
 from fidediff_model.model.fast_layers import (
     ChannelsLastGroupNorm,
@@ -162,7 +162,7 @@ def test_every_block_of_sd21_is_compiled():
     # torch's own limit of 8 graphs leaves the rest uncompiled with no more than a log line.
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()  # they count what other tests compiled, too
-    settings = model_config.preset("sd21")
+    settings = presets.preset("sd21")
     with torch.device("meta"), torch.inference_mode():
         model = build(settings, random_base(settings.base), parts=PARTS).eval()
         model.base.unet.disable_adapters()

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-from fidediff_model import config
+from fidediff_model import config, presets
 from fidediff_model.errors import ModelError
 from fidediff_model.model.base import LORA_FILE
 from fidediff_model.model.card import Card
@@ -16,7 +16,7 @@ from fidediff_model.model.tiles import TilePlan
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UserError
 
-TINY = config.preset("tiny")
+TINY = presets.preset("tiny")
 SMALL = replace(TINY, kernel=replace(TINY.kernel, kernel_size=5))
 
 
@@ -463,7 +463,7 @@ def test_weights_of_another_setting_are_refused(saved):
 
 
 def test_small_starts_as_the_identity_of_its_codec_when_the_unet_is_silent():
-    small = config.preset("small")
+    small = presets.preset("small")
     weights = sd21.random_base(small.base)
     torch.nn.init.zeros_(weights.unet.conv_out.weight)
     torch.nn.init.zeros_(weights.unet.conv_out.bias)
@@ -476,7 +476,7 @@ def test_small_starts_as_the_identity_of_its_codec_when_the_unet_is_silent():
 
 @pytest.mark.parametrize("variant", ["vanilla", "addition", "align", "filter"])
 def test_small_takes_every_control_and_starts_as_its_base(variant):
-    small = config.preset("small")
+    small = presets.preset("small")
     small = replace(small, control=replace(small.control, variant=variant))
     model = build(small, sd21.random_base(small.base), parts=list(PARTS)).eval()
     blur = torch.rand(1, 3, 40, 44) * 2 - 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fidediff_model import config
+from fidediff_model import config, presets
 from fidediff_model.training.request import Request, with_config_file
 from fidediff_model.training.settings import RunConfig, TrainSettings, parse_sets, write_config
 from fidediff_model.training.validation import choice
@@ -45,14 +45,14 @@ def _file(folder, text):
 
 def test_the_config_of_a_run_is_read_as_a_whole(tmp_path):
     settings = TrainSettings(clip=0.25)
-    run = RunConfig("base", "DATA", "", "random:3", "", "", settings, config.preset("tiny"))
+    run = RunConfig("base", "DATA", "", "random:3", "", "", settings, presets.preset("tiny"))
     write_config(tmp_path, run)
     request = with_config_file(
         "base", Request(tmp_path / "r", config_file=tmp_path / "config.yaml")
     )
     assert (request.data, request.base_model) == (Path("DATA"), "random:3")
     assert config.changed(TrainSettings(), request.settings, where="") == settings
-    assert config.changed(config.preset("sd21"), request.model, where="") == config.preset("tiny")
+    assert config.changed(presets.preset("sd21"), request.model, where="") == presets.preset("tiny")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from training_runs import command, make_data, request
 
-from fidediff_model import config
+from fidediff_model import config, presets
 from fidediff_model.cli import fidediff
 from fidediff_model.training import base, control, datasets, kernel, optim, settings, setup
 from fidediff_model.training.settings import TrainSettings
@@ -196,7 +196,7 @@ def test_consistency_is_a_pair_of_switches(tmp_path, data, words, pair):
 def _config(**changes):
     given = {
         "stage": "base", "data": "d", "data_digest": "a", "base_model": "random:0", "start": "",
-        "start_digest": "", "model": config.preset("tiny"),
+        "start_digest": "", "model": presets.preset("tiny"),
         "settings": TrainSettings(),
     }  # fmt: skip
     return settings.RunConfig(**{**given, **changes})

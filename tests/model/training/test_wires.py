@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler
 from safetensors.torch import load_file
 from training_runs import CROP, make_data, request
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.data.batches import to_device
 from fidediff_model.data.trajectories import make_loader
 from fidediff_model.model.fidediff import FideDiff, build, build_discriminator
@@ -28,7 +28,7 @@ from fidediff_model.weights.sd21 import load_base
 from fidediff_model.weights.vgg import open_vgg16
 from trajectory_builder import manifest
 
-TINY = config.preset("tiny")
+TINY = presets.preset("tiny")
 ABAR = DDPMScheduler(
     num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
 ).alphas_cumprod

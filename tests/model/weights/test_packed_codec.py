@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.model.codec import Codec
 from fidediff_model.weights import sd21
 from fidediff_model.weights.packed_codec import write_codec
 
-BASE = config.preset("small").base
+BASE = presets.preset("small").base
 
 
 def basis(columns: int = BASE.latent_channels) -> torch.Tensor:

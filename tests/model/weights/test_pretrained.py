@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.errors import ModelError
 from fidediff_model.weights import sd21
 
-TINY = config.preset("tiny").base
+TINY = presets.preset("tiny").base
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -260,9 +260,9 @@ def test_empty_prompt_is_what_the_text_encoder_says_of_its_ids(base):
 
 def test_hub_name_without_a_network_gives_one_clear_error(tmp_path):
     code = (
-        "from fidediff_model import config; from fidediff_model.errors import ModelError\n"
+        "from fidediff_model import presets; from fidediff_model.errors import ModelError\n"
         "from fidediff_model.weights import sd21 as pretrained\n"
-        "try: pretrained.load_base('nobody/absent', config.preset('tiny').base)\n"
+        "try: pretrained.load_base('nobody/absent', presets.preset('tiny').base)\n"
         "except ModelError as error: print(error)"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
