@@ -53,8 +53,8 @@ def read_regular(path: str | Path, *, at_most: int = SMALL) -> bytes:
         OSError: as `open_regular`.
     """
     with open_regular(path, at_most=at_most) as file:
-        # A file that grows while it is read is cut here.
-        return file.read(at_most)
+        # By its size, as read(n) allocates n bytes first; a file that grows meanwhile is cut here.
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def read_regular_text(path: str | Path, *, at_most: int = SMALL, errors: str = "strict") -> str:
