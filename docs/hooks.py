@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: the decisions in the navigation, the help of each command on its page.
+"""Hooks of mkdocs: the decisions in the navigation, and a page per command with its help.
 
 `python docs/hooks.py` writes the tables of docs/commands.md anew from the command lines.
 """
@@ -35,14 +35,17 @@ def _commands(module: str) -> dict[str, str]:
     return found
 
 
-def help_texts() -> str:
-    """The help of every command, as a terminal of 80 columns shows it."""
-    parts = []
+def command_pages() -> dict[str, str]:
+    """Path in the site -> Markdown, a page per command: its help as a terminal shows it."""
+    pages = {}
     for program, module in PROGRAMS.items():
-        for name in _commands(module):
+        for name, what in _commands(module).items():
             command = import_module(f"{module}.{name}").command
-            parts += _help(command, f"{program} {name}")
-    return "\n".join(parts)
+            heading = f"# {program} {name}\n\n{what}\n"
+            back = "\nAll commands, and what exit codes mean: [Commands](../commands.md)\n"
+            text = "\n".join(_help(command, f"{program} {name}"))
+            pages[f"commands/{program}-{name}.md"] = f"{heading}{text}\n{back}"
+    return pages
 
 
 def _help(command: click.Command, called: str) -> list[str]:
@@ -53,7 +56,8 @@ def _help(command: click.Command, called: str) -> list[str]:
         max_content_width=80,
         help_option_names=["-h", "--help"],
     )
-    parts = [f"\n### {called}\n", "```text", command.get_help(context), "```"]
+    heading = [f"\n## {called}\n"] if called.count(" ") > 1 else []
+    parts = [*heading, "```text", command.get_help(context), "```"]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             inner = command.get_command(context, name)
@@ -63,17 +67,20 @@ def _help(command: click.Command, called: str) -> list[str]:
 
 
 def on_config(config: Any) -> Any:
-    """Put every decision in the navigation, in the order of its number."""
+    """Put every decision in the navigation, in the order of its number, folded."""
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    config.nav.append({"Decisions": [f"decisions/{page.name}" for page in pages]})
+    reference = config.nav[-1]["Reference"]
+    reference.append({"Decisions": [f"decisions/{page.name}" for page in pages]})
     return config
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Take the tables of the benchmarks into the site, so that links to them lead somewhere."""
+    """Add the tables of the benchmarks, which pages link to, and the page of each command."""
     for path in sorted((ROOT / "benchmarks" / "results").iterdir()):
         uri = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, uri, content=path.read_bytes()))
+    for uri, content in command_pages().items():
+        files.append(File.generated(config, uri, content=content))
     return files
 
 
@@ -85,11 +92,12 @@ def _inside(markdown: str, source: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Bring links home, and add the help texts to the commands page."""
+    """Bring links home, and link the commands in their tables to their pages."""
     if not page.file.generated_by:
         markdown = _inside(markdown, page.file.src_uri)
     if page.file.src_uri == "commands.md":
-        return f"{markdown}\n\n## Help\n{help_texts()}\n"
+        row = r"^\| `(\w+) (\w+)` \|"
+        return re.sub(row, r"| [`\1 \2`](commands/\1-\2.md) |", markdown, flags=re.M)
     return markdown
 
 

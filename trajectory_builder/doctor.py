@@ -95,7 +95,7 @@ def space(out: Path, needed: int | None) -> Finding:
         cure = "choose another --out, or give yourself the right to write there"
         return Finding("space", "blocks", f"{folder} cannot be written", cure, values)
     if free < (LEAST_FREE if needed is None else needed):
-        cure = "free some space, choose another --out, or save some with --link hardlink"
+        cure = "free some space, choose another --out, or save some with --files hardlink"
         return Finding("space", "note" if needed is None else "blocks", text, cure, values)
     return Finding("space", "good", text, values=values)
 

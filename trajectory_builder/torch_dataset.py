@@ -202,7 +202,8 @@ class TrajectorySampler:
         pairs: the data set that is drawn from.
         weights: n -> weight of its draw among a trajectory's pairs, 1 where it is not named; only
             for a set of pairs. A trajectory whose weights are all 0 is left out.
-        rank, world_size: takes each world_size-th draw from `rank` on; all ranks get equally many.
+        rank: of this process; takes each `world_size`-th draw from `rank` on.
+        world_size: number of processes; all get equally many draws.
         seed: of order and draws; the data set's own when None.
     """
 

@@ -65,7 +65,7 @@ def test_free_space_is_that_of_the_file_system(tmp_path):
 def test_a_build_larger_than_the_disk_blocks(tmp_path):
     finding = doctors.space(tmp_path / "out", 1 << 60)
     assert finding.state == "blocks"
-    assert "--link hardlink" in finding.cure
+    assert "--files hardlink" in finding.cure
 
 
 def test_doctor_does_not_import_torch():

@@ -292,7 +292,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
         raise BuildError(
             f"the build needs about {need / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free",
             where=str(out),
-            cure="free some space, choose another --out, or save some with --link hardlink",
+            cure="free some space, choose another --out, or save some with --files hardlink",
         )
 
 

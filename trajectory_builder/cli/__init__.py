@@ -56,7 +56,7 @@ def trajbuild(debug: bool) -> None:
 
     \b
     First try:   trajbuild demo
-    Main job:    trajbuild expand --src GOPRO_Large
+    Main job:    trajbuild expand GOPRO_Large
     """
 
 

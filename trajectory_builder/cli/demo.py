@@ -46,5 +46,5 @@ def command(out: Path, jobs: int | None) -> int:
     say("", f"open   {page.resolve()}")
     sample_id = planned.table["sample_id"][-1].as_py()
     say(f"ask    trajbuild explain {target} {sample_id}")
-    say("then   trajbuild expand --src GOPRO_Large  (the real one)")
+    say("then   trajbuild expand GOPRO_Large  (the real one)")
     return int(checked.exit_code or built.exit_code)

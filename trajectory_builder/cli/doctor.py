@@ -7,22 +7,20 @@ from pathlib import Path
 
 import click
 
+from trajectory_builder.cli import paths
 from trajectory_builder.cli.app import say
 
 MARKS = {"good": "ok    ", "note": "note  ", "blocks": "BLOCKS"}
 
 
 @click.command("doctor")
-@click.option(
-    "--src", type=click.Path(path_type=Path, readable=False), help="GOPRO_Large, as for expand."
-)
-@click.option("--frames", type=click.Path(path_type=Path, readable=False), help="GOPRO_Large_all.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, readable=False), help="Where a build would go."
-)
+@paths.one("SRC", optional=True)
+@click.option("--frames", type=paths.PATH, help="GOPRO_Large_all, as for expand.")
+@click.option("--out", type=paths.PATH, help="Where a build would go.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bool) -> int:
+def command(source: Path | None, frames: Path | None, out: Path | None, as_json: bool) -> int:
     """Report what this machine and a source have and lack, each with its cure.
+    SRC is GOPRO_Large, as for expand.
 
     Versions, codecs and their measured speed, optional parts, free space
     against what the build needs, and what the source lacks. Writes nothing.
@@ -30,11 +28,11 @@ def command(src: Path | None, frames: Path | None, out: Path | None, as_json: bo
 
     \b
     Example:
-      trajbuild doctor --src GOPRO_Large
+      trajbuild doctor GOPRO_Large
     """
     from trajectory_builder.doctor import blocking, examine
 
-    findings = examine(src, frames=frames, out=out)
+    findings = examine(source, frames=frames, out=out)
     blocks = blocking(findings)
     if as_json:
         listed = [vars(finding) for finding in findings]

@@ -13,7 +13,7 @@ from trajectory_builder.cli.app import say
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
-@options.source
+@options.gopro
 @click.option("--out", type=options.FOLDER, help="Output folder. [default: SRC_trajectories]")
 @options.build
 @click.option("--check", type=click.Choice(["quick", "full", "off"]), default="quick",
@@ -22,10 +22,11 @@ from trajectory_builder.cli.app import say
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
 def command(
-    src: Path, out: Path | None, check: str, dry_run: bool, as_json: bool, **given: Any
+    source: Path, out: Path | None, check: str, dry_run: bool, as_json: bool, **given: Any
 ) -> int | None:
     """Expand GoPro: keep the official pairs, average further windows round
-    each sharp frame, write a Parquet manifest.
+    each sharp frame, write a Parquet manifest. SRC is GOPRO_Large, or
+    GOPRO_Large_all, or the folder that contains both.
 
     OUT then contains train/ and test/ with metadata.parquet, blur/ and
     sharp/, a card, build.json, and problems.parquet if anything could not
@@ -33,20 +34,20 @@ def command(
 
     \b
     Example:
-      trajbuild expand --src GOPRO_Large --frames GOPRO_Large_all --jobs 8
+      trajbuild expand GOPRO_Large --frames GOPRO_Large_all --jobs 8
     Run the same command again to resume.
     """
     from trajectory_builder.build.expand import ExpandOptions, default_out, expand_gopro
 
-    target = out or default_out(src)
+    target = out or default_out(source)
     if dry_run:
-        options.print_plan(options.plan_of(src, given), target, as_json=as_json)
+        options.print_plan(options.plan_of(source, given), target, as_json=as_json)
         return None
     chosen = ExpandOptions(
         recipe=given["recipe"], average=given["average"], frames=given["frames"],
         expand_test=given["expand_test"], check=check, build=options.build_options(given),
     )  # fmt: skip
-    report = expand_gopro(src, target, chosen, on_plan=options.print_notes)
+    report = expand_gopro(source, target, chosen, on_plan=options.print_notes)
     if as_json:
         say(json.dumps(report.as_data()))
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ _WINDOWS = options.chain(
                  " neighbouring trajectories. [default: the longest window]"),
     click.option("--max-per-clip", type=click.IntRange(1), help="At most this many trajectories per"
                  " clip, evenly spread. [default: all]"),
-    click.option("--split", default="train=1", show_default=True, metavar="NAME=SHARE,...",
-                 help="Splits by clip; a shot is never in two."),
+    click.option("--into", "split", default="train=1", show_default=True,
+                 metavar="SPLIT=SHARE,...", help="Shares of train, validation, test, by clip; a"
+                 " shot is never in two."),
+    # The option's first name.
+    click.option("--split", "first_split", hidden=True),
     click.option("--seed", type=int, default=0, show_default=True,
                  help="Of the split, camera paths and noise."),
     click.option("--timestep-map", type=click.Choice(["frames", "exposure"]), default="frames",
@@ -70,15 +73,14 @@ _STILLS = options.chain(
     click.option("--max-side", type=click.IntRange(0), default=1920, show_default=True,
                  metavar="PX", help="Reduce larger photographs; 0 leaves them."),
     click.option("--scenes", type=click.IntRange(1, 999_999), metavar="N",
-                 help="First draw N scenes into the folder --src, and take them as photographs."),
+                 help="First draw N scenes into the folder FOOTAGE, and take them as photographs."),
     click.option("--scene-size", type=click.IntRange(64, 4096), default=256, show_default=True,
                  metavar="PX", help="Side of the blurs of drawn scenes."),
 )  # fmt: skip
 
 
 @click.command(name="generate", short_help="Make a blur data set of your own footage.")
-@click.option("--src", "sources", type=options.FOLDER, multiple=True, required=True,
-              help="A video, a folder of videos or frames, photographs; repeatable.")  # fmt: skip
+@paths.several("FOOTAGE...")
 @click.option("--out", type=options.FOLDER, required=True, help="Output folder.")
 @_WINDOWS
 @_FOOTAGE
@@ -88,7 +90,8 @@ _STILLS = options.chain(
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
 def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None:
-    """Make a blur data set of videos, folders of frames, or photographs.
+    """Make a blur data set of FOOTAGE: videos, folders of videos or of
+    frames, photographs.
 
     Every blur is the mean of n neighbouring frames, its sharp image the
     middle one. OUT then contains a folder per split with metadata.parquet,
@@ -97,10 +100,10 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
 
     \b
     Examples:
-      trajbuild generate --src holiday.mp4 --out holiday_trajectories
-      trajbuild generate --src clips --split train=0.9,test=0.1 --out set
-      trajbuild generate --src photos --stills --out set
-      trajbuild generate --scenes 100 --src scenes --out set
+      trajbuild generate holiday.mp4 --out holiday_trajectories
+      trajbuild generate clips/*.mp4 --into train=0.9,test=0.1 --out set
+      trajbuild generate photos --stills --out set
+      trajbuild generate scenes --scenes 100 --out set
     Run the same command again to resume.
     """
     from trajectory_builder.build.generate import generate_footage
@@ -122,11 +125,11 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
 
 
 def _draw_scenes(given: dict[str, Any]) -> None:
-    """Fill the folder --src with drawn scenes, which then are photographs."""
+    """Fill the folder FOOTAGE with drawn scenes, which then are photographs."""
     from trajectory_builder.sample.drawn import write_scenes
 
     if len(given["sources"]) != 1:
-        raise click.UsageError("--scenes draws into one folder: give --src once")
+        raise click.UsageError("--scenes draws into one folder: give one FOOTAGE")
     side, seed = given["scene_size"], given["seed"]
     write_scenes(given["sources"][0], given["scenes"], side=side, seed=seed)
     given["stills"] = True
@@ -139,6 +142,7 @@ def _request(given: dict[str, Any]) -> FootageRequest:
     from trajectory_builder.plan import recipe, windows
     from trajectory_builder.plan.footage_request import FootageRequest
 
+    given["split"] = given["first_split"] or given["split"]
     if given["recipe"] and given["n_frames"]:
         raise click.UsageError("--recipe and --n-frames exclude one another")
     chosen = recipe.load_recipe(given["recipe"]) if given["recipe"] else None

@@ -34,8 +34,8 @@ def chain(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-source: Callable[[F], F] = chain(
-    click.option("--src", type=FOLDER, required=True, help="GOPRO_Large or GOPRO_Large_all."),
+gopro: Callable[[F], F] = chain(
+    paths.one("SRC"),
     click.option("--frames", type=FOLDER, help="GOPRO_Large_all. [default: beside or in SRC]"),
     click.option("--recipe", default="fidediff-7877", show_default=True, metavar="NAME|FILE",
                  help="Which windows become pairs; see `trajbuild recipes`."),
@@ -61,8 +61,11 @@ workers: Callable[[F], F] = chain(
 
 build: Callable[[F], F] = chain(
     workers,
-    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), default="copy",
-                 show_default=True, help="How the official files are taken over."),
+    click.option("--files", type=click.Choice(["copy", "hardlink", "symlink", "reference"]),
+                 default="copy", show_default=True, help="How the official files come into OUT."
+                 " Symbolic links (symlink or reference) are read with --allow-links only."),
+    # The option's first name.
+    click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), hidden=True),
 )  # fmt: skip
 
 as_json: Callable[[F], F] = click.option(
@@ -91,7 +94,7 @@ seed: Callable[[F], F] = click.option(
 
 
 def plan_of(src: Path, given: dict[str, Any]) -> Plan:
-    """The plan that the options of `source` ask for."""
+    """The plan that the options of `gopro` ask for."""
     from dataclasses import replace
 
     from trajectory_builder.plan import gopro, recipe
@@ -111,11 +114,17 @@ def build_options(given: dict[str, Any]) -> BuildOptions:
         jobs=given["jobs"] or default_jobs(),
         backend=given["backend"],
         address=address_of(given),
-        link=given.get("link", "copy"),
+        link=_link_of(given),
         strict=given["strict"],
         wait_seconds=given["wait"],
         progress=given["progress"],
     )
+
+
+def _link_of(given: dict[str, Any]) -> str:
+    """How the official files are taken over, as the build names it."""
+    files: str = given.get("link") or given.get("files") or "copy"
+    return "symlink" if files in SYMLINKS else files
 
 
 def address_of(given: dict[str, Any]) -> str | None:

@@ -6,11 +6,11 @@ import functools
 import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import click
 
-Command = Callable[..., Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class UserPath(click.Path):
@@ -32,37 +32,39 @@ class UserPath(click.Path):
 PATH = UserPath()
 
 
-def one(metavar: str = "DATASET") -> Callable[[Command], Command]:
-    """Give a command its data set as `source`: the argument, or --src."""
-    return _with_paths(metavar, several=False)
+def one(metavar: str = "DATASET", *, optional: bool = False) -> Callable[[F], F]:
+    """Give a command its data set as `source`: the argument, or --src; None where optional."""
+    return _with_paths(metavar, several=False, optional=optional)
 
 
-def several(metavar: str = "DATASET...") -> Callable[[Command], Command]:
+def several(metavar: str = "DATASET...") -> Callable[[F], F]:
     """Give a command its data sets as `sources`: arguments, --src, or both; globs are expanded."""
-    return _with_paths(metavar, several=True)
+    return _with_paths(metavar, several=True, optional=False)
 
 
-def _with_paths(metavar: str, *, several: bool) -> Callable[[Command], Command]:
+def _with_paths(metavar: str, *, several: bool, optional: bool) -> Callable[[F], F]:
     name = metavar.removesuffix("...")
 
-    def decorate(function: Command) -> Command:
+    def decorate(function: F) -> F:
         @functools.wraps(function)
         def command(**options: Any) -> Any:
             paths = matched([*options.pop("arguments"), *options.pop("src")])
-            if not paths:
+            if not paths and not optional:
                 raise click.UsageError(f"Missing argument '{metavar}'.")
             if several:
                 return function(sources=tuple(paths), **options)
             if len(paths) > 1:
                 listed = ", ".join(map(str, paths[:5]))
                 raise click.UsageError(f"Give one {name}, not {len(paths)}: {listed}")
-            return function(source=paths[0], **options)
+            return function(source=paths[0] if paths else None, **options)
 
         option = click.option(
             "--src", multiple=True, type=PATH, metavar=name, help=f"{name} as an option."
         )
-        argument = click.argument("arguments", metavar=metavar, nargs=-1, type=PATH)
-        return argument(option(command))
+        shown = f"[{metavar}]" if optional else metavar
+        argument = click.argument("arguments", metavar=shown, nargs=-1, type=PATH)
+        decorated: Any = argument(option(command))
+        return cast("F", decorated)
 
     return decorate
 

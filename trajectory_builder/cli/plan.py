@@ -12,21 +12,22 @@ from trajectory_builder.errors import OutputError
 
 
 @click.command(name="plan", short_help="Count and list what expand would make.")
-@options.source
+@options.gopro
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path, readable=False),
               help="Write the plan's rows to this Parquet file.")  # fmt: skip
 @options.as_json
-def command(src: Path, out: Path | None, as_json: bool, **given: Any) -> None:
-    """Count and list what `expand` would make; opens no image.
+def command(source: Path, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Count and list what `expand` would make of SRC, which is GOPRO_Large or
+    GOPRO_Large_all; opens no image.
 
     \b
     Example:
-      trajbuild plan --src GOPRO_Large --out plan.parquet
+      trajbuild plan GOPRO_Large --out plan.parquet
     """
     from trajectory_builder.build import record
     from trajectory_builder.disk import atomic
 
-    plan = options.plan_of(src, given)
+    plan = options.plan_of(source, given)
     if out is not None:
         try:
             atomic.write_atomic(out, record.plan_bytes(plan.described()))

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import click
 
-from trajectory_builder.cli import options
+from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 
 
 @click.command(name="verify", short_help="Compare a data set with its manifest.")
-@click.argument("folder", metavar="DATASET", type=options.FOLDER)
+@paths.one()
 @click.option("--level", type=click.Choice(["quick", "full", "deep"]), default="quick",
               show_default=True,
               help="Names and sizes; hashes and decoding; averaging from the frames.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
 @click.option("--frames", type=options.FOLDER, help="For deep: where the frames are now.")
-@click.option("--allow-links", is_flag=True, help="The set was built with --link symlink.")
+@options.allow_links
 @options.as_json
 def command(
-    folder: Path,
+    source: Path,
     level: str,
     jobs: int | None,
     frames: Path | None,
@@ -40,7 +40,7 @@ def command(
     from trajectory_builder.build.workers import default_jobs
 
     report = verify.verify_folder(
-        folder, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,
+        source, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,
         progress=True,
     )  # fmt: skip
     if as_json:

@@ -85,7 +85,7 @@ class Batch:
             raise OutputError(
                 f"cannot make a {link}: {error.strerror}",
                 where=f"{path} -> {source}",
-                cure="use --link copy, or put --out on the same file system as the source",
+                cure="use --files copy, or put --out on the same file system as the source",
             ) from error
         if not temporary.is_symlink():
             self._flushing.append(self._threads.submit(_flush, temporary))

@@ -213,7 +213,7 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
     Args:
         source: a manifest file, a split's folder, a data set's folder, or several of these.
         allow_links: let `Manifest.file` follow symbolic links out of the folder; only for data
-            sets of one's own that were built with `--link symlink`.
+            sets of one's own that were built with `--files symlink`.
 
     Raises:
         ManifestError: absent, damaged, of another version, with columns missing or of another

@@ -45,7 +45,7 @@ def resolve(folder: Path, name: str, *, allow_links: bool = False) -> Path:
         raise ManifestError(
             f"a file of the manifest is a link out of its folder: {name}",
             where=f"{path} -> {real}",
-            cure="allow links only for a data set that you made yourself with --link symlink",
+            cure="allow links only for a data set that you made yourself with --files symlink",
         )
     return path
 

@@ -8,7 +8,7 @@ of each clip are read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     )
     _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
-    problems, notes = list(found.problems), list(found.notes)
+    problems, notes = list(found.problems), [*found.notes, *_recipe_notes(request)]
     clips: list[ClipPlan] = []
     for clip in sorted(found.clips, key=lambda c: SPLITS.index(splits[c.shot])):
         clips.append(plan_clip(clip, splits[clip.shot], choice, request))
@@ -86,6 +86,23 @@ def _choice(request: FootageRequest) -> WindowChoice:
         max_per_clip=request.max_per_clip,
         timestep_map=request.timestep_map,
     )
+
+
+def _recipe_notes(request: FootageRequest) -> list[str]:
+    """What footage, which has no official pairs, makes of a recipe."""
+    if request.recipe is None:
+        return []
+    native = windows.native_of(request.recipe)
+    drawn = request.recipe.draws.get(native, {})
+    sizes = replace(request.recipe, draws={}).n_frames(native, "")
+    entries = {*request.recipe.windows, *request.recipe.draws} - {native, recipe.ANY}
+    note = f"recipe {request.recipe.name}: footage has no official pairs; n = {native} takes their"
+    note += f" place and gives n = {', '.join(map(str, sizes))}"
+    if drawn:
+        note += f" and one of {', '.join(map(str, sorted(drawn)))}"
+    if entries:
+        note += f"; the entries for n = {', '.join(map(str, sorted(entries)))} are not used"
+    return [note]
 
 
 def _check_bits(request: FootageRequest) -> None:

@@ -62,7 +62,8 @@ def plan_gopro(
     if source.trees.frames is None and not recipe.only_official():
         raise UsageError(
             f"recipe {recipe.name} needs the 240 fps frames, and only the official pairs are here",
-            where=f"{source.trees.pairs}; GOPRO_Large_all is neither in it nor beside it",
+            where=f"{source.trees.pairs}; GOPRO_Large_all is neither in it nor beside it"
+            + _target(source.trees.pairs),
             cure=f"get GOPRO_Large_all from {HOME} and give --frames DIR, or use --recipe official",
         )
     corrections = corrections or Corrections()
@@ -89,6 +90,13 @@ def plan_gopro(
         notes=source.notes,
         clip_frames={sequence.clip.name: sequence.clip.frames for sequence in source.sequences},
     )
+
+
+def _target(pairs: Path | None) -> str:
+    """For an error: the folder that `pairs` links to, beside which the frames were looked for."""
+    if pairs is None or pairs.resolve() == pairs.absolute():
+        return ""
+    return f", nor beside {pairs.resolve()}, to which it leads"
 
 
 def _moved(sequence: gopro.Sequence, corrections: Corrections) -> Iterable[gopro.OfficialPair]:

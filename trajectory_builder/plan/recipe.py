@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,29 @@ DEFAULT = "fidediff-7877"
 MAX_BYTES = 1 << 18
 ANY = "*"
 KEYS = {
-    "name", "about", "windows", "draws", "keep_official", "average", "timestep", "seed", "counts",
-}  # fmt: skip
+    "name": "what manifests call the recipe",
+    "about": "one line for people, which `trajbuild recipes` lists",
+    "windows": "native n: further n round the same sharp frame",
+    "draws": "native n: {n: probability}; one n is drawn per trajectory",
+    "keep_official": "whether the native window itself is a pair: true or false",
+    "average": "domain of the averages: srgb or gamma2.2",
+    "timestep": "{step: N}; t = (n - 1) x N",
+    "seed": "of the draws",
+    "counts": "GoPro training pairs that the recipe gives, for readers and tests",
+}
+"""The keys of a recipe file and what each holds."""
+INNER_KEYS = {
+    "timestep": {"step": "timesteps per averaged frame"},
+    "counts": {
+        "both": "with GOPRO_Large and GOPRO_Large_all",
+        "frames_only": "with GOPRO_Large_all alone",
+    },
+}
 
 
 def _unusable(what: str, *, where: str = "", cure: str = "") -> UsageError:
     """The error for a recipe that does not exist or asks for what cannot be done."""
-    cure = cure or "see `trajbuild recipes --show fidediff-7877` for the form of a recipe"
+    cure = cure or "see docs/recipes.md, or `trajbuild recipes --show fidediff-7877`"
     return UsageError(what, where=where, cure=cure)
 
 
@@ -138,10 +155,11 @@ def load_recipe(name_or_file: str) -> Recipe:
     try:
         text = read_regular_text(path, at_most=MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
+        near = get_close_matches(name_or_file, built_in(), n=1)
         raise _unusable(
             f"no recipe {name_or_file}: neither a built-in name nor a readable file",
             where=f"built in: {', '.join(built_in())}",
-            cure="give one of these names, or a YAML file",
+            cure=f"did you mean {near[0]}?" if near else "give one of these names, or a YAML file",
         ) from error
     return parse(text, where=str(path))
 
@@ -158,15 +176,31 @@ def parse(text: str, *, where: str) -> Recipe:
         raise _unusable(f"the recipe is not sound YAML: {reason}", where=where) from error
     if not isinstance(data, dict):
         raise _unusable("the recipe is not a table of keys and values", where=where)
-    unknown = sorted(str(key) for key in set(data) - KEYS)
-    if unknown:
-        raise _unusable(f"the recipe has unknown keys: {shorten(unknown)}", where=where)
+    _refuse_unknown(data, KEYS, where=where)
+    for name, known in INNER_KEYS.items():
+        if isinstance(inner := data.get(name), dict):
+            _refuse_unknown(inner, known, where=f"{where}, {name}")
     try:
         recipe = _recipe(data)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _unusable(f"the recipe cannot be used: {error}", where=where) from error
     _check(recipe, where)
     return recipe
+
+
+def _refuse_unknown(data: Mapping[Any, Any], known: Mapping[str, str], *, where: str) -> None:
+    """Refuse keys that nothing reads, each with the nearest known one."""
+    unknown = [str(key) for key in data if key not in known]
+    if not unknown:
+        return
+    near = {key: get_close_matches(key, known, n=1, cutoff=0.5) for key in unknown}
+    meant = [f"{found[0]} for {key}" for key, found in near.items() if found]
+    raise _unusable(
+        f"the recipe has unknown keys: {shorten(unknown, at_most=len(KEYS))}",
+        where=where,
+        cure=(f"did you mean {shorten(meant, at_most=len(KEYS))}? " if meant else "")
+        + f"known are {', '.join(known)}",
+    )
 
 
 def from_data(data: Mapping[str, Any]) -> Recipe:
@@ -184,14 +218,12 @@ def _recipe(data: dict[str, Any]) -> Recipe:
     if not data.get("name") or "windows" not in data:
         raise ValueError("`name` and `windows` must be there")
     windows = {
-        key if key == ANY else _whole(key): None
-        if value == "all"
-        else tuple(_whole(n) for n in value)
-        for key, value in data["windows"].items()
+        key if key == ANY else _whole(key): _further(key, value)
+        for key, value in _table(data, "windows").items()
     }
     draws = {
-        _whole(key): {_whole(n): float(p) for n, p in value.items()}
-        for key, value in data.get("draws", {}).items()
+        _whole(key): {_whole(n): float(p) for n, p in _table(data["draws"], key).items()}
+        for key in _table(data, "draws")
     }
     return Recipe(
         name=str(data["name"]),
@@ -199,11 +231,26 @@ def _recipe(data: dict[str, Any]) -> Recipe:
         draws=draws,
         keep_official=_switch(data.get("keep_official", True)),
         average=str(data.get("average", "srgb")),
-        timestep_step=_whole(data.get("timestep", {}).get("step", TIMESTEP_STEP)),
+        timestep_step=_whole(_table(data, "timestep").get("step", TIMESTEP_STEP)),
         seed=_whole(data.get("seed", 0)),
-        counts=dict(data.get("counts", {})),
+        counts=_table(data, "counts"),
         about=str(data.get("about", "")),
     )
+
+
+def _table(data: Mapping[Any, Any], key: object) -> dict[Any, Any]:
+    value = data.get(key, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"`{key}` must be a table such as {{11: ...}}, not {value!r}")
+    return value
+
+
+def _further(native: object, value: object) -> tuple[int, ...] | None:
+    if value == "all":
+        return None
+    if not isinstance(value, list):
+        raise TypeError(f"`windows: {native}` must be all, or a list such as [9, 7, 5]")
+    return tuple(_whole(n) for n in value)
 
 
 def _whole(value: object) -> int:

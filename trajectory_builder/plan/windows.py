@@ -163,9 +163,9 @@ def parse_split(text: str) -> dict[str, float]:
             raise ValueError("shares are not negative and sum to 1")
     except ValueError as error:
         raise UsageError(
-            f"--split cannot be read: {error}",
+            f"--into cannot be read: {error}",
             where=text,
-            cure="for example --split train=0.8,validation=0.1,test=0.1",
+            cure="for example --into train=0.8,validation=0.1,test=0.1",
         ) from error
     return shares
 

@@ -23,7 +23,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     Args:
         folder: a data set's folder, or one split's.
         out: the file to write, `folder`/report.html when None; an earlier report is replaced.
-        allow_links: follow links out of the folder, for a data set made with --link symlink.
+        allow_links: follow links out of the folder, for a data set made with --files symlink.
 
     Returns:
         the file that was written.

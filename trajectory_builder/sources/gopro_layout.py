@@ -39,7 +39,7 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
     """Find GOPRO_Large and GOPRO_Large_all from a folder.
 
     `src` may be either tree or the folder that holds them; the frames are looked for in `frames`,
-    inside `src` and beside it.
+    inside `src`, beside it, and beside the folder that it links to.
 
     Raises:
         UsageError: `src` does not exist, is empty, an archive, the inside of a tree or another set.
@@ -66,8 +66,11 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
         return Trees(pairs, frames)
     if src_is_frames:
         return Trees(None, src)
-    near = [src / "GOPRO_Large_all", src.parent / "GOPRO_Large_all",
-            src.parent / f"{src.name}_all"]  # fmt: skip
+    # On clusters `src` is often a link to a shared folder, which has the frames beside it.
+    homes = [src, pairs or src, src.resolve(), (pairs or src).resolve()]
+    near = [path for home in homes for path in (
+            home / "GOPRO_Large_all", home.parent / "GOPRO_Large_all",
+            home.parent / f"{home.name}_all")]  # fmt: skip
     found = next((folder for folder in near if _kind(folder) == "frames"), None)
     return Trees(pairs, found)
 

@@ -57,7 +57,7 @@ def verify_folder(
             (averaged blurs are rebuilt from the frames too).
         jobs: worker processes of `full` and `deep`.
         frames: where the frames are now, for `deep`; where build.json says when None.
-        allow_links: accept symbolic links out of the folder (a build with `--link symlink`).
+        allow_links: accept symbolic links out of the folder (a build with `--files symlink`).
         progress: show progress on stderr.
 
     Raises:

@@ -497,12 +497,16 @@ def test_exposure_map_is_told_in_the_manifest(clip, tmp_path):
 
 def test_recipe_of_a_file_chooses_the_windows(clip, tmp_path):
     file = tmp_path / "r.yaml"
-    file.write_text("name: mine\nwindows: {9: [3]}\n")
+    file.write_text("name: mine\nwindows: {7: [5], 9: [3]}\n")
     done = trajbuild(
         "generate", "--src", clip, "--out", tmp_path / "o", "--recipe", file, "--jobs", "1"
     )
     assert done.returncode == 0, done.stderr
     assert {row["n_frames"] for row in rows_of(tmp_path / "o")} == {3, 9}
+    assert (
+        "note: recipe mine: footage has no official pairs; n = 9 takes their place and gives"
+        " n = 3, 9; the entries for n = 7 are not used"
+    ) in done.stderr
 
 
 def test_fast_motion_warns_of_ghosts_with_its_numbers(tmp_path):
@@ -562,7 +566,7 @@ def test_slow_motion_warns_of_no_ghosts(clip):
         ({"n_frames": (6,)}, "odd"),
         ({"n_frames": (61,)}, "above 999"),
         ({"n_frames": (49,), "timestep_map": "exposure", "fps": 60.0}, "above 999"),
-        ({"split": "train=2"}, "--split"),
+        ({"split": "train=2"}, "--into"),
         ({"bits": 16, "camera": "jpeg=80"}, "--bits 16"),
     ],
 )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 import small_dataset
 
@@ -97,3 +100,62 @@ def test_split_to_divide_is_named_by_split_and_by_of(home, tmp_path, in_process)
         done = in_process("split", home / "set a", "--out", out, option, "train", *words)
         reports.append(json.loads(done.stdout)["pairs"])
     assert reports == [{"train": 3, "validation": 3}] * 2
+
+
+def test_gopro_may_be_an_argument_or_an_option(small_source, tmp_path, in_process):
+    for words in (("plan", "--json"), ("expand", "--json", "--dry-run", "--out", tmp_path / "o")):
+        by_argument = in_process(*words, small_source.pairs)
+        by_option = in_process(*words, "--src", small_source.pairs)
+        assert by_argument.returncode == 0, by_argument.stderr
+        counts = [json.loads(done.stdout)["counts"] for done in (by_argument, by_option)]
+        assert counts[0] == counts[1]
+
+
+def test_footage_may_be_several_arguments_and_globs(tmp_path, in_process):
+    for name in ("a1", "a2", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            image = np.roll(np.arange(48 * 64 * 3).reshape(48, 64, 3) % 251, i, 1).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{i:03d}.png"), image)
+    words = ("--out", tmp_path / "out", "--n-frames", "5", "--dry-run", "--json")
+    done = in_process("generate", tmp_path / "b", "--src", tmp_path / "a*", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["train"]["trajectories"] == 3
+
+
+def test_shares_of_generate_have_the_name_that_split_gives_them(tmp_path, in_process):
+    for option in ("--into", "--split"):
+        done = in_process("generate", tmp_path, "--out", tmp_path / "o", option, "train=2")
+        assert "--into cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--files", "--link"])
+def test_official_files_are_linked_by_either_name(small_source, tmp_path, in_process, option):
+    out = tmp_path / "out"
+    words = ("--recipe", "official", "--jobs", "1", "--check", "off")
+    done = in_process("expand", small_source.pairs, "--out", out, option, "symlink", *words)
+    assert done.returncode == 0, done.stderr
+    assert next((out / "train/sharp").glob("*/*.png")).is_symlink()
+
+
+def test_frames_beside_the_target_of_a_link_are_found(small_source, tmp_path, in_process):
+    link = tmp_path / "GL"
+    link.symlink_to(small_source.pairs)
+    done = in_process("plan", link, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["problems"] == []
+
+
+def test_both_places_are_named_where_no_frames_are(own_source, tmp_path, in_process):
+    shutil.rmtree(own_source.frames)
+    link = tmp_path / "GL"
+    link.symlink_to(own_source.pairs)
+    done = in_process("plan", link)
+    assert done.returncode == 2
+    assert f"{link}; GOPRO_Large_all is neither in it nor beside it" in done.stderr
+    assert f"nor beside {own_source.pairs.resolve()}, to which it leads" in done.stderr
+
+
+def test_data_set_to_verify_may_be_an_option(home, in_process):
+    done = in_process("verify", "--src", home / "set a")
+    assert done.returncode == 0, done.stdout

@@ -1,6 +1,8 @@
 """Recipes are data: the built-in ones say what they promise, a user's own is checked."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from gopro_tree import published, three_parts, trajbuild
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trajectory_builder.errors import ExitCode, UsageError
-from trajectory_builder.plan import recipe
+from trajectory_builder.plan import gopro, recipe
 
 BUILT_IN = ("fidediff-7877", "fidediff-supplement", "full-trajectory", "official")
 LINE = "name: mine\nwindows: {7: [], 11: [9]}\n"
@@ -151,6 +153,53 @@ def test_wrong_recipe_is_refused_with_all_three_parts(name):
     assert error.exit_code == ExitCode.WRONG_USE
 
 
+TYPOS = """
+nmae: mine
+abuot: x
+widnows: {7: []}
+drawss: {}
+keep_oficial: true
+averag: srgb
+timestpe: {step: 20}
+sead: 0
+cuonts: {}
+"""
+
+
+def test_a_typo_in_every_key_is_answered_with_every_right_key():
+    with pytest.raises(UsageError) as caught:
+        own(TYPOS)
+    meant = dict(part.split(" for ")[::-1] for part in
+                 re.search(r"did you mean (.*)\?", caught.value.cure)[1].split(", "))  # fmt: skip
+    assert list(meant.values()) == list(recipe.KEYS)
+    assert list(meant) == [line.partition(":")[0] for line in TYPOS.split("\n") if line]
+
+
+@pytest.mark.parametrize(
+    ("line", "cure"),
+    [("timestep: {steps: 10}", "step for steps"), ("counts: {bots: 1}", "both for bots")],
+)
+def test_a_typo_inside_a_key_is_refused(line, cure):
+    with pytest.raises(UsageError, match="unknown keys") as caught:
+        own(f"{LINE}{line}\n")
+    assert cure in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: a\nwindows: {7: 5}\n", "`windows: 7` must be all, or a list such as [9, 7, 5]"),
+        ("name: a\nwindows:\n", "`windows` must be a table such as {11: ...}, not None"),
+        (LINE + "draws: {11: 9}\n", "`11` must be a table"),
+        (LINE + "timestep: 20\n", "`timestep` must be a table"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_answered_with_the_right_kind(text, says):
+    with pytest.raises(UsageError) as caught:
+        own(text)
+    assert says in caught.value.what
+
+
 def test_longest_possible_window_has_49_frames():
     assert own("name: a\nwindows: {7: [49]}\n").n_frames(7, "a/1") == (7, 49)
 
@@ -163,8 +212,14 @@ def test_own_file_serves_as_a_recipe(tmp_path):
 
 def test_absent_recipe_is_refused_with_the_built_in_names():
     with pytest.raises(UsageError) as caught:
-        recipe.load_recipe("paper")
+        recipe.load_recipe("lucky")
     assert all(name in caught.value.where for name in BUILT_IN)
+
+
+def test_misspelt_recipe_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError) as caught:
+        recipe.load_recipe("fidediff-7887")
+    assert caught.value.cure == "did you mean fidediff-7877?"
 
 
 def test_recipes_command_lists_all_and_marks_the_default():
@@ -184,3 +239,34 @@ def test_unknown_recipe_on_the_command_line_is_wrong_use(small_source):
     done = trajbuild("plan", "--src", small_source.pairs, "--recipe", "fidedif")
     assert done.returncode == 2
     assert all(three_parts(done.stderr))
+
+
+PAGE = (Path(__file__).parents[3] / "docs/recipes.md").read_text()
+EXAMPLES = {own(text).name: text for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)}
+COUNTED = re.findall(r"^\| `([\w-]+)`(?: \(default\))? \| ([\d,]+) \|", PAGE, re.M)
+COUNTED += zip(EXAMPLES, re.findall(r"gives ([\d,]+) training\s+pairs", PAGE), strict=False)
+
+
+def test_page_describes_every_key_and_every_built_in_recipe():
+    keys = re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Keys")[2], re.M)
+    assert keys == list(recipe.KEYS)
+    assert {name for name, _ in COUNTED} >= {*BUILT_IN}
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTED)
+def test_count_in_the_page_is_the_plans(real_names, name, count):
+    chosen = own(EXAMPLES[name]) if name in EXAMPLES else recipe.load_recipe(name)
+    planned = gopro.plan_gopro(real_names.pairs, chosen, frames=real_names.frames)
+    assert f"{planned.counts()['train']['pairs']:,}" == count
+
+
+def test_page_has_three_examples_two_of_them_counted():
+    assert list(EXAMPLES) == ["weak", "gamma-strong", "half-rate"]
+    assert len(COUNTED) == len(BUILT_IN) + 2
+
+
+def test_error_in_the_page_is_the_one_that_a_typo_gets():
+    shown = re.search(r"^error: (the recipe has unknown keys.*?)```", PAGE, re.M | re.S)[1]
+    with pytest.raises(UsageError) as caught:
+        own("name: mine\nwindos: {7: []}\nkeep_oficial: true\n")
+    assert str(caught.value) == shown.strip()
