@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from fidediff_model.cli.model_options import FOLDER, fields_from, progress_bar
-from trajectory_builder.cli.app import say
+from fidediff_model.cli.model_options import FOLDER, progress_bar
+from trajectory_builder.cli.app import pack, say
+
+if TYPE_CHECKING:
+    from fidediff_model.evaluate.speed import BenchmarkRequest
 
 
 def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -22,10 +25,11 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 
 @click.command("benchmark")
 @click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True)
-@click.option("--base-model", help="Folder or hub id of base weights.  [default: random ones]")
+@click.option("--base-model", default="random:0", show_default="random ones",
+              help="Folder or hub id of base weights.")  # fmt: skip
 @click.option("--random-base", is_flag=True, help="Random base weights, which is the default.")
 @click.option("--size", default="1280x720", show_default=True, callback=read_size)
-@click.option("--latent-stride", type=click.Choice(["4", "8"]), help="Only this one.")
+@click.option("--latent-stride", type=click.Choice([4, 8]), help="Only this one.")
 @click.option("--control", type=click.Choice(["none", "filter"]), help="Only this one.")
 @click.option(
     "--dtype",
@@ -40,14 +44,8 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(
-    base_model: str | None,
-    random_base: bool,
-    latent_stride: str | None,
-    out: Path | None,
-    as_json: bool,
-    **values: Any,
-) -> None:
+@pack("request", "fidediff_model.evaluate.speed:BenchmarkRequest")
+def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_json: bool) -> None:
     """Measure seconds per image, part by part.
 
     Latent strides x control x types (x compiled), warm, with p50 and p95, peak
@@ -59,15 +57,10 @@ def command(
       fidediff benchmark --preset tiny --size 640x360
       fidediff benchmark --preset sd21 --random-base --compile --device cuda
     """
-    if random_base and base_model:
-        raise click.UsageError("--random-base and --base-model exclude one another")
-    from fidediff_model.evaluate.speed import BenchmarkRequest, run, to_markdown, write
+    from fidediff_model.evaluate.speed import run, to_markdown, write
 
-    fields = fields_from(BenchmarkRequest, values)
-    fields["latent_stride"] = int(latent_stride) if latent_stride else None
-    if base_model:
-        fields["base_model"] = base_model
-    request = BenchmarkRequest(**fields)
+    if random_base and not request.base_model.startswith("random:"):
+        raise click.UsageError("--random-base and --base-model exclude one another")
     with progress_bar(len(request.variants()), "variant") as bar:
         result = run(request, bar.update)
     if out:

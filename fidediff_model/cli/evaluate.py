@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +11,17 @@ import click
 
 from fidediff_model.cli.model_options import (
     FOLDER,
-    fields_from,
     model_options,
     progress_bar,
     read_timestep,
-    settings_of,
     shipped_model,
 )
-from fidediff_model.scores.definitions import LPIPS_NETS, OFFERED, columns
-from trajectory_builder.cli.app import say
+from fidediff_model.scores.definitions import LPIPS_NETS, OFFERED
+from trajectory_builder.cli.app import Command, pack, say
 from trajectory_builder.errors import LISTED_AT_MOST
 
 if TYPE_CHECKING:
+    from fidediff_model.evaluate.run import EvaluateRequest
     from fidediff_model.evaluate.scoring import Evaluation
 
 DEFAULT_METRICS = "psnr,ssim,ssim-matlab,lpips,dists"
@@ -76,11 +76,12 @@ METRIC_OPTIONS = [
     ),
     click.option("--vgg16", help="VGG16 file for LPIPS (VGG) and DISTS, or `download`."),
     click.option("--alexnet", help="AlexNet file for LPIPS (Alex), or `download`."),
+    pack("metrics", "fidediff_model.scores.definitions:columns"),
 ]
 
 
-def metric_options(command: Any) -> Any:
-    """Add the options that choose scores and their networks."""
+def metric_options(command: Command) -> Command:
+    """Add the options that choose scores and their networks; `metrics` is the columns to score."""
     for option in reversed(METRIC_OPTIONS):
         command = option(command)
     return command
@@ -137,9 +138,8 @@ def metric_options(command: Any) -> Any:
     help="Layout of the printed table; OUT gets all three.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(
-    metrics: tuple[str, ...], lpips_net: tuple[str, ...], layout: str, as_json: bool, **values: Any
-) -> int:
+@pack("request", "fidediff_model.evaluate.run:EvaluateRequest")
+def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
     """Score restorations of a data set.
 
     OUT gets scores.parquet (one row per method and pair), summary.json, the table
@@ -154,15 +154,13 @@ def command(
       fidediff evaluate --restored NAFNet=DIR --data OUT --metrics psnr --out scores
       fidediff evaluate --compare scores --compare others --out both
     """
-    from fidediff_model.evaluate.run import EvaluateRequest, make_plan, run
+    from fidediff_model.evaluate.run import make_plan, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
-    nothing = not (values["model"] or values["baseline"] or values["restored"])
-    if nothing and values["data"] and not values["compare"]:
-        values["model"] = shipped_model()
-    fields = fields_from(EvaluateRequest, values)
-    fields |= {"metrics": columns(metrics, lpips_net), "settings": settings_of(values)}
-    plan = make_plan(EvaluateRequest(**fields))
+    nothing = not (request.model or request.baseline or request.restored)
+    if nothing and request.data and not request.compare:
+        request = replace(request, model=shipped_model())
+    plan = make_plan(request)
     with reporting_disk_errors(plan.request.out), progress_bar(plan.total, "image") as bar:
         result = run(plan, bar.update)
     for note in plan.notes:

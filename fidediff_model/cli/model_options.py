@@ -1,26 +1,20 @@
-"""Options of all commands that run a trained model, and the `Settings` they make."""
+"""Options of all commands that run a trained model, packed into `Settings`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from fidediff_model.model.engine import Settings
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from trajectory_builder.cli.app import Command, pack
 
 FOLDER = click.Path(path_type=Path, readable=False)
 _OPTIONS = [
     click.option("--base-model", help="Folder or hub id of the base weights, if they moved."),
-    click.option(
-        "--latent-stride", type=click.Choice(["4", "8"]), help="Default: as it was trained."
-    ),
+    click.option("--latent-stride", type=click.Choice([4, 8]), help="Default: as it was trained."),
     click.option(
         "--control",
         type=click.Choice(["none", "filter"]),
@@ -54,6 +48,7 @@ _OPTIONS = [
         show_default=True,
         help="Images of one size at once.",
     ),
+    pack("settings", "fidediff_model.model.engine:Settings"),
 ]
 
 
@@ -70,7 +65,9 @@ def _or_shipped(ctx: click.Context, parameter: click.Parameter, value: Path | No
 
 
 def model_options(*, always: bool = True) -> Callable[[Command], Command]:
-    """Add `--model` and the options of the table to a command, in this order.
+    """Add `--model` and the options of the table to a command, which gets them as `settings`.
+
+    Put the command's own `--timestep` and `--strength` above, so that they are packed too.
 
     Args:
         always: the command cannot do without a model, so the shipped one is the default.
@@ -95,29 +92,6 @@ def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) ->
         return float(value)
     except ValueError:
         raise click.BadParameter(f"{value} is neither auto nor a number from 0 to 999") from None
-
-
-def settings_of(values: dict[str, Any]) -> Settings:
-    """The settings that the options and, where there are any, timestep and strength make."""
-    from fidediff_model.model.engine import Settings
-
-    stride = values["latent_stride"]
-    return Settings(
-        timestep=values.get("timestep"),
-        strength=values.get("strength", 1.0),
-        latent_stride=int(stride) if stride else None,
-        control=values["control"],
-        tile=values["tile"],
-        overlap=values["overlap"],
-        dtype=values["dtype"],
-        device=values["device"],
-        compile=values["compile"],
-    )
-
-
-def fields_from(request: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The options that are fields of a request dataclass, by name."""
-    return {field.name: values[field.name] for field in fields(request) if field.name in values}
 
 
 def progress_bar(total: int, unit: str) -> Any:

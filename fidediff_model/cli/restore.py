@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from fidediff_model.cli.model_options import (
-    fields_from,
-    model_options,
-    progress_bar,
-    read_timestep,
-    settings_of,
-)
-from trajectory_builder.cli.app import say
+from fidediff_model.cli.model_options import model_options, progress_bar, read_timestep
+from trajectory_builder.cli.app import pack, say
 from trajectory_builder.errors import LISTED_AT_MOST, printable
 
 if TYPE_CHECKING:
@@ -53,7 +47,8 @@ if TYPE_CHECKING:
 @click.option("--skip-existing", is_flag=True, help="Leave whatever exists alone.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(as_json: bool, **values: Any) -> int:
+@pack("request", "fidediff_model.restore.request:RestoreRequest")
+def command(request: RestoreRequest, as_json: bool) -> int:
     """Restore blurry images and videos.
 
     INPUT is a file, a folder (its structure is kept), a glob pattern, or - for
@@ -73,9 +68,7 @@ def command(as_json: bool, **values: Any) -> int:
       fidediff restore - --model RUN/model --out - < blurry.png > sharp.png
     """
     from fidediff_model.restore import run
-    from fidediff_model.restore.request import RestoreRequest
 
-    request = RestoreRequest(settings=settings_of(values), **fields_from(RestoreRequest, values))
     if request.inputs == ("-",) or str(request.out) == "-":
         return _one_image(request)
     plan = run.make_plan(request)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fidediff_model.cli.evaluate import metric_options, report_failures
-from fidediff_model.cli.model_options import (
-    FOLDER,
-    fields_from,
-    model_options,
-    progress_bar,
-    settings_of,
-)
-from fidediff_model.scores.definitions import columns
-from trajectory_builder.cli.app import say
+from fidediff_model.cli.model_options import FOLDER, model_options, progress_bar
+from trajectory_builder.cli.app import pack, say
+
+if TYPE_CHECKING:
+    from fidediff_model.evaluate.scan import ScanRequest
+
+
+def _timesteps(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    from fidediff_model.evaluate.scan import read_timesteps
+
+    return read_timesteps(value)
 
 
 @click.command("scan")
 @click.option("--data", required=True, type=FOLDER, help="trajbuild folder.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of tables and plots.")
-@click.option(
-    "--timesteps", default="0:400:40", show_default=True, help="0,100,200 or FIRST:LAST:STEP."
-)
+@click.option("--timesteps", default="0:400:40", show_default=True, callback=_timesteps,
+              help="0,100,200 or FIRST:LAST:STEP.")  # fmt: skip
 @metric_options
 @click.option("--split", default="test", show_default=True, help="Split of the manifest, or `all`.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N native pairs.")
@@ -37,13 +38,8 @@ from trajectory_builder.cli.app import say
 )
 @model_options()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(
-    timesteps: str,
-    metrics: tuple[str, ...],
-    lpips_net: tuple[str, ...],
-    as_json: bool,
-    **values: Any,
-) -> int:
+@pack("request", "fidediff_model.evaluate.scan:ScanRequest")
+def command(request: ScanRequest, as_json: bool) -> int:
     """Score over timesteps.
 
     OUT gets scan.parquet and scan.png (a curve for each native number of
@@ -54,12 +50,9 @@ def command(
     Example:
       fidediff scan --model RUN/model --data OUT --vgg16 vgg16.pth --out scan
     """
-    from fidediff_model.evaluate.scan import ScanRequest, read_timesteps, run
+    from fidediff_model.evaluate.scan import run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
-    fields = fields_from(ScanRequest, values)
-    fields |= {"metrics": columns(metrics, lpips_net), "settings": settings_of(values)}
-    request = ScanRequest(timesteps=read_timesteps(timesteps), **fields)
     total = len(request.pairs()) * len(request.timesteps)
     with reporting_disk_errors(request.out), progress_bar(total, "restoration") as bar:
         result = run(request, bar.update)

@@ -80,9 +80,9 @@ OFFERED = tuple(name for name in METRICS if not name.startswith("lpips-"))
 """The names that `--metrics` takes; `lpips` there means the networks of `--lpips-net`."""
 
 
-def columns(names: Iterable[str], nets: Sequence[str] = ("vgg",)) -> tuple[str, ...]:
+def columns(metrics: Iterable[str], lpips_net: Sequence[str] = ("vgg",)) -> tuple[str, ...]:
     """The columns that `--metrics` and `--lpips-net` ask for, each once, in the given order."""
     chosen: list[str] = []
-    for name in names:
-        chosen += [f"lpips-{net}" for net in nets] if name == "lpips" else [name]
+    for name in metrics:
+        chosen += [f"lpips-{net}" for net in lpips_net] if name == "lpips" else [name]
     return tuple(dict.fromkeys(chosen))

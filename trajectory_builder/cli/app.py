@@ -6,6 +6,7 @@ only when called, so that `--help` costs no more than click.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import signal
@@ -15,14 +16,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
 from importlib import import_module
+from inspect import signature
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from trajectory_builder.cli.exit import prepare
 from trajectory_builder.errors import ExitCode, UserError, printable
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
@@ -91,6 +94,30 @@ class Program:
     group: LazyGroup
     not_resumable: frozenset[str] = frozenset()
     extra: str = ""
+
+
+def pack(name: str, maker: str) -> Callable[[Command], Command]:
+    """Pass a command one typed value instead of the options that it is made of.
+
+    Options are packed from the outermost decorator inwards, so a value may be part of a later one.
+
+    Args:
+        name: the command's parameter.
+        maker: `module:dataclass` or `module:function`, imported when the command runs; it gets the
+            options that have its parameters' names.
+    """
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def command(**options: Any) -> Any:
+            module, _, attribute = maker.partition(":")
+            make = getattr(import_module(module), attribute)
+            taken = {key: options.pop(key) for key in signature(make).parameters if key in options}
+            return function(**{name: make(**taken)}, **options)
+
+        return command  # type: ignore[return-value]
+
+    return decorate
 
 
 def say(*lines: str, err: bool = False) -> None:
