@@ -28,7 +28,9 @@ class BaseStep(nn.Module):
 
 
 def train(request: Request) -> Outcome:
-    """Train the base from pre-trained weights; the run folder then contains `model/`.
+    """Train the base from pre-trained weights, or train the base of a model on.
+
+    The run folder then contains `model/`, with all parts of the model that it started from.
 
     Raises:
         UserError: what cannot be trained, or a loss that is not finite.
@@ -38,7 +40,10 @@ def train(request: Request) -> Outcome:
     weights = setup.open_base(run)
     # D copies the encoder of the clean UNet, so it comes before LoRA goes in.
     discriminator = image_stage.make_discriminator(run, weights)
-    model = build(run.config.model, weights, seed=run.settings.seed)
+    if run.config.start:
+        model = setup.open_model(run, weights, add=())
+    else:
+        model = build(run.config.model, weights, seed=run.settings.seed)
     image_stage.cast_frozen(model, run)
     model.train_only("base")
     groups = [optim.Group(optim.trainable(model).values(), run.settings.learning_rate)]

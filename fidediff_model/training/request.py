@@ -21,7 +21,8 @@ class Request:
         run_dir: the run folder, new or to be resumed.
         data: folder of the data set, or a manifest.
         base_model: base weights: folder, hub id or `random:SEED`.
-        start: run folder or model folder of the stage before.
+        start: run folder or model folder of the stage before; for the stage base a model to train
+            on, or `small`.
         config_file: YAML file of settings, or the config.yaml of a run.
         settings: values of `TrainSettings`, by name.
         model: values of the model's config, by dotted name, such as {"lora.rank": 16}.

@@ -27,6 +27,7 @@ from fidediff_model.training import settings as train_settings
 from fidediff_model.training.datasets import open_datasets
 from fidediff_model.training.request import Request, with_config_file
 from fidediff_model.training.settings import CONFIG, RunConfig, Stage, TrainSettings
+from fidediff_model.weights import shipped
 from fidediff_model.weights.base_folder import check_folder, find_folder
 from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
 from fidediff_model.weights.vgg import VGG16, open_vgg16
@@ -153,23 +154,22 @@ def _resolve(
 
 
 def _start(stage: Stage, request: Request, stored: RunConfig | None) -> Path | None:
-    """The model folder that a stage starts from; None for the stage base.
+    """The model folder that a stage starts from; None where the stage base starts anew.
 
     Raises:
         UsageError: it is not there, or lacks a part that the stage needs.
+        ModelError: it is `small`, and its files are damaged.
     """
-    if stage == "base":
-        if request.start is not None:
-            raise UsageError(
-                "the stage base starts from base weights",
-                where="--from",
-                cure="leave out --from, or train the stage kernel",
-            )
-        return None
-    before = "base" if stage == "kernel" else "kernel"
+    before = "kernel" if stage == "control" else "base"
     cure = f"run `fidediff train {before}` first, and give its run folder with --from"
-    start = request.start or (Path(stored.start) if stored is not None else None)
+    start = request.start
+    if start is None and stored is not None and stored.start:
+        start = Path(stored.start)
+    if start == Path(shipped.NAME):
+        start = shipped.model_folder()
     if start is None:
+        if stage == "base":
+            return None
         raise UsageError(
             f"the stage {stage} starts from the stage {before}", where="--from", cure=cure
         )
@@ -215,11 +215,19 @@ def _model_config(
     elif start is not None:
         where = str(start / folder.CONFIG_FILE)
         model = model_config.from_dict(folder.read_config(start)["config"], where=where)
+        if request.preset not in (None, model.preset):
+            raise UsageError(
+                f"the model is of the preset {model.preset}, not {request.preset}",
+                where=where,
+                cure="leave out --preset",
+            )
     else:
         model = presets.preset(request.preset or "sd21")
     changed = model_config.changed(model, request.model, where=COMMAND_LINE)
+    # A model that the stage base continues keeps its structure.
+    own = () if stage == "base" and start is not None else OWN_VALUES[stage]
     fixed = [n for n in differences(model_config.to_dict(model), model_config.to_dict(changed))
-             if not n.startswith(OWN_VALUES[stage])]  # fmt: skip
+             if not n.startswith(own)]  # fmt: skip
     if fixed:
         raise UsageError(
             f"the stage {stage} takes {shorten(fixed)} from the stage before",
@@ -264,13 +272,14 @@ def open_base(run: Run) -> BaseWeights:
         config.base_model,
         config.model.base,
         dtype=processes.frozen_dtype(run.settings.precision),
-        prompt_start=config.model.prompt.start if config.stage == "base" else "normal",
+        # A model to start from brings its prompt.
+        prompt_start="normal" if config.start else config.model.prompt.start,
     )
     if config.start:
         wanted = folder.read_config(Path(config.start))["base_fingerprint"]
         if weights.fingerprint != wanted:
             raise ModelError(
-                "the stage before was trained over other base weights",
+                "the model to start from was trained over other base weights",
                 where=f"{config.base_model}, {config.start}",
                 cure="give --base-model the weights that its config.json names",
             )
@@ -278,7 +287,7 @@ def open_base(run: Run) -> BaseWeights:
 
 
 def open_model(run: Run, weights: BaseWeights, *, add: Sequence[Part]) -> FideDiff:
-    """The model of the stage before, with parts made afresh where it lacks them.
+    """The model that a stage starts from, with parts made afresh where it lacks them.
 
     Raises:
         ModelError: a stored part does not fit the config.
