@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 )
 @model_options()
 @click.option(
+    "--white",
+    type=click.IntRange(255, 65535),
+    metavar="VALUE",
+    help="White in 16-bit images of a camera with fewer bits: 4095 for 12.  [default: 65535]",
+)
+@click.option(
     "--compare",
     "--side-by-side",
     "side_by_side",
@@ -53,9 +59,10 @@ def command(request: RestoreRequest, as_json: bool) -> int:
 
     INPUT is a file, a folder (its structure is kept), a glob pattern, or - for
     one image from standard input to standard output (with --out -). Images are
-    PNG, JPEG, TIFF or WebP with 8 or 16 bits; the output has the same name,
-    size, format, alpha, profile and EXIF. Videos keep their sound. The folder
-    OUT gets restored.jsonl with the timestep found for each file.
+    PNG, JPEG, TIFF, WebP, AVIF or HEIC with 8 or 16 bits; the output has the
+    same name, size, format, alpha, profile and EXIF. Videos keep their sound.
+    OUT gets restored.jsonl: the timestep found for each file, what could not be
+    kept, and the files that failed.
 
     Run the same command again to resume. Inputs are never overwritten; an
     output that is not of this command is refused without --overwrite.
@@ -97,6 +104,7 @@ def _one_image(request: RestoreRequest) -> int:
 def _print(report: RestoreReport, skipped: int, request: RestoreRequest, *, as_json: bool) -> int:
     """Print what was done, and what failed and why; returns the exit code."""
     from fidediff_model.restore.records import RECORD_FILE
+    from trajectory_builder.images.formats import counted_by_ending, kind_not_read
 
     failures = [
         {"file": printable(file), "what": error.what, "cure": error.cure}
@@ -107,8 +115,10 @@ def _print(report: RestoreReport, skipped: int, request: RestoreRequest, *, as_j
         if failure["cure"]:
             say(f"  cure:  {failure['cure']}", err=True)
     if len(failures) > LISTED_AT_MOST:
-        say(f"failed: {len(failures) - LISTED_AT_MOST:,} more", err=True)
-    for note in report.notes:
+        record = printable(request.out / RECORD_FILE)
+        say(f"failed: and {len(failures) - LISTED_AT_MOST:,} more, all named in {record}", err=True)
+    unread = counted_by_ending(file.name for file, _ in report.failures if kind_not_read(file.name))
+    for note in (*report.notes, *([unread] if unread else [])):
         say(f"note: {note}", err=True)
     rate = report.restored / report.seconds if report.seconds else 0.0
     if as_json:

@@ -31,6 +31,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
+EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "AVIF")
+"""Formats that are written with 8 bits, whatever the picture has."""
 _PNG_HEAD = 8 + 12 + 13  # signature, then the IHDR chunk
 _XMP_TAG = 700
 
@@ -102,7 +104,7 @@ def lost_in(picture: Picture, file_format: str) -> tuple[str, ...]:
     lost = []
     if picture.alpha is not None and file_format == "JPEG":
         lost.append("alpha is lost: JPEG has none")
-    if picture.white > 255 and file_format in ("JPEG", "WEBP", "AVIF"):
+    if picture.white > 255 and file_format in EIGHT_BIT_FORMATS:
         lost.append(f"16 bits became 8: {file_format} has no more")
     if picture.chunks and file_format != "PNG":
         kinds = sorted({kind.decode("ascii", "replace") for kind, _ in picture.chunks})

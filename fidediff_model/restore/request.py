@@ -17,7 +17,7 @@ from fidediff_model.model.engine import Settings
 from fidediff_model.model.folder import model_digest, read_config
 from fidediff_model.model.step import Part, no_part
 from trajectory_builder.errors import UsageError, printable
-from trajectory_builder.images.formats import FORMATS
+from trajectory_builder.images.formats import FORMATS, VIDEO_NOT_READ, kind_not_read
 from trajectory_builder.images.video.containers import SUFFIXES as VIDEO_SUFFIXES
 
 
@@ -32,6 +32,7 @@ class RestoreRequest:
         base_model: folder or hub id of the base weights; None takes the name that it remembers.
         settings: how to restore.
         batch: images of one size restored together.
+        white: the value of white in 16-bit images; None takes them as they are.
         side_by_side: also write NAME_side_by_side.png, the input beside the restoration.
         show_kernels: also write NAME_kernels.png, the kernels that M sees.
         skip_existing: leave alone whatever exists.
@@ -44,6 +45,7 @@ class RestoreRequest:
     base_model: str | None = None
     settings: Settings = field(default_factory=Settings)
     batch: int = 1
+    white: int | None = None
     side_by_side: bool = False
     show_kernels: bool = False
     skip_existing: bool = False
@@ -73,6 +75,8 @@ class RestoreRequest:
         values = {"model": model_digest(self.model), **asdict(self.settings)}
         # Where it ran does not change what was asked for.
         del values["device"], values["compile"]
+        if self.white is not None:
+            values["white"] = self.white
         return values | {"side_by_side": self.side_by_side, "show_kernels": self.show_kernels}
 
     def check_parts(self) -> None:
@@ -100,7 +104,8 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is restored frame by frame."""
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
+        unread = kind_not_read(self.source.name) == VIDEO_NOT_READ
+        return unread or self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
 def collect(inputs: Sequence[str], out: Path) -> list[Job]:
@@ -190,11 +195,15 @@ def _jobs_of(name: str, out: Path) -> list[Job]:
 
 
 def _files_below(folder: Path, out: Path) -> Iterable[Path]:
-    """Images and videos below a folder, sorted; not what an earlier run wrote into it."""
+    """Images and videos below a folder, sorted; not what an earlier run wrote into it.
+
+    Files of kinds that are not read are among them, so that each is named as one that failed.
+    """
     own = out.resolve()
     endings = {*FORMATS, *VIDEO_SUFFIXES}
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in endings and file.is_file():
+        is_read = file.suffix.lower() in endings and not file.name.startswith("._")
+        if (is_read or kind_not_read(file.name)) and file.is_file():
             if own != folder.resolve() and own in file.resolve().parents:
                 continue
             yield file

@@ -29,6 +29,7 @@ from torch import Tensor
 from fidediff_model.model.engine import ReadyModel, choose_device
 from fidediff_model.model.fidediff import open_model
 from fidediff_model.restore.files import (
+    EIGHT_BIT_FORMATS,
     encode_picture,
     format_of,
     lost_in,
@@ -47,6 +48,7 @@ from trajectory_builder.disk.atomic import (
 from trajectory_builder.errors import DataError, OutputError, UserError, printable
 from trajectory_builder.images.picture import Picture
 from trajectory_builder.images.pictures import decode, read
+from trajectory_builder.images.white import refuse_few_levels
 
 READERS, WRITERS = 2, 2
 
@@ -196,7 +198,8 @@ def _restore_images(
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
         pending: deque[Future[Outcome]] = deque()
         try:
-            files = _read_ahead(jobs, readers, depth=2 * request.batch + READERS)
+            read_one = partial(_read, white=request.white)
+            files = _read_ahead(jobs, read_one, readers, depth=2 * request.batch + READERS)
             for group in _same_size(files, request.batch):
                 for write in _restore_group(request, ready, group):
                     pending.append(writers.submit(write))
@@ -224,20 +227,29 @@ class _File:
         return self.picture.pixels.shape if self.picture is not None else ()
 
 
-def _read(job: Job) -> _File:
+def _read(job: Job, white: int | None) -> _File:
     try:
-        return _File(job, read(job.source))
+        picture = read(job.source, white=white)
+        if (format_of(job.target) or picture.format) in EIGHT_BIT_FORMATS:
+            refuse_few_levels(picture.ends_at, printable(job.source))
+        return _File(job, picture)
     except Exception as error:
         return _File(job, failure=_failed(job, error))
 
 
-def _read_ahead(jobs: Sequence[Job], readers: ThreadPoolExecutor, *, depth: int) -> Iterator[_File]:
+def _read_ahead(
+    jobs: Sequence[Job],
+    read_one: Callable[[Job], _File],
+    readers: ThreadPoolExecutor,
+    *,
+    depth: int,
+) -> Iterator[_File]:
     """The files of all jobs in order, `depth` of them being read ahead of the consumer."""
     rest = iter(jobs)
-    ahead = deque(readers.submit(_read, job) for job in islice(rest, depth))
+    ahead = deque(readers.submit(read_one, job) for job in islice(rest, depth))
     while ahead:
         yield ahead.popleft().result()
-        ahead.extend(readers.submit(_read, job) for job in islice(rest, 1))
+        ahead.extend(readers.submit(read_one, job) for job in islice(rest, 1))
 
 
 def _same_size(files: Iterator[_File], batch: int) -> Iterator[list[_File]]:
@@ -362,7 +374,7 @@ def _restore_video(job: Job, ready: ReadyModel, *, batch: int, report: Report) -
 
 def restore_bytes(request: RestoreRequest, content: bytes) -> tuple[bytes, float]:
     """The content of one image file, restored, in its own format; and its timestep."""
-    picture = decode(content, name="standard input")
+    picture = decode(content, name="standard input", white=request.white)
     ready = open_model(request.model, request.settings, base_model=request.base_model)
     answer = ready.run(to_tensor(picture)[None])
     restored = with_image(picture, answer.images[0])

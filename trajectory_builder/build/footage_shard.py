@@ -278,7 +278,9 @@ class FrameReader:
                 yield None
                 continue
             try:
-                picture = pictures.read(folder / name, expect=self._order.size)
+                picture = pictures.read(
+                    folder / name, expect=self._order.size, white=self._order.white
+                )
             except ImageError as error:
                 problem = Problem(error.reason, error.what, error.cure, file=error.where)
                 self.problems.append(problem)

@@ -200,7 +200,9 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     sizes = _Sizes(roots)
     for name, rows in by_shard(plan.rows()).items():
         order = plan.orders.get(name)
-        decisive = [rows, asdict(order)] if order else rows
+        # What is not asked for is left out, so that a new option makes no shard again.
+        asked = {k: v for k, v in asdict(order).items() if v is not None} if order else {}
+        decisive = [rows, asked] if order else rows
         text = json.dumps(decisive, sort_keys=True, default=str).encode()
         yield Shard(
             name=name,

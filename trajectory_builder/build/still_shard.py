@@ -13,8 +13,9 @@ import numpy as np
 
 from trajectory_builder.build.writer import Pixels, Record, at_depth
 from trajectory_builder.disk.batch import Batch
-from trajectory_builder.errors import ImageError
+from trajectory_builder.errors import ImageError, printable
 from trajectory_builder.images import pictures
+from trajectory_builder.images.white import refuse_few_levels
 from trajectory_builder.pixels import camera, hand_motion
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillSh
     """Draw a camera path and expose the photograph along it."""
     part, name = order.parts[0], rows[0]["trajectory_id"]
     try:
-        picture = pictures.read(Path(shard.roots[part.root], part.name))
+        path = Path(shard.roots[part.root], part.name)
+        picture = pictures.read(path, white=order.white)
+        if order.bits == 8:
+            refuse_few_levels(picture.ends_at, printable(path))
     except ImageError as error:
         return LostStill(error.reason, error.what, error.cure)
     frames = {part.name: picture.sha256}

@@ -64,6 +64,8 @@ _LOOK = options.chain(
                  " be a range, 80..95."),
     click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
                  help="Depth of the written files."),
+    click.option("--white", type=click.IntRange(255, 65535), metavar="VALUE", help="White in 16-bit"
+                 " pictures of a camera with fewer bits: 4095 for 12. [default: 65535]"),
 )  # fmt: skip
 
 _STILLS = options.chain(

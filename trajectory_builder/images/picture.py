@@ -18,6 +18,7 @@ ORIENTATION = 0x0112
 """EXIF and TIFF tag: how to turn the stored rows so that the picture is upright."""
 COPY_AGAIN = "copy this file again from its source and run the same command again"
 
+
 # Orientation -> (quarter turns counter-clockwise, then mirrored left to right).
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)}
 _TURNS |= {7: (1, True), 8: (1, False)}
@@ -41,6 +42,7 @@ class Picture:
         xmp: its XMP packet; that of a PNG is among `chunks`.
         chunks: kind and content of a PNG's other chunks on colours, size and texts.
         notes: what could not be kept, one sentence each.
+        ends_at: the largest 16-bit value, where it is below `white.LOW_END`.
         sha256: of the file's bytes, in hex; "" for an image that was not read.
     """
 
@@ -53,6 +55,7 @@ class Picture:
     xmp: bytes | None = None
     chunks: tuple[tuple[bytes, bytes], ...] = ()
     notes: tuple[str, ...] = ()
+    ends_at: int | None = None
     sha256: str = ""
 
     @property
@@ -73,8 +76,13 @@ def full_range(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
     target = np.uint16 if bits > 8 else np.uint8
     if bits in (8, 16):
         return samples.astype(target)
-    largest, white = (1 << bits) - 1, int(np.iinfo(target).max)
-    # Rounded to nearest; uint32 takes 65535 x 65535.
+    return stretched(samples, (1 << bits) - 1, target)
+
+
+def stretched(samples: npt.NDArray[Any], largest: int, target: Any) -> npt.NDArray[Any]:
+    """Samples of 0 to `largest` over the range of the type `target`, rounded to nearest."""
+    white = int(np.iinfo(target).max)
+    # uint32 takes 65535 x 65535.
     return ((samples.astype(np.uint32) * white + largest // 2) // largest).astype(target)
 
 

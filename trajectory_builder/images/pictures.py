@@ -34,25 +34,24 @@ from trajectory_builder.images.png_check import png_header
 from trajectory_builder.images.png_picture import png_size, read_png
 from trajectory_builder.images.tiff import read_tiff, tiff_size
 
-_LOW_END = 1 << 14
-"""Our choice: 16-bit images whose values end below are noted; 8 bits of them would keep under 6."""
 _KNOWN = "PNG, JPEG, TIFF, WebP, AVIF or HEIC"
 _CMYK_NOTE = "CMYK became sRGB"
 
 
-def read(path: Path, *, expect: tuple[int, int] | None = None) -> Picture:
+def read(path: Path, *, expect: tuple[int, int] | None = None, white: int | None = None) -> Picture:
     """Read one image with the digest of its file.
 
     Args:
         path: a file of one of `formats.FORMATS`.
         expect: (width, height) that it must have, upright.
+        white: the value of white in a 16-bit image; see `white.with_white`.
 
     Raises:
         ImageError: missing, unreadable, of another format, cut, damaged or of another size.
     """
     payload = read_bytes(path)
     name = printable(path)
-    picture = decode(payload, name=name)
+    picture = decode(payload, name=name, white=white)
     height, width = picture.pixels.shape[:2]
     if expect is not None and (width, height) != expect:
         raise ImageError(
@@ -78,30 +77,22 @@ def read_rgb8(path: Path) -> Pixels:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def decode(payload: bytes, *, name: str) -> Picture:
+def decode(payload: bytes, *, name: str, white: int | None = None) -> Picture:
     """The content of an image file, whose bytes are at hand.
 
     Args:
         payload: all its bytes.
         name: how errors call the file.
+        white: the value of white in a 16-bit image; see `white.with_white`.
 
     Raises:
         ImageError: empty, of another format, cut, damaged, animated, of many pages, or too large.
     """
-    picture = _decode(payload, name)
-    if picture.white > 255 and (end := int(picture.pixels.max())) < _LOW_END:
-        # Industrial cameras store 10 to 14 bits in 16 without a tag that says so.
-        note = f"the values end at {end:,} of 65,535: a dark image, or fewer bits in 16"
-        return replace(picture, notes=(*picture.notes, note))
-    return picture
-
-
-def _decode(payload: bytes, name: str) -> Picture:
     kind = _format_or_refuse(payload, name)
     if kind == "PNG":
-        return read_png(payload, name)
+        return read_png(payload, name, white)
     if kind == "TIFF":
-        return read_tiff(payload, name)
+        return read_tiff(payload, name, white)
     if kind == "HEIC":
         return read_heic(payload, name)
     if kind == "JPEG" and not _jpeg_is_complete(payload):

@@ -16,9 +16,16 @@ import numpy.typing as npt
 
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import png
-from trajectory_builder.images.picture import Picture, check_size, damaged, read_exif, upright
+from trajectory_builder.images.picture import (
+    Picture,
+    check_size,
+    damaged,
+    read_exif,
+    upright,
+)
 from trajectory_builder.images.png_check import RGB, Chunk, PngHeader, png_chunks, png_header
 from trajectory_builder.images.png_stream import bare_png
+from trajectory_builder.images.white import notes_on_white, with_white
 
 KEPT_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs")
 """Chunks on colours and size that hold for other pixels as well (PNG specification, 11.3)."""
@@ -27,8 +34,13 @@ _MAX_PROFILE = 1 << 24
 _GRAY, _PALETTE, _GRAY_ALPHA = 0, 3, 4
 
 
-def read_png(payload: bytes, name: str) -> Picture:
+def read_png(payload: bytes, name: str, white: int | None = None) -> Picture:
     """A PNG file's content; low depths become 8 bits, a transparent colour becomes alpha.
+
+    Args:
+        payload: all its bytes.
+        name: how errors call the file.
+        white: see `white.with_white`.
 
     Raises:
         ImageError: cut, damaged, an animation, or too large.
@@ -48,6 +60,9 @@ def read_png(payload: bytes, name: str) -> Picture:
     if b"tRNS" in by_kind and values.shape[2] in (1, 3) and header.color_type != _PALETTE:
         opaque = _opaque(values, by_kind[b"tRNS"], header)
         values = np.concatenate([values, opaque[:, :, None]], axis=2)
+    ends_at = None
+    if header.depth == 16:
+        values, ends_at = with_white(values, 1 if values.shape[2] <= 2 else 3, white, name)
     orientation, exif = read_exif(by_kind.get(b"eXIf"))
     values = upright(values, orientation)
     gray, alpha = values.shape[2] <= 2, values.shape[2] % 2 == 0
@@ -62,6 +77,8 @@ def read_png(payload: bytes, name: str) -> Picture:
         _profile(by_kind.get(b"iCCP")),
         exif,
         chunks=tuple(kept),
+        notes=notes_on_white(ends_at, white if header.depth == 16 else None),
+        ends_at=ends_at,
     )
 
 

@@ -8,14 +8,21 @@ black as zero, samples together. Everything else is refused by name.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import ImageError
-from trajectory_builder.images.picture import Picture, check_size, damaged, full_range, upright
+from trajectory_builder.images.picture import (
+    Picture,
+    check_size,
+    damaged,
+    full_range,
+    upright,
+)
+from trajectory_builder.images.white import notes_on_white, with_white
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "a raw mosaic"}
@@ -47,8 +54,13 @@ class _Layout:
     orientation: int
 
 
-def read_tiff(payload: bytes, name: str) -> Picture:
+def read_tiff(payload: bytes, name: str, white: int | None = None) -> Picture:
     """A TIFF file's content; 2 to 7 bits become 8, 9 to 15 bits become 16.
+
+    Args:
+        payload: all its bytes.
+        name: how errors call the file.
+        white: see `white.with_white`.
 
     Raises:
         ImageError: damaged, of many pages, too large, or of a kind that is not read.
@@ -59,7 +71,7 @@ def read_tiff(payload: bytes, name: str) -> Picture:
         with tifffile.TiffFile(io.BytesIO(payload)) as file:
             page = _only_page(file, name)
             layout = _layout(page, name)
-            picture = _picture(page, layout, payload, name)
+            picture = _picture(page, layout, payload, name, white)
             tags = {kind: _tag(page, number) for kind, number in _TAGS.items()}
             icc = page.iccprofile
     except ImageError:
@@ -69,7 +81,7 @@ def read_tiff(payload: bytes, name: str) -> Picture:
         raise damaged(f"the TIFF cannot be read: {error}", name) from error
     notes = picture.notes + (("EXIF of a TIFF is left out",) if tags["exif"] else ())
     xmp = tags["xmp"] if isinstance(tags["xmp"], bytes) else None
-    return Picture(picture.pixels, "TIFF", picture.alpha, picture.gray, icc, xmp=xmp, notes=notes)
+    return replace(picture, icc=icc, xmp=xmp, notes=notes)
 
 
 def tiff_size(file: BinaryIO, name: str) -> tuple[int, int, int]:
@@ -130,10 +142,15 @@ def _layout(page: Any, name: str) -> _Layout:
     )  # fmt: skip
 
 
-def _picture(page: Any, layout: _Layout, payload: bytes, name: str) -> Picture:
+def _picture(page: Any, layout: _Layout, payload: bytes, name: str, white: int | None) -> Picture:
     if layout.photometric in (_PALETTE, _CMYK, _YCBCR):
         return _through_pillow(layout, payload, name)
     samples, orientation = _samples(page, layout, payload, name)  # (H, W, S)
+    ends_at: int | None = None
+    of_white: tuple[str, ...] = ()
+    if layout.bits == 16:
+        samples, ends_at = with_white(samples, layout.colours, white, name)
+        of_white = notes_on_white(ends_at, white)
     values = full_range(samples, layout.bits)
     if layout.photometric == _WHITE_IS_ZERO:
         values[:, :, 0] = np.iinfo(values.dtype).max - values[:, :, 0]
@@ -153,7 +170,9 @@ def _picture(page: Any, layout: _Layout, payload: bytes, name: str) -> Picture:
         notes.append("colours multiplied by alpha were divided by it")
     gray = layout.colours == 1
     colour = colour.repeat(3, axis=2) if gray else colour
-    return Picture(np.ascontiguousarray(colour), "TIFF", alpha, gray, notes=tuple(notes))
+    notes += of_white
+    colour = np.ascontiguousarray(colour)
+    return Picture(colour, "TIFF", alpha, gray, notes=tuple(notes), ends_at=ends_at)
 
 
 def _samples(page: Any, layout: _Layout, payload: bytes, name: str) -> tuple[npt.NDArray[Any], int]:

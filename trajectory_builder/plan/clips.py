@@ -166,6 +166,7 @@ class _Planner:
             max_side=request.max_side,
             motion_floor=request.motion_floor,
             decoder=containers.versions() if clip.kind == "video" else "",
+            white=request.white,
         )
 
     def _wanted(self, pair: str) -> tuple[int, ...]:

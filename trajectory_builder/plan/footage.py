@@ -37,6 +37,7 @@ def plan_footage(request: FootageRequest) -> Plan:
         UsageError: windows, timesteps or splits that cannot be.
         UsageError: camera settings that cannot be used.
         UsageError: a source is a data set, or photographs without `stills`.
+        ImageError: 16-bit frames whose values plainly end below their container, at 8 bits.
     """
     choice = _choice(request)
     if request.camera:
@@ -59,8 +60,9 @@ def plan_footage(request: FootageRequest) -> Plan:
         clips.append(plan_clip(clip, splits[clip.shot], choice, request))
         problems += clips[-1].problems
         if not request.stills:
-            preview.refuse_photographs(clip)
-            notes += preview.warnings(clip, request.interpolate)
+            notes += preview.low_values(clip, request)
+            preview.refuse_photographs(clip, request.white)
+            notes += preview.warnings(clip, request)
     table = pa.concat_tables([planned.table for planned in clips])
     if table.num_rows == 0:
         raise _no_window(found.clips, problems, choice)
@@ -133,6 +135,8 @@ def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
     parts = asdict(request)
     for name in ("sources", "recipe", "n_frames", "average"):
         del parts[name]
+    if parts["white"] is None:  # so that builds made before there was a white can be resumed
+        del parts["white"]
     plain_recipe = choice.recipe.as_data()
     if request.camera:
         plain_recipe["average"] = "camera"

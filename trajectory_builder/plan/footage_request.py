@@ -36,6 +36,7 @@ class FootageRequest:
         max_side: photographs are reduced to at most this many pixels per side; 0 leaves them.
         bits: of the written files, 8 or 16.
         motion_floor: windows that move less, in pixels, make no pair.
+        white: the value of white in 16-bit pictures; None takes them as they are.
         hdr: `refuse`, or `convert` to ordinary video as `images.video.hdr` does.
     """
 
@@ -58,3 +59,4 @@ class FootageRequest:
     bits: int = 8
     motion_floor: float = motion.STATIC_PX
     hdr: Handling = "refuse"
+    white: int | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a worker that expands GoPro must not load the video library
     from trajectory_builder.images.video.reading import Stretch
-    from trajectory_builder.sources.footage import Kind
+    from trajectory_builder.sources.search import Kind
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class FootageOrder:
         bits: of the written files, 8 or 16.
         max_side: photographs are reduced to this many pixels per side; 0 leaves them.
         motion_floor: a trajectory that moves less, in pixels, makes no pair.
+        white: the value of white in 16-bit pictures; None takes them as they are.
         decoder: version of the video library; another one makes the shard again.
     """
 
@@ -55,6 +56,7 @@ class FootageOrder:
     max_side: int
     motion_floor: float
     decoder: str
+    white: int | None = None
 
     @property
     def factor(self) -> int:

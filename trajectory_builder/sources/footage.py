@@ -6,16 +6,15 @@ and where decoding can start. Only headers are read, and one frame per video.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from trajectory_builder.errors import (
+    LISTED_AT_MOST,
     DataError,
     ExitCode,
     ImageError,
@@ -24,14 +23,14 @@ from trajectory_builder.errors import (
     shorten,
 )
 from trajectory_builder.images import pictures
-from trajectory_builder.images.formats import FORMATS
-from trajectory_builder.images.video import containers, times
+from trajectory_builder.images.formats import counted_by_ending
 from trajectory_builder.images.video import reading as video
+from trajectory_builder.images.video import times
 from trajectory_builder.images.video.hdr import Handling
-from trajectory_builder.sources import chapters, frames, remarks
+from trajectory_builder.sources import chapters, frames, remarks, search
+from trajectory_builder.sources.search import Kind
 from trajectory_builder.trajectory import Problem
 
-Kind = Literal["video", "frames", "still"]
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _LONGEST_NAME = 120
 
@@ -149,44 +148,19 @@ def find(
         roots[label] = root
         parts += [
             (kind, Part(path, label, path.relative_to(root).as_posix()))
-            for kind, path in _candidates(root, stills)
+            for kind, path in search.candidates(root, stills)
         ]
     problems = [_bad_name(part) for _, part in parts if not _is_utf8(part.path)]
     parts = [(kind, part) for kind, part in parts if _is_utf8(part.path)]
     clips, found_problems = _clips(parts, fps, hdr)
-    problems += found_problems
+    unread = [path for root in roots.values() for path in search.unread(root)]
+    problems += [*found_problems, *map(search.not_read, unread)]
     if not clips:
         raise _nothing(sources, problems, stills)
     clips, chapter_notes = _chaptered(clips, join_chapters)
     named = _named(clips, roots)
-    return Found(named, roots, tuple(problems), (*chapter_notes, *_notes(named)))
-
-
-def _candidates(root: Path, stills: bool) -> list[tuple[Kind, Path]]:
-    if root.is_file():
-        picture = root.suffix.lower() in FORMATS
-        return [("still" if picture else "video", root)]
-    found: list[tuple[Kind, Path]] = []
-    for folder in frames.find_folders(root):
-        if stills:
-            found += [("still", folder / name) for name in frames.picture_names(folder)]
-        else:
-            found.append(("frames", folder))
-    if not stills:
-        found += [("video", path) for path in _videos(root)]
-    return sorted(found, key=lambda item: frames.numeric_key(item[1].as_posix()))
-
-
-def _videos(root: Path) -> list[Path]:
-    found = []
-    for folder, below, names in os.walk(root):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [
-            Path(folder, name)
-            for name in names
-            if Path(name).suffix.lower() in containers.SUFFIXES and not name.startswith("._")
-        ]
-    return found
+    notes = [*chapter_notes, *_notes(named), counted_by_ending(path.name for path in unread)]
+    return Found(named, roots, tuple(problems), tuple(note for note in notes if note))
 
 
 def _clips(
@@ -389,7 +363,8 @@ def _nothing(sources: Sequence[Path], problems: list[Problem], stills: bool) -> 
         f"no {wanted} that can be used" if problems else f"no {wanted} found",
         where=shorten([printable(str(source)) for source in sources])
         + (f": {shorten(shown)}" if shown else ""),
-        cure="give a video, a folder of videos or of frames (PNG, JPEG, TIFF, WebP), or --stills"
-        " and a folder of photographs",
+        cure="; ".join(dict.fromkeys(problem.cure for problem in problems[:LISTED_AT_MOST]))
+        or "give a video, a folder of videos or of frames (PNG, JPEG, TIFF, WebP, AVIF, HEIC), or"
+        " --stills and a folder of photographs",
         exit_code=ExitCode.WRONG_USE,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trajectory_builder.errors import ImageError, printable, shorten
+from trajectory_builder.errors import LISTED_AT_MOST, ImageError, printable, shorten
 from trajectory_builder.images import pictures
 from trajectory_builder.images.formats import FORMATS
 from trajectory_builder.trajectory import Problem
@@ -35,7 +35,7 @@ class FrameFolder:
         names: file names by rank; None where the numbering has a gap.
         width, height: of its frames, upright, in pixels.
         bits: 8 or 16 per channel.
-        lossy: whether any frame is JPEG or WebP.
+        lossy: whether any frame is neither PNG nor TIFF.
     """
 
     path: Path
@@ -94,10 +94,10 @@ def index(folder: Path) -> tuple[FrameFolder | None, list[Problem]]:
     (width, height, bits), _ = Counter(shapes.values()).most_common(1)[0]
     odd = [n for n, shape in shapes.items() if shape != (width, height, bits)]
     if odd:
-        problems.append(_mixed(folder, odd, shapes, (width, height, bits)))
+        problems += _mixed(folder, odd, shapes, (width, height, bits))
         return None, problems
     ranked = tuple(n if n in shapes else None for n in with_gaps(names))
-    lossy = any(Path(n).suffix.lower() in (".jpg", ".jpeg", ".webp") for n in names)
+    lossy = any(FORMATS[Path(n).suffix.lower()] not in ("PNG", "TIFF") for n in names)
     return FrameFolder(folder, ranked, width, height, bits, lossy), problems
 
 
@@ -111,18 +111,26 @@ def _mixed(
     odd: Sequence[str],
     shapes: dict[str, tuple[int, int, int]],
     usual: tuple[int, int, int],
-) -> Problem:
+) -> list[Problem]:
+    """A row for the folder; where it cannot name all odd frames, a row for each of them too."""
+
     def text(shape: tuple[int, int, int]) -> str:
         return f"{shape[0]} x {shape[1]} at {shape[2]} bits"
 
     named = [f"{name} is {text(shapes[name])}" for name in odd]
-    return Problem(
-        "frame-sizes-mixed",
-        f"a clip's frames are not of one size: most are {text(usual)}, but {shorten(named)}",
+    cure = (
         "put frames of another size or depth into a folder of their own, or give --stills if they"
-        " are photographs",
-        file=folder.as_posix(),
+        " are photographs"
     )
+    what = f"a clip's frames are not of one size: most are {text(usual)}, but {shorten(named)}"
+    of_folder = Problem("frame-sizes-mixed", what, cure, file=folder.as_posix())
+    if len(odd) <= LISTED_AT_MOST:
+        return [of_folder]
+    each = [
+        Problem("frame-sizes-mixed", sentence, cure, file=(folder / name).as_posix())
+        for name, sentence in zip(odd, named, strict=True)
+    ]
+    return [of_folder, *each]
 
 
 def numeric_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -10,7 +10,7 @@ from trajectory_builder.sources import frames
 def of_content(content: video.Video | frames.FrameFolder | None) -> list[str]:
     """What a user should know of a video or a folder of frames; empty for a photograph."""
     if isinstance(content, frames.FrameFolder) and content.lossy:
-        return ["frames are JPEG or WebP, whose compression errors go into every blur"]
+        return ["frames are in a lossy format, whose compression errors go into every blur"]
     if not isinstance(content, video.Video):
         return []
     remarks = []

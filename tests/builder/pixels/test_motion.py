@@ -113,3 +113,25 @@ def test_stored_luma_gives_nearly_the_small_copy_of_the_picture(turns, orientati
     true = motion.small(np.ascontiguousarray(upright))
     assert found.scale == true.scale
     assert np.abs(found.gray.astype(int) - true.gray).max() <= 1
+
+
+@pytest.mark.parametrize("step", [0.5, 2, 7])
+@pytest.mark.parametrize("across", [True, False])
+def test_parallel_stripes_move_by_their_shift(step, across):
+    x = np.arange(160)
+    first, last = (np.rint(128 + 100 * np.sin((x + k) / 9)).astype(np.uint8) for k in (0, step))
+    small = [motion.small(as_stripes(one, across)) for one in (first, last)]
+    assert motion.displacement(*small) == pytest.approx((step, step), abs=0.1)
+    assert not motion.is_unexplained(*small)
+
+
+def test_two_kinds_of_stripes_are_no_shift_of_one_another():
+    x = np.arange(160)
+    first, last = (np.rint(128 + 100 * np.sin(x / w)).astype(np.uint8) for w in (9, 23))
+    small = [motion.small(as_stripes(one, across=True)) for one in (first, last)]
+    assert motion.displacement(*small) == (0, 0)
+
+
+def as_stripes(line, across):
+    stripes = np.repeat(np.repeat(line[None], 96, axis=0)[:, :, None], 3, axis=2)
+    return stripes if across else np.ascontiguousarray(stripes.swapaxes(0, 1))

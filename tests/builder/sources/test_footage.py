@@ -158,7 +158,7 @@ def test_photographs_are_clips_each(tmp_path):
 
 def test_lossy_frames_are_told(tmp_path):
     pictures_in(tmp_path / "p", 5, "{}.jpg")
-    assert any("JPEG" in note for note in footage.find([tmp_path / "p"]).notes)
+    assert any("lossy" in note for note in footage.find([tmp_path / "p"]).notes)
 
 
 def test_times_name_frames_of_a_video(clip):
