@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trajectory_builder import manifest
 from trajectory_builder.errors import UsageError, printable
 
+_PARTS = ("blur", "blur_gamma", "sharp")
 _GOPRO_SEQUENCE = re.compile(r"GOPR\d{4}_\d{2}_\d{2}")
 
 
@@ -23,6 +25,7 @@ def refuse_data_sets(sources: Sequence[Path]) -> None:
     """
     for source in sources:
         root = source.resolve()
+        _refuse_part(root, source)
         for folder, below, names in os.walk(root):
             below[:] = [name for name in below if not name.startswith(".")]
             found = _kind(Path(folder), root, {*below}, {*names})
@@ -33,6 +36,25 @@ def refuse_data_sets(sources: Sequence[Path]) -> None:
                     where=printable(folder),
                     cure=cure,
                 )
+
+
+def _refuse_part(root: Path, source: Path) -> None:
+    """Refuse the folder `blur` or `sharp` of a data set, and what is below it."""
+    for child, parent in pairwise((root, *root.parents)):
+        if child.name not in _PARTS:
+            continue
+        try:
+            names = {*os.listdir(parent)}
+        except OSError:  # a folder that may be passed through but not listed
+            continue
+        found = _kind(parent, parent, names, names)
+        if found is not None:
+            what, cure = found
+            raise UsageError(
+                f"{printable(str(source))} is part of {what}, not footage",
+                where=printable(parent),
+                cure=cure,
+            )
 
 
 def _kind(folder: Path, root: Path, below: set[str], names: set[str]) -> tuple[str, str] | None:
