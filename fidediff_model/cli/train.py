@@ -12,12 +12,13 @@ from click.core import ParameterSource
 
 from fidediff_model.config import ControlVariant
 from fidediff_model.presets import PRESETS
+from fidediff_model.training.request import parse_sets
 from fidediff_model.training.settings import (
     DEFAULTS,
+    PRESET_DEFAULTS,
     Stage,
     TrainSettings,
     of_stage,
-    parse_sets,
 )
 from trajectory_builder.cli.app import say
 from trajectory_builder.errors import UserError
@@ -158,7 +159,8 @@ def _option(stage: Stage, name: str) -> click.Option:
     shown = default if default != "" else "none"
     if kind is bool:
         shown = "on" if default else "off"
-    text = f"{setting.metadata['help']} [{source}default: {shown}]"
+    others = [f"; {p}: {d[name]}" for p, d in PRESET_DEFAULTS.items() if name in d]
+    text = f"{setting.metadata['help']} [{source}default: {shown}{''.join(others)}]"
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=default, help=text)
     shape: Any = kind

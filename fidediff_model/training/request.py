@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+
+import yaml
 
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
@@ -39,6 +41,37 @@ class Request:
     model: Mapping[str, object] = field(default_factory=dict)
     preset: str | None = None
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of a run's config that differ from its defaults, by name."""
+
+    settings: dict[str, object]
+    model: dict[str, object]
+
+
+def parse_sets(words: Sequence[str], stage: Stage) -> Values:
+    """Read `--set` options, such as model.kernel.kernel_size=11 or settings.clip=0.5.
+
+    Values are YAML: true, 0.5, text, [8, 16].
+
+    Raises:
+        UsageError: no `=`, or a name that the stage does not know.
+    """
+    names = [f"settings.{f.name}" for f in train_settings.of_stage(stage)]
+    names += [f"model.{name}" for name in model_config.leaves(ModelConfig())]
+    values = Values({}, {})
+    for word in words:
+        name, is_given, text = word.partition("=")
+        if not is_given:
+            raise UsageError(f"{word} has no value", where="--set", cure="give NAME=VALUE")
+        if name not in names:
+            raise model_config.unknown_setting(name, names, "--set")
+        group, _, rest = name.partition(".")
+        target = values.settings if group == "settings" else values.model
+        target[rest] = yaml.safe_load(text)
+    return values
 
 
 def with_config_file(stage: Stage, request: Request) -> Request:

@@ -124,9 +124,6 @@ def _resolve(
     stage: Stage, request: Request, stored: RunConfig | None
 ) -> tuple[RunConfig, manifest.Manifest]:
     """The config of a run, from the request, the resumed run and the defaults; and its data."""
-    settings = stored.settings if stored is not None else train_settings.DEFAULTS[stage]
-    settings = model_config.changed(settings, request.settings, where=COMMAND_LINE)
-    settings = replace(settings, precision=processes.resolve_precision(settings.precision))
     data = request.data or (Path(stored.data) if stored is not None else None)
     if data is None:
         raise UsageError(
@@ -138,6 +135,7 @@ def _resolve(
     start = _start(stage, request, stored)
     base_model = _base_model(stage, request, stored, start)
     model = _model_config(stage, request, stored, start)
+    settings = _settings(stage, request, stored, model)
     if Path(base_model).is_dir():
         check_folder(Path(base_model), model.base)
     config = RunConfig(
@@ -151,6 +149,18 @@ def _resolve(
         model=model,
     )
     return config, source
+
+
+def _settings(
+    stage: Stage, request: Request, stored: RunConfig | None, model: ModelConfig
+) -> TrainSettings:
+    """The settings of a run: what is asked for, then the resumed run's, then the defaults."""
+    settings = stored.settings if stored is not None else None
+    settings = settings or train_settings.defaults(stage, model.preset)
+    settings = model_config.changed(settings, request.settings, where=COMMAND_LINE)
+    if stored is None:
+        settings = train_settings.fitted(settings, request.settings)
+    return replace(settings, precision=processes.resolve_precision(settings.precision))
 
 
 def _start(stage: Stage, request: Request, stored: RunConfig | None) -> Path | None:

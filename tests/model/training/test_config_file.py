@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from fidediff_model import config, presets
-from fidediff_model.training.request import Request, with_config_file
-from fidediff_model.training.settings import RunConfig, TrainSettings, parse_sets, write_config
+from fidediff_model.training.request import Request, parse_sets, with_config_file
+from fidediff_model.training.settings import RunConfig, TrainSettings, write_config
 from fidediff_model.training.validation import choice
 from trajectory_builder.errors import UsageError
 

@@ -15,6 +15,7 @@ from training_runs import command, make_data, request
 from fidediff_model import config, presets
 from fidediff_model.cli import fidediff
 from fidediff_model.training import base, control, datasets, kernel, optim, settings, setup
+from fidediff_model.training.request import Request
 from fidediff_model.training.settings import TrainSettings
 from trajectory_builder.errors import ExitCode, OutputError, UsageError, UserError
 
@@ -274,11 +275,50 @@ def test_8_bit_adamw_without_its_library_is_refused():
         optim.make(TrainSettings(optimizer="adamw8bit"))
 
 
+SHORT = {"crop": 32, "batch": 2, "workers": 0, "perceptual": "none", "gan_weight": 0.0,
+         "validate_every": 0, "tensorboard": False}  # fmt: skip
+
+
+def test_a_short_run_of_a_small_preset_has_a_schedule_that_fits(tmp_path, data):
+    def asked(steps):
+        values = {**SHORT, "steps": steps}
+        return Request(
+            tmp_path / "run", data, base_model="random:0", settings=values, preset="tiny"
+        )
+
+    base.train(asked(1))
+    stored = settings.read_config(tmp_path / "run").settings
+    assert (stored.learning_rate, stored.save_every) == (1e-3, 200)
+    assert (stored.warmup_steps, stored.log_every) == (1, 1)
+    assert '"kind": "train"' in (tmp_path / "run/log.jsonl").read_text()
+    assert "--resume" in _refusal(base.train, asked(30)).cure
+
+
+def test_what_was_asked_for_is_not_shortened():
+    long = TrainSettings(steps=100, warmup_steps=50, log_every=40)
+    assert settings.fitted(long, {"warmup_steps", "log_every"}) == long
+    assert settings.fitted(long, {"log_every"}) == replace(long, warmup_steps=10)
+    assert settings.fitted(TrainSettings(), ()) == TrainSettings()
+
+
+@pytest.mark.parametrize("stage", settings.STAGES)
+@pytest.mark.parametrize("preset", ["tiny", "small", "sd21"])
+def test_defaults_fit_the_length_of_a_run(stage, preset):
+    default = settings.defaults(stage, preset)
+    assert settings.fitted(default, ()) == default
+    assert default.steps >= 10 * max(default.save_every, default.validate_every)
+
+
+def test_large_checkpoints_are_written_less_often():
+    every = [settings.defaults(stage, "sd21").save_every for stage in settings.STAGES]
+    assert every == [1000, 1000, 5000]
+
+
 @pytest.mark.parametrize("stage", settings.STAGES)
 def test_help_marks_what_is_published(stage):
     text = CliRunner().invoke(fidediff, ["train", stage, "--help"], terminal_width=200).output
     assert "[paper" in text
-    assert "[prior; default: 100000]" in text
+    assert "[prior; default: 100000; tiny: 2000; small: 20000]" in text
 
 
 def test_a_users_error_leaves_no_config_behind(tmp_path, data):
