@@ -92,19 +92,28 @@ def _devices() -> list[Finding]:
         return [Finding("cpu", f"{os.cpu_count()} cores")]
     import torch
 
+    from fidediff_model.model.engine import has_bf16
+
     found = [Finding("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, fp32")]
     if not torch.cuda.is_available():
         slow = "none: training at full size is not practical, restoring is slow"
         return [*found, Finding("gpu", slow)]
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
-        # Older GPUs emulate bf16, slower than fp32, and say that they support it.
-        with torch.cuda.device(number):
-            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        kinds = "bf16, fp32" if bf16 else "fp32 only, no bf16"
+        kinds = precisions(bf16=has_bf16(torch.device("cuda", number)))
         size = f"{gpu.total_memory / 2**30:.0f} GiB"
         found.append(Finding(f"gpu {number}", f"{gpu.name}, {size}, {kinds}"))
     return found
+
+
+def precisions(*, bf16: bool) -> str:
+    """What a GPU trains and restores in, and why where it is not bf16."""
+    if bf16:
+        return "bf16, fp32"
+    return (
+        "fp32: it only emulates bf16, which is slower; fp16 is offered for restoring alone"
+        " (--dtype fp16), since two optimizers of a training would share one loss scale"
+    )
 
 
 def _memory() -> Finding:

@@ -27,10 +27,10 @@ def command(out: Path, scale: float) -> None:
       fidediff demo --out fidediff-demo
     """
     from fidediff_model.demo import run
+    from fidediff_model.model.engine import choose_threads
     from fidediff_model.presets import preset
-    from fidediff_model.training import processes
 
-    processes.choose_threads(preset("tiny").base.unet_channels[0])
+    choose_threads(preset("tiny").base.unet_channels[0])
     begun = time.monotonic()
     report = run.run(out, say=lambda line: say(line, err=True), scale=scale)
     minutes = (time.monotonic() - begun) / 60

@@ -7,9 +7,11 @@ retries with less memory where it runs out; `ReadyModel.restore` takes images of
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -34,6 +36,8 @@ DTYPES: dict[str, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+NARROW = 32
+"""Channels of a UNet's first level below which one thread is best (our choice)."""
 log = logging.getLogger(__name__)
 
 
@@ -289,6 +293,34 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name != "auto":
         return DTYPES[name]
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+    if device.type == "cuda" and not has_bf16(device):
+        log.warning("this GPU only emulates bf16, so auto is fp32; --dtype fp16 is faster")
+    return torch.bfloat16 if has_bf16(device) else torch.float32
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bf16.
+
+    Turing and Volta (T4, 2080 Ti, V100) emulate it, slower than fp32, and torch counts that too
+    unless it is asked not to.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def choose_threads(width: int) -> None:
+    """Set torch's threads for work on a CPU, unless OMP_NUM_THREADS does.
+
+    A narrow UNet gains little from a second thread and loses much on a busy machine, where one
+    thread waits for another that has no core.
+
+    Args:
+        width: channels of the UNet's first level.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        # joblib counts the cores that this process may use: a container or a scheduler restricts
+        # them, and a second thread on one core gains nothing.
+        cores = joblib.cpu_count(only_physical_cores=True)
+        torch.set_num_threads(1 if width < NARROW else cores)

@@ -29,7 +29,13 @@ from fidediff_model.model.card import Card
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.control import KernelControl
 from fidediff_model.model.discriminator import Discriminator
-from fidediff_model.model.engine import ReadyModel, Settings, choose_device, make_ready
+from fidediff_model.model.engine import (
+    ReadyModel,
+    Settings,
+    choose_device,
+    choose_threads,
+    make_ready,
+)
 from fidediff_model.model.fast_layers import to_channels_last
 from fidediff_model.model.images import ValueRange
 from fidediff_model.model.kernels import KernelEstimator
@@ -340,7 +346,10 @@ def open_model(
         DeviceError: the device is absent.
     """
     device = choose_device(settings.device)
-    return make_ready(FideDiff.load(folder, base_model=base_model), settings, device=device)
+    model = FideDiff.load(folder, base_model=base_model)
+    if device.type == "cpu":
+        choose_threads(model.config.base.unet_channels[0])
+    return make_ready(model, settings, device=device)
 
 
 def build(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import gc
 import logging
-import os
 import re
 import signal
 import threading
@@ -20,14 +19,13 @@ from typing import Any
 import torch
 
 from fidediff_model.errors import TrainingError
+from fidediff_model.model.engine import has_bf16
 from fidediff_model.training.settings import Precision
 from trajectory_builder.errors import ExitCode, UsageError, UserError
 
 LOST_AFTER = datetime.timedelta(minutes=10)
 """How long a process waits for the others before it gives up (our choice)."""
 
-NARROW = 32
-"""Channels of a UNet's first level below which one thread is best (our choice)."""
 log = logging.getLogger(__name__)
 _LOST = re.compile(
     "connection (closed|reset|refused)|closed by peer|broken pipe|timed out|timeout|gloo|nccl",
@@ -41,13 +39,12 @@ def resolve_precision(wanted: Precision) -> Precision:
     Raises:
         UsageError: bf16 was asked for and no GPU here computes in it.
     """
-    # Turing and Volta (T4, 2080 Ti, V100) only emulate bf16, slower than fp32.
-    can = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    can = has_bf16(torch.device("cuda"))
     if wanted == "auto":
         if torch.cuda.is_available() and not can:
             log.warning(
-                "this GPU computes no bf16, so the run is in fp32: training in fp16 is not offered,"
-                " and --checkpointing vae saves memory"
+                "this GPU only emulates bf16, so the run is in fp32: training in fp16 is not"
+                " offered, and --checkpointing vae saves memory"
             )
         return "bf16" if can else "fp32"
     if wanted == "bf16" and not can:
@@ -58,22 +55,6 @@ def resolve_precision(wanted: Precision) -> Precision:
             cure="give --precision fp32, or train on a GPU with bf16; on a CPU bf16 is slower",
         )
     return wanted
-
-
-def choose_threads(width: int) -> None:
-    """Set torch's threads on a CPU, unless OMP_NUM_THREADS does.
-
-    A narrow UNet gains little from a second thread and loses much on a busy machine, where
-    OpenMP's threads spin while they wait for one that has no core: the tiny preset took 84 seconds
-    per step instead of 4.
-
-    Args:
-        width: of the UNet's first level.
-    """
-    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        # The cores that this process may use, which a container or a scheduler restricts.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(1 if width < NARROW else max(1, cores or 1))
 
 
 def start(precision: Precision) -> Any:

@@ -19,6 +19,7 @@ from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
 from fidediff_model.model import folder
+from fidediff_model.model.engine import choose_threads
 from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.step import PARTS, Part
 from fidediff_model.scores.losses import ReconstructionLoss
@@ -110,7 +111,8 @@ def open_run(stage: Stage, request: Request) -> Run:
     # Base weights come from a hub only now that nothing else is wrong.
     if config.base_model.partition(":")[0] != RANDOM:
         check_folder(find_folder(config.base_model), config.model.base)
-    processes.choose_threads(config.model.base.unet_channels[0])
+    if not torch.cuda.is_available():
+        choose_threads(config.model.base.unet_channels[0])
     accelerator = processes.start(config.settings.precision)
     run = Run(config, request.run_dir, accelerator, train, validation, loss=loss)
     if run.is_main:
