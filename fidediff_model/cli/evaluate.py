@@ -154,7 +154,7 @@ def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
       fidediff evaluate --restored NAFNet=DIR --data OUT --metrics psnr --out scores
       fidediff evaluate --compare scores --compare others --out both
     """
-    from fidediff_model.evaluate.run import make_plan, run
+    from fidediff_model.evaluate import make_plan, run
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
     nothing = not (request.model or request.baseline or request.restored)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fidediff_model.evaluate.paper import PAPER, PaperRows
 from fidediff_model.evaluate.scoring import Row
-from fidediff_model.evaluate.tables import Summary
+from fidediff_model.evaluate.tables import PAPER, PaperRows, Summary
 from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.metrics import Image
 from trajectory_builder.disk.atomic import write_atomic

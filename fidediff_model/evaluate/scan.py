@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from fidediff_model.evaluate import plots
-from fidediff_model.evaluate.run import EvaluateRequest, prepare
+from fidediff_model.evaluate import EvaluateRequest, plots, prepare
 from fidediff_model.evaluate.scoring import Evaluation, Method, Row, Scoring, write_table
 from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.diffusion import LAST_TIMESTEP

@@ -10,12 +10,14 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_model import cli, folder_of, loaded, save_png, scene, write_set
 
-from fidediff_model.evaluate.paper import PAPER
 from fidediff_model.evaluate.scoring import Row, read_rows
 from fidediff_model.evaluate.sets import choose_pairs, pairs_of_folders, pairs_of_manifest
-from fidediff_model.evaluate.tables import read_summaries, render, summarise
+from fidediff_model.evaluate.tables import PAPER, read_summaries, render, summarise
 from fidediff_model.scores import metrics
 from fidediff_model.scores.align import align
+from fidediff_model.scores.perceptual import DISTS, LPIPS
+from fidediff_model.weights.alexnet import open_alexnet
+from fidediff_model.weights.vgg import open_vgg16
 from trajectory_builder.errors import ImageError, UsageError
 
 RANDOM = "random-for-tests"
@@ -110,6 +112,29 @@ def test_the_scores_agree_with_scikit_image(blurry, data):
             use_sample_covariance=False, data_range=255,
         )  # fmt: skip
         assert row["ssim"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_each_network_scores_in_its_own_column(blurry, data):
+    vgg, alexnet = open_vgg16(RANDOM, needed_by="a test"), open_alexnet(RANDOM, needed_by="a test")
+    nets = {"lpips-vgg": LPIPS(vgg), "lpips-alex": LPIPS(alexnet), "dists": DISTS(vgg)}
+    row = pq.read_table(blurry / "scores.parquet").to_pylist()[0]
+    pair = pairs_of_manifest(data, native=False)[0]
+    images = [
+        metrics.to_tensor(np.array(Image.open(file)))[None] for file in (pair.blur, pair.sharp)
+    ]
+    for name, net in nets.items():
+        assert row[name] == pytest.approx(float(net(*images)), rel=1e-4)
+
+
+def test_the_align_option_scores_the_aligned_image(tmp_path):
+    sharp = smooth()
+    moved = shifted(sharp, 2, 1)
+    folders = ["--data", save_png(tmp_path / "blur/a.png", moved).parent]
+    folders += ["--data", save_png(tmp_path / "sharp/a.png", sharp).parent]
+    out = ["--align", "--metrics", "psnr", "--out", tmp_path / "o"]
+    assert cli("evaluate", "--baseline", "blurry", *folders, *out) == 0
+    (row,) = pq.read_table(tmp_path / "o/scores.parquet").to_pylist()
+    assert row["psnr"] == pytest.approx(align(moved, sharp).psnr())
 
 
 def test_the_summary_is_the_mean_over_images(blurry):

@@ -11,11 +11,9 @@ import pytest
 from PIL import Image
 from small_model import cli, folder_of, save_png, scene, write_set
 
-from fidediff_model.evaluate.paper import IMAGES, rows_for
-from fidediff_model.evaluate.results import find_results
 from fidediff_model.evaluate.scoring import Row
-from fidediff_model.evaluate.sets import Pair, pairs_of_manifest
-from fidediff_model.evaluate.tables import read_summaries, render, summarise
+from fidediff_model.evaluate.sets import Pair, find_results, pairs_of_manifest
+from fidediff_model.evaluate.tables import IMAGES, read_summaries, render, rows_for, summarise
 from trajectory_builder.errors import UsageError
 
 NAMINGS = {
