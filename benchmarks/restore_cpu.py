@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fidediff_model.evaluate.speed import BenchmarkRequest, make_model, run, to_markdown
+from fidediff_model.benchmark import BenchmarkRequest, make_model, run, to_markdown
 from fidediff_model.model.engine import Settings, make_ready
 from fidediff_model.scores import metrics
 from fidediff_model.scores.metrics import to_tensor
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--sd21", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # so that no model chooses its own
     torch.set_num_threads(options.threads)
     width, height = (int(part) for part in options.size.split("x"))
     tiny = BenchmarkRequest(
@@ -77,8 +79,9 @@ def main() -> None:
     quality = cost_of_bfloat16()
     if options.sd21:
         sd21 = BenchmarkRequest(
-            size=(256, 256), latent_stride=8, control="none", device="cpu", repeats=1, warm_up=1
-        )
+            size=(256, 256), latent_stride=8, control="none", device="cpu", repeats=1,
+            warm_up=1,
+        )  # fmt: skip
         results.append(run(sd21))
     text = "\n".join(to_markdown(result) for result in results)
     text += (
@@ -88,7 +91,7 @@ def main() -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "restore_cpu.md").write_text(text)
-    content = {"results": results, "bfloat16": quality}
+    content = {"results": [asdict(result) for result in results], "bfloat16": quality}
     (options.out / "restore_cpu.json").write_text(json.dumps(content, indent=2) + "\n")
     print(text)
 

@@ -18,8 +18,8 @@ ROOMS = {
         "version",
     ),
     "fidediff_model": (
-        "cli", "doctor", "demo", "evaluate", "training", "restore", "scores", "model", "weights",
-        "data", "presets", "config", "errors",
+        "cli", "doctor", "benchmark", "demo", "evaluate", "training", "restore", "scores", "model",
+        "weights", "data", "presets", "config", "errors",
     ),
 }  # fmt: skip
 DOOR = ("manifest", "images", "disk", "errors", "trajectory", "cli")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from fidediff_model.cli.model_options import FOLDER, progress_bar
 from trajectory_builder.cli.app import pack, say
 
 if TYPE_CHECKING:
-    from fidediff_model.evaluate.speed import BenchmarkRequest
+    from fidediff_model.benchmark import BenchmarkRequest
 
 
 def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -44,20 +45,20 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@pack("request", "fidediff_model.evaluate.speed:BenchmarkRequest")
+@pack("request", "fidediff_model.benchmark:BenchmarkRequest")
 def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_json: bool) -> None:
     """Measure seconds per image, part by part.
 
-    Latent strides x control x types (x compiled), warm, with p50 and p95, peak
-    memory, TFLOP and the share of the device's peak; the paper's seconds are
-    printed beside. Speed does not depend on weights, so random ones will do.
+    Latent strides x control x types (x compiled), warm: p50, p95, the median of
+    each part, peak memory, and the paper's seconds beside them. Speed does not
+    depend on weights, so random ones will do.
 
     \b
     Examples:
       fidediff benchmark --preset tiny --size 640x360
       fidediff benchmark --preset sd21 --random-base --compile --device cuda
     """
-    from fidediff_model.evaluate.speed import run, to_markdown, write
+    from fidediff_model.benchmark import run, to_markdown, write
 
     if random_base and not request.base_model.startswith("random:"):
         raise click.UsageError("--random-base and --base-model exclude one another")
@@ -65,5 +66,4 @@ def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_j
         result = run(request, bar.update)
     if out:
         write(result, out)
-    lines = [json.dumps(result)] if as_json else to_markdown(result).splitlines()
-    say(*lines)
+    say(*([json.dumps(asdict(result))] if as_json else to_markdown(result).splitlines()))
