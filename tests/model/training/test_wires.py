@@ -39,6 +39,7 @@ WEIGHTS = {
     "vgg16": "random-for-tests",
 }  # fmt: skip
 NO_VGG = WEIGHTS | {"perceptual": "none", "vgg16": ""}
+IMAGES_ALONE = NO_VGG | {"gan_weight": 0.0}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -183,10 +184,32 @@ def test_gradients_of_the_discriminator_are_those_by_hand(base_run, base_by_hand
 def test_micro_batches_have_the_gradients_of_their_mean(home, data, base_run):
     split = ONE_STEP | {"batch": 1, "accumulate": 2}
     base.train(request(home / "split", data, **split, **WEIGHTS))
-    together, apart = gradients(base_run), gradients(home / "split")
-    largest = max(float(g.abs().max()) for g in together)
-    for one, other in zip(together, apart, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3 * largest, rtol=1e-3)
+    for name in ("model", "discriminator"):
+        together, apart = gradients(base_run, name), gradients(home / "split", name)
+        largest = max(float(g.abs().max()) for g in together)
+        for one, other in zip(together, apart, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-3 * largest, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["lpips", "dists"])
+def test_the_perceptual_distance_is_the_one_asked_for(home, data, batch, kind):
+    changes = WEIGHTS | {"perceptual": kind, "gan_weight": 0.0}
+    base.train(request(home / kind, data, **ONE_STEP, **changes))
+    with torch.no_grad():
+        image, _ = restored(build(TINY, clean(), seed=0), batch.blur, batch.timestep)
+        vgg = open_vgg16("random-for-tests", needed_by="a test")
+        expected = ReconstructionLoss(vgg, perceptual=kind)(image, batch.target).perceptual
+    assert measures(home / kind)["perceptual"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_both_sides_of_the_gan_have_the_loss_asked_for(home, data, base_run):
+    base.train(request(home / "softplus", data, **ONE_STEP, **WEIGHTS, gan_loss="softplus"))
+    plain, soft = measures(base_run), measures(home / "softplus")
+    for name in ("logit_real", "logit_fake"):
+        assert soft[name] == pytest.approx(plain[name], rel=1e-5)
+    # softplus(-x) > -x, the hinge's generator loss, and both of D's terms differ from relu's.
+    assert soft["generator"] > plain["generator"]
+    assert abs(soft["discriminator"] - plain["discriminator"]) > 1e-3
 
 
 def test_l1_of_latents_is_the_distance_of_z0_hat_from_the_sharp_latent(home, data, batch):
@@ -223,6 +246,14 @@ def test_each_optimizer_has_its_own_rate_and_the_weight_decay(home, data):
     for name, rate in (("model", 3e-4), ("discriminator", 7e-4)):
         (group,) = json.loads((folder / f"optimizer-{name}.json").read_text())["groups"]
         assert (group["lr"], group["weight_decay"]) == (rate, 0.03)
+
+
+def test_the_warm_up_counts_steps_from_one(home, data):
+    changes = IMAGES_ALONE | {"steps": 3, "warmup_steps": 4, "learning_rate": 1e-4}
+    base.train(request(home / "warm-up", data, **ONE_STEP | changes))
+    lines = map(json.loads, (home / "warm-up/log.jsonl").read_text().splitlines())
+    rates = [line["rate_model"] for line in lines if line["kind"] == "train"]
+    assert rates == pytest.approx([0.25e-4, 0.5e-4, 0.75e-4])
 
 
 def test_the_encoder_of_the_discriminator_trains_where_it_is_asked_to(home, data):
@@ -279,6 +310,19 @@ def test_the_loss_of_the_stage_kernel_is_that_by_hand(kernel_run, kernel_by_hand
 
 def test_gradients_of_the_kernel_estimator_are_those_by_hand(kernel_run, kernel_by_hand):
     same_gradients(gradients(kernel_run), trainable(kernel_by_hand[1]).values())
+
+
+def test_new_parts_are_those_of_the_seed(home, data, base_run, batch):
+    asked = request(home / "seed", data, stage="kernel", start=base_run, **ONE_STEP, seed=3)
+    kernel.train(asked)
+    settings = TrainSettings(crop=CROP, identity=0.0, workers=0, validate_every=0, seed=3)
+    train, _ = open_datasets(manifest.read(data), settings)
+    drawn = to_device(next(iter(make_loader(train, batch_size=2, steps=1))), "cpu")
+    model = FideDiff.load(base_run / "model", add=["kernel_estimator"], seed=3)
+    with torch.no_grad():
+        kernels = model.kernel_estimator(drawn.blur)
+        expected = float(reblur_by_hand(drawn.target, kernels, drawn.blur))
+    assert measures(home / "seed")["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 # Stage 3.
@@ -365,6 +409,8 @@ def test_draws_follow_the_settings():
     changes = {"crop": 17, "points": 3, "identity": 0.25, "augment": False, "seed": 9}
     rules = draw_rules(TrainSettings(**changes))
     assert {name: getattr(rules, name) for name in changes} == changes
+    native = draw_rules(TrainSettings(points_of="native", points=3))
+    assert (native.points_of, native.points) == ("native", 1)
 
 
 def test_a_fixed_timestep_reaches_the_draws():
