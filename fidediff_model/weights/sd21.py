@@ -183,7 +183,7 @@ def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
             raise unusable_base(
                 f"the base model lacks {part}, from which the prompt starts",
                 where=str(folder),
-                cure=f"copy {part}/ as well, or set prompt.start to normal",
+                cure=f"copy {part}/ as well, or give --set model.prompt.start=normal",
             )
     transformers: Any = import_module("transformers")
     ids = _empty_ids(folder / "tokenizer", tokens)
@@ -195,7 +195,7 @@ def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
         raise unusable_base(
             f"the text encoder cannot be read: {str(error).splitlines()[0]}",
             where=str(folder / "text_encoder"),
-            cure="copy it again, or set prompt.start to normal",
+            cure="copy it again, or give --set model.prompt.start=normal",
         ) from error
     with torch.no_grad():
         states: Tensor = encoder.eval().float()(input_ids=ids).last_hidden_state
