@@ -78,6 +78,7 @@ def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data, workers):
     _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, told
     assert "Traceback" not in told
+    assert "SIGTERM: saving after step" in told
     assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-*/whole.json")]
 
 
