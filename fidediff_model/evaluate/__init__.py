@@ -173,10 +173,10 @@ def make_plan(request: EvaluateRequest) -> Plan:
     notes: list[str] = []
     if folders:
         everything = choose_pairs(request.data, split=None, points="all", limit=None)
-        found = find_results(folders, pairs, everything, partial=request.partial)
-        methods += [Method(results.name, results.files) for results in found]
-        notes = [f"{r.name}: {r.unmatched}" for r in found if r.missing or r.extra]
-        pairs = [p for p in pairs if all(p.sample_id in results.files for results in found)]
+        results = find_results(folders, pairs, everything, partial=request.partial)
+        methods += [Method(one.name, one.files) for one in results]
+        notes = [f"{r.name}: {r.unmatched}" for r in results if r.missing or r.extra]
+        pairs = [p for p in pairs if all(p.sample_id in one.files for one in results)]
         if not pairs:
             raise UsageError(
                 "no pair has a result of every method",
@@ -243,17 +243,17 @@ def _pictures(
     pairs = {pair.sample_id: pair for pair in plan.pairs}
     rows = []
     for method, one in zip(plan.methods, evaluations, strict=True):
-        found = plots.extremes(one.rows)
-        if found is None:
+        extremes = plots.extremes(one.rows)
+        if extremes is None:
             continue
-        heading = METRICS[found.metric].heading
-        for kind, (sample_id, score) in (("worst", found.worst), ("median", found.median)):
+        heading = METRICS[extremes.metric].heading
+        for kind, (sample_id, score) in (("worst", extremes.worst), ("median", extremes.median)):
             pair = pairs[sample_id]
             with suppress(UserError):  # a method may have failed on this pair
                 images = [restored_image(other, ready, pair) for other in _restorers(plan)]
                 label = f"{kind} of {method.name}\n{sample_id}\n{heading} {score:.4g}"
-                whole = [read_rgb8(pair.blur), *images, read_rgb8(pair.sharp)]
-                rows.append(plots.PictureRow(label, whole))
+                images = [read_rgb8(pair.blur), *images, read_rgb8(pair.sharp)]
+                rows.append(plots.PictureRow(label, images))
     return rows
 
 

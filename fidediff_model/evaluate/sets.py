@@ -106,8 +106,8 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
             where=f"--data {blurs}",
             cure="give two folders: --data BLURS --data SHARPS",
         )
-    found = {side: images_by_name(side) for side in (blurs, sharps)}
-    lonely = sorted(set(found[blurs]) - set(found[sharps]))
+    images = {side: images_by_name(side) for side in (blurs, sharps)}
+    lonely = sorted(set(images[blurs]) - set(images[sharps]))
     if lonely:
         raise UsageError(
             f"{len(lonely):,} blurs have no sharp image of the same name",
@@ -115,8 +115,8 @@ def pairs_of_folders(blurs: Path, sharps: Path) -> list[Pair]:
             cure="give folders whose files have the same relative names",
         )
     return [
-        Pair(name, path, found[sharps][name], name, blur_name=name)
-        for name, path in sorted(found[blurs].items())
+        Pair(name, path, images[sharps][name], name, blur_name=name)
+        for name, path in sorted(images[blurs].items())
     ]
 
 
@@ -233,8 +233,8 @@ def find_results(
             one name, names do not match, or a file is no 8-bit PNG without alpha.
     """
     _check_folders(folders)
-    found = [_match(name, folder, pairs, everything) for name, folder in folders]
-    for results in found:
+    matched = [_match(name, folder, pairs, everything) for name, folder in folders]
+    for results in matched:
         if not results.files:
             raise UsageError(
                 f"no image of {results.name} has the name of a pair",
@@ -251,7 +251,7 @@ def find_results(
                 " has",
             )
         _check_files(results)
-    return found
+    return matched
 
 
 def _check_folders(folders: Sequence[tuple[str, Path]]) -> None:

@@ -46,7 +46,7 @@ class Settings:
     """How to restore.
 
     Attributes:
-        timestep: t in [0, 999]; None lets the model estimate one an image.
+        timestep: t in [0, 999]; None lets the model estimate one per image.
         strength: share of the restoration in the output: 0 is the input, 1 the restoration.
         latent_stride: 4 or 8; None takes what the model was trained with.
         control: `none` leaves the kernel control out, `filter` insists on it; None takes what the

@@ -2,7 +2,7 @@
 
 FideDiff (arXiv 2510.01641): L = L1 + lambda1 x L_EA-LPIPS + lambda2 x L_G; its ablation ranks
 EA-LPIPS before LPIPS before DISTS. L_G lives in `discriminator.py`. The weights are not published:
-lambda1 = 2 is ours.
+lambda1 = 2 is our choice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ReconstructionLoss(nn.Module):
         vgg: the backbone; None only for `perceptual="none"`.
         perceptual: `none`, `lpips`, `ea-lpips` or `dists`.
         l1_weight: weight of L1 in pixels of [-1, 1] (paper: 1).
-        perceptual_weight: lambda1 (ours: 2).
+        perceptual_weight: lambda1 (our choice: 2).
 
     Raises:
         ValueError: a perceptual distance without a backbone, or one of another name.
@@ -166,7 +166,7 @@ def without_rim(image: Tensor, kernels: Tensor) -> Tensor:
 
 
 def timestep_loss(t_hat: Tensor, timestep: Tensor) -> Tensor:
-    """L_time: mean |t_hat - t| / 1000 (the paper names it without a formula: ours).
+    """L_time: mean |t_hat - t| / 1000 (the paper names it without a formula: our choice).
 
     Args:
         t_hat: (B,) in [0, 999].

@@ -279,10 +279,10 @@ def _write_bytes(path: Path, payload: bytes) -> None:
 
 def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as tensors, named INDEX.NAME, and plain values."""
-    whole = optimizer.state_dict()
+    state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {"groups": whole["param_groups"], "values": {}}
-    for index, values in whole["state"].items():
+    plain: dict[str, Any] = {"groups": state["param_groups"], "values": {}}
+    for index, values in state["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"{index}.{name}"] = value
@@ -321,8 +321,8 @@ def _damage(path: Path) -> str:
 
 def _numbered(folder: Path) -> list[Path]:
     """Checkpoints by step, oldest first."""
-    found = [p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+    checkpoints = [p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)]
+    return sorted(checkpoints, key=lambda p: int(p.name.removeprefix("step-")))
 
 
 def _drop_temporaries(folder: Path) -> None:

@@ -34,7 +34,7 @@ T_ALONE = Choice(BY_T_ERROR, "the best model by error of t is kept, since T lear
 
 
 class ControlStep(nn.Module):
-    """One step of the whole model, and L_time.
+    """One step of the complete model, and L_time.
 
     Args:
         model: with M, T and, unless its variant is `none`, the control.

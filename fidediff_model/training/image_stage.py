@@ -61,7 +61,7 @@ def fit(
 
     Args:
         run: opened.
-        stepper: (blur, t) -> `Stepped`, with the whole model as its attribute `model`.
+        stepper: (blur, t) -> `Stepped`, with the complete model as its attribute `model`.
         discriminator: D, or None.
         groups: the trainable parameters of `stepper` with their learning rates.
         keeps: which model is kept.
@@ -104,7 +104,7 @@ class Learner(NamedTuple):
 
     Attributes:
         run: settings and accelerator.
-        model: the whole model, unwrapped.
+        model: the complete model, unwrapped.
         loss: L1 and the perceptual distance.
         wrapped: the stage's step as `prepare` returned it.
         discriminator: D, or None.

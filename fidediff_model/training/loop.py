@@ -70,7 +70,7 @@ class State:
 
     Attributes:
         run: what does not change.
-        model: the whole model, unwrapped.
+        model: the complete model, unwrapped.
         trained: parameters by optimizer and name.
         optimizers: by name: `model`, and `discriminator` where there is one.
         keeps: which model is kept.
@@ -115,7 +115,7 @@ def begin(
 
     Args:
         run: opened.
-        model: the whole model, unwrapped.
+        model: the complete model, unwrapped.
         trained: parameters by optimizer and name.
         optimizers: by the same names, `model` among them.
         keeps: which model is kept.
@@ -211,7 +211,7 @@ def micro_batches(
 ) -> Iterator[Batch]:
     """The batches of a step; gradients travel between processes with the last one only.
 
-    DDP reduces gradients in every backward unless told not to; all but the last of a step would
+    DDP reduces gradients in every backward unless asked not to; all but the last of a step would
     send partial sums that nobody uses.
     """
     for number, batch in enumerate(batches):
