@@ -21,7 +21,7 @@ from trajectory_builder.cli.app import Command, pack, say
 from trajectory_builder.errors import LISTED_AT_MOST
 
 if TYPE_CHECKING:
-    from fidediff_model.evaluate.run import EvaluateRequest
+    from fidediff_model.evaluate import EvaluateRequest
     from fidediff_model.evaluate.scoring import Evaluation
 
 DEFAULT_METRICS = "psnr,ssim,ssim-matlab,lpips,dists"
@@ -138,7 +138,7 @@ def metric_options(command: Command) -> Command:
     help="Layout of the printed table; OUT gets all three.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@pack("request", "fidediff_model.evaluate.run:EvaluateRequest")
+@pack("request", "fidediff_model.evaluate:EvaluateRequest")
 def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
     """Score restorations of a data set.
 
