@@ -182,11 +182,11 @@ PRESET_DEFAULTS: dict[str, dict[str, Any]] = {
         "log_every": 10, "save_every": 200, "validate_every": 200,
     },
     "small": {
-        "steps": 20_000, "learning_rate": 2e-4, "warmup_steps": 200,
-        "save_every": 500, "validate_every": 1000,
+        "steps": 5000, "learning_rate": 1e-4, "warmup_steps": 100,
+        "save_every": 500, "validate_every": 500,
     },
 }  # fmt: skip
-"""What differs over the presets that train from scratch on a CPU, in all stages (our choice)."""
+"""What differs over the presets that a CPU can train, in all stages (our choice)."""
 
 
 def defaults(stage: Stage, preset: str) -> TrainSettings:

@@ -318,7 +318,7 @@ def test_large_checkpoints_are_written_less_often():
 def test_help_marks_what_is_published(stage):
     text = CliRunner().invoke(fidediff, ["train", stage, "--help"], terminal_width=200).output
     assert "[paper" in text
-    assert "[prior; default: 100000; tiny: 2000; small: 20000]" in text
+    assert "[prior; default: 100000; tiny: 2000; small: 5000]" in text
 
 
 def test_a_users_error_leaves_no_config_behind(tmp_path, data):
