@@ -25,33 +25,38 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 
 
 @click.command("benchmark")
-@click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True)
+@click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True,
+              help="Model configuration.")  # fmt: skip
 @click.option("--base-model", default="random:0", show_default="random ones",
               help="Folder or hub id of base weights.")  # fmt: skip
-@click.option("--random-base", is_flag=True, help="Random base weights, which is the default.")
-@click.option("--size", default="1280x720", show_default=True, callback=read_size)
-@click.option("--latent-stride", type=click.Choice([4, 8]), help="Only this one.")
-@click.option("--control", type=click.Choice(["none", "filter"]), help="Only this one.")
+@click.option("--random-base", is_flag=True, help="Use random base weights, which is the default.")
+@click.option("--size", default="1280x720", show_default=True, callback=read_size,
+              metavar="WIDTHxHEIGHT", help="Size of the image.")  # fmt: skip
+@click.option("--latent-stride", type=click.Choice([4, 8]), help="Measure only this one.")
+@click.option("--control", type=click.Choice(["none", "filter"]),
+              help="Measure only this one.")  # fmt: skip
 @click.option(
     "--dtype",
     "dtypes",
     multiple=True,
     type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Only these.  [default: bf16 and fp32 on CUDA, fp32 elsewhere]",
+    help="Measure only these.  [default: bf16 and fp32 on CUDA, fp32 elsewhere]",
 )
-@click.option("--compile/--no-compile", default=False, help="Also compiled.")
+@click.option("--compile/--no-compile", default=False, help="Also measure the compiled model.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu.  [default: the best available]")
-@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Timed runs per variant.")  # fmt: skip
+@click.option("--warm-up", type=click.IntRange(min=0), default=3, show_default=True,
+              help="Untimed runs before them.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @pack("request", "fidediff_model.benchmark:BenchmarkRequest")
 def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_json: bool) -> None:
     """Measure seconds per image, part by part.
 
-    Latent strides x control x types (x compiled), warm: p50, p95, the median of
-    each part, peak memory, and the paper's seconds beside them. Speed does not
-    depend on weights, so random ones will do.
+    One row per latent stride, control and type (and compiled): p50 and p95 after
+    a warm-up, the median of each part and peak memory, beside the paper's
+    seconds. Speed does not depend on the weights, so random ones do.
 
     \b
     Examples:

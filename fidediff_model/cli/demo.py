@@ -18,7 +18,7 @@ from trajectory_builder.cli.app import say
               help="Factor on all numbers of training steps.")  # fmt: skip
 def command(out: Path, scale: float) -> None:
     """Run the complete chain: make a sample, train the three stages of a tiny
-    model for a minute each, restore blurs that it never saw, draw a picture.
+    model for a minute each, restore blurs of an unseen scene, draw a picture.
 
     Run it again to resume.
 

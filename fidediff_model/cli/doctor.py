@@ -13,15 +13,15 @@ FILE = click.Path(path_type=Path, readable=False)
 
 
 @click.command(name="doctor", short_help="Versions, devices, precisions, and needed files.")
-@click.option("--vgg16", type=FILE, help="A VGG16 file to try.")
+@click.option("--vgg16", type=FILE, help="VGG16 file to check.")
 @click.option("--convert", type=FILE, metavar="FILE.safetensors",
-              help="Write the 59 MB that are used of --vgg16 to this new file.")  # fmt: skip
+              help="Write the used part of --vgg16 (59 MB) to this new file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def command(vgg16: Path | None, convert: Path | None, as_json: bool) -> int:
     """Report versions, devices, precisions, memory, and the VGG16 file that
     LPIPS, EA-LPIPS and DISTS need.
 
-    Ends with 1 where something that training needs is missing or broken.
+    Exits with 1 if something that training needs is missing or broken.
 
     \b
     Example:

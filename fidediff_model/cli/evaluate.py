@@ -39,7 +39,7 @@ def read_metrics(ctx: click.Context, parameter: click.Parameter, value: str) -> 
 def read_restored(
     ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[tuple[str, Path], ...]:
-    """NAME=DIR, each as name and folder."""
+    """Split each NAME=DIR into name and folder."""
     split = [text.partition("=") for text in value]
     wrong = [text for text, (name, _, folder) in zip(value, split, strict=True)
              if not name or not folder]  # fmt: skip
@@ -97,7 +97,7 @@ def metric_options(command: Command) -> Command:
     multiple=True,
     metavar="NAME=DIR",
     callback=read_restored,
-    help="Results of another method; may be given several times.",
+    help="Results of another method; repeatable.",
 )
 @click.option("--baseline", type=click.Choice(["blurry"]), help="Also score the blurs themselves.")
 @click.option("--partial", is_flag=True, help="Score the pairs that every method has.")
@@ -113,7 +113,7 @@ def metric_options(command: Command) -> Command:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N pairs.")
 @click.option("--save-images", is_flag=True, help="Also write the model's restorations.")
-@click.option("--name", help="Name of the model's result.  [default: that of its folder]")
+@click.option("--name", help="Name of the model's result.  [default: its folder's]")
 @click.option(
     "--paper",
     type=click.Choice(["auto", "gopro", "realblur-j", "realblur-r", "none"]),
@@ -121,7 +121,12 @@ def metric_options(command: Command) -> Command:
     show_default=True,
     help="Set whose rows of the paper to print; auto: GoPro's for its whole test set.",
 )
-@click.option("--compare", multiple=True, type=FOLDER, help="Further results for table and plot.")
+@click.option(
+    "--compare",
+    multiple=True,
+    type=FOLDER,
+    help="Folder of further results for table and plot; repeatable.",
+)
 @click.option(
     "--timestep",
     default="auto",
@@ -146,7 +151,7 @@ def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
     as summary.md, .csv and .tex, perception_distortion.png, and pictures.png with
     the worst and the median image of each method. Run the same command again to
     resume. --data is one trajbuild folder, or given twice: blurs, then sharps.
-    With --compare alone, results are only put side by side.
+    With --compare alone, results are only compared.
 
     \b
     Examples:

@@ -13,24 +13,24 @@ from trajectory_builder.cli.app import Command, pack
 
 FOLDER = click.Path(path_type=Path, readable=False)
 _OPTIONS = [
-    click.option("--base-model", help="Folder or hub id of the base weights, if they moved."),
-    click.option("--latent-stride", type=click.Choice([4, 8]), help="Default: as it was trained."),
+    click.option("--base-model", help="Folder or hub id of the base weights, if they were moved."),
+    click.option("--latent-stride", type=click.Choice([4, 8]), help="[default: as trained]"),
     click.option(
         "--control",
         type=click.Choice(["none", "filter"]),
-        help="Leave the kernel control out, or insist on it. Default: as it was trained.",
+        help="none: run without the kernel control; filter: require it. [default: as trained]",
     ),
     click.option(
         "--tile",
         type=click.IntRange(min=0),
-        help="Pixels of a UNet tile; 0: whole images. Default: by the image's size.",
+        help="Side of a UNet tile in pixels; 0: complete images. [default: by the image's size]",
     ),
     click.option(
         "--overlap",
         type=click.IntRange(min=0),
         default=128,
         show_default=True,
-        help="Pixels that tiles share.",
+        help="Pixels that neighbouring tiles share.",
     ),
     click.option(
         "--dtype",
@@ -39,21 +39,23 @@ _OPTIONS = [
         show_default=True,
         help="auto: bf16 on CUDA, fp32 elsewhere.",
     ),
-    click.option("--device", help="cuda, cuda:1, mps or cpu. Default: the best there is."),
-    click.option("--compile", is_flag=True, help="Compile; pays after some hundred images."),
+    click.option("--device", help="cuda, cuda:1, mps or cpu. [default: the best available]"),
+    click.option(
+        "--compile", is_flag=True, help="Compile the model; pays off after a few hundred images."
+    ),
     click.option(
         "--batch",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Images of one size at once.",
+        help="Images of equal size restored together.",
     ),
     pack("settings", "fidediff_model.model.engine:Settings"),
 ]
 
 
 def shipped_model() -> Path:
-    """The folder of `small`, which ships with the package; says on stderr that it is used."""
+    """Return the folder of the shipped model `small`, and say on stderr that it is used."""
     from fidediff_model.weights import shipped
 
     click.echo("model: small, which ships with the package; --model takes another", err=True)
@@ -70,7 +72,7 @@ def model_options(*, always: bool = True) -> Callable[[Command], Command]:
     Put the command's own `--timestep` and `--strength` above, so that they are packed too.
 
     Args:
-        always: the command cannot do without a model, so the shipped one is the default.
+        always: the command needs a model, so the shipped one is the default.
     """
     help_text = "Model folder, such as RUN/model.  [default: small, which ships with the package]"
     callback = _or_shipped if always else None
@@ -95,7 +97,7 @@ def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) ->
 
 
 def progress_bar(total: int, unit: str) -> Any:
-    """A bar on stderr: on a terminal one line, elsewhere a line each half minute."""
+    """A bar on stderr: one line on a terminal, elsewhere a line every half minute."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     help="auto, or a number from 0 to 999: (frames averaged - 1) x 20.  [default: auto]",
 )
 @click.option(
-    "--strength", type=float, default=1.0, show_default=True, help="0: the input, 1: all of it."
+    "--strength",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Share of the restoration in the output; 0 gives the input.",
 )
 @model_options()
 @click.option(
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     help="Also write input and output side by side, as NAME_side_by_side.png.",
 )
 @click.option("--show-kernels", is_flag=True, help="Also write a picture of the blur kernels.")
-@click.option("--skip-existing", is_flag=True, help="Leave whatever exists alone.")
+@click.option("--skip-existing", is_flag=True, help="Skip outputs that exist.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @pack("request", "fidediff_model.restore.request:RestoreRequest")
@@ -65,7 +69,7 @@ def command(request: RestoreRequest, as_json: bool) -> int:
     kept, and the files that failed.
 
     Run the same command again to resume. Inputs are never overwritten; an
-    output that is not of this command is refused without --overwrite.
+    output of another command is refused without --overwrite.
 
     \b
     Examples:
@@ -102,7 +106,7 @@ def _one_image(request: RestoreRequest) -> int:
 
 
 def _print(report: RestoreReport, skipped: int, request: RestoreRequest, *, as_json: bool) -> int:
-    """Print what was done, and what failed and why; returns the exit code."""
+    """Print the result and the failures with their reasons; returns the exit code."""
     from fidediff_model.restore.records import RECORD_FILE
     from trajectory_builder.images.formats import counted_by_ending, kind_not_read
 

@@ -25,7 +25,7 @@ def _timesteps(ctx: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--data", required=True, type=FOLDER, help="trajbuild folder.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of tables and plots.")
 @click.option("--timesteps", default="0:400:40", show_default=True, callback=_timesteps,
-              help="0,100,200 or FIRST:LAST:STEP.")  # fmt: skip
+              help="Timesteps: 0,100,200 or FIRST:LAST:STEP.")  # fmt: skip
 @metric_options
 @click.option("--split", default="test", show_default=True, help="Split of the manifest, or `all`.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N native pairs.")
@@ -34,7 +34,7 @@ def _timesteps(ctx: click.Context, parameter: click.Parameter, value: str) -> tu
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="Pictures of the first N trajectories.",
+    help="Draw the first N trajectories.",
 )
 @model_options()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

@@ -76,7 +76,7 @@ class StageGroup(click.Group):
     """The stages in the order in which they run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names in the order of `ABOUT`; click would sort them."""
+        """The stages' names in the order of `ABOUT`; click would sort them."""
         return list(ABOUT)
 
 
@@ -95,7 +95,7 @@ def _stage_command(stage: Stage) -> click.Command:
     text = (
         f"{about}\n\nWrites RUN/model, the best by validation or else the last. Values marked"
         " [paper] are published, [prior] come from an earlier one-step model, all others are"
-        f" ours.\n\n\b\nExample:\n  {example}\nRun the same command again to resume."
+        f" our choice.\n\n\b\nExample:\n  {example}\nRun the same command again to resume."
     )
     options = _folder_options(stage)
     options += list(MODEL_OPTIONS[stage].values())
@@ -135,8 +135,8 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
         click.Option(
             ["--resume"],
             is_flag=True,
-            help="Continue RUN; what is not given comes from its config.yaml, and settings that"
-            " leave the result alone may differ.",
+            help="Continue RUN; options that are not given come from its config.yaml. Settings that"
+            " do not change the result may differ.",
         ),
     ]
     if stage == "base":
@@ -172,9 +172,9 @@ def _option(stage: Stage, name: str) -> click.Option:
 
 
 def _run(stage: Stage, values: dict[str, Any]) -> int:
-    """Train, and print what came of it; `values` are those of the command's options."""
+    """Train and print the result; `values` are the command's options."""
     context = click.get_current_context()
-    # A default is no wish: what was not typed may come from the resumed run.
+    # Only typed options count: a resumed run keeps its own values for all others.
     typed = {
         name: value
         for name, value in values.items()
@@ -221,7 +221,7 @@ def _report(stage: Stage, outcome: Outcome) -> int:
 
 
 def _exit_at_once(error: UserError) -> None:
-    """With several processes, end without tidying up, which would wait for the others."""
+    """Exit without cleanup if there are several processes: cleanup would wait for the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         say(*f"error: {error}".split("\n"), err=True)
         os._exit(int(error.exit_code))

@@ -1,4 +1,4 @@
-"""`restored.jsonl`: one line per restored file, by which a repeated command knows what is done."""
+"""`restored.jsonl`: a line per restored file, from which a repeated command knows what is done."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def left_to_do(
         skip_existing: leave alone whatever exists.
 
     Raises:
-        UsageError: outputs exist that are not known to be the same.
+        UsageError: an output exists, and no record says that it is the same.
     """
     if overwrite:
         return list(jobs)

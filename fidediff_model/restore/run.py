@@ -57,7 +57,7 @@ Report = Callable[[Literal["image", "frame"], int], None]
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What a command will do, decided without pixels and weights.
+    """The work of a command, planned without reading pixels or weights.
 
     Attributes:
         request: the command.
@@ -76,7 +76,7 @@ class RestorePlan:
 
 
 def make_plan(request: RestoreRequest) -> RestorePlan:
-    """Decide all that can be decided without pixels and weights.
+    """Plan the work without reading pixels or weights.
 
     Raises:
         UserError: the model folder, the device, an input or an output cannot be used.
@@ -96,7 +96,7 @@ def make_plan(request: RestoreRequest) -> RestorePlan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its record, or why it failed."""
+    """The outcome of a job: its record, or the reason why it failed."""
 
     job: Job
     record: Record
@@ -130,7 +130,7 @@ def _user_error(job: Job, error: Exception) -> UserError:
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What became of all jobs.
+    """The outcome of all jobs.
 
     Attributes:
         restored: files written.
@@ -150,7 +150,7 @@ class RestoreReport:
 def restore_files(
     plan: RestorePlan, ready: ReadyModel, *, report: Report = lambda kind, count: None
 ) -> RestoreReport:
-    """Restore all jobs; a file that fails is listed and the others go on.
+    """Restore all jobs; a file that fails is reported, and the others go on.
 
     Args:
         plan: what to do; images come first, then videos.
@@ -276,7 +276,7 @@ def _restore_group(
     pictures = [file.picture for file in group if file.picture is not None]
     try:
         blur = torch.stack([to_tensor(picture) for picture in pictures])  # (B, 3, H, W)
-        answer = ready.run(blur)
+        result = ready.run(blur)
         kernels = [ready.kernel_picture(x[None]) if request.show_kernels else None for x in blur]
     except Exception as error:
         if len(group) == 1:
@@ -291,11 +291,11 @@ def _restore_group(
         record = {
             "width": picture.pixels.shape[1],
             "height": picture.pixels.shape[0],
-            "t_hat": round(float(answer.t_hat[i]), 3),
+            "t_hat": round(float(result.t_hat[i]), 3),
             "seconds": seconds,
-            "notes": [*picture.notes, *answer.notes],
+            "notes": [*picture.notes, *result.notes],
         }
-        yield _Write(file.job, picture, answer.images[i], kernels[i], record, request.side_by_side)
+        yield _Write(file.job, picture, result.images[i], kernels[i], record, request.side_by_side)
 
 
 def _same(outcome: Outcome) -> Outcome:
@@ -337,7 +337,7 @@ class _Write:
 
 
 def beside(target: Path, what: str) -> Path:
-    """The name of a further picture of a target: its own full name, then what it is."""
+    """The name of an extra picture of a target: the target's full name, then `what`."""
     return target.with_name(f"{target.name}_{what}.png")
 
 
@@ -376,6 +376,6 @@ def restore_bytes(request: RestoreRequest, content: bytes) -> tuple[bytes, float
     """The content of one image file, restored, in its own format; and its timestep."""
     picture = decode(content, name="standard input", white=request.white)
     ready = open_model(request.model, request.settings, base_model=request.base_model)
-    answer = ready.run(to_tensor(picture)[None])
-    restored = with_image(picture, answer.images[0])
-    return encode_picture(restored), float(answer.t_hat[0])
+    result = ready.run(to_tensor(picture)[None])
+    restored = with_image(picture, result.images[0])
+    return encode_picture(restored), float(result.t_hat[0])

@@ -59,9 +59,9 @@ def restore_video(
             film = main_stream(opened, source)
             film.thread_type = "AUTO"
             with VideoWriter(opened, film, target) as writer:
-                passage = _Passage(ready, opened, film, source, writer, report)
-                passage.run(batch)
-            notes = [*writer.notes, *passage.notes]
+                restoration = _Restoration(ready, opened, film, source, writer, report)
+                restoration.run(batch)
+            notes = [*writer.notes, *restoration.notes]
     except av.error.FFmpegError as error:
         if error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(target)) from error
@@ -70,27 +70,27 @@ def restore_video(
             where=printable(str(source)),
             cure="check that it plays; copy it again from the camera",
         ) from error
-    if not passage.t_hats:
+    if not restoration.t_hats:
         raise VideoError(
             "no frame of the video can be decoded",
             where=printable(str(source)),
             cure="check that it plays; copy it again from the camera",
         )
     notes += losses(read_properties(source), read_properties(target))
-    return passage.record() | {"notes": notes}
+    return restoration.record() | {"notes": notes}
 
 
 @dataclass
 class _Frame:
-    """A decoded frame, its pixels upright, (H, W, 3) uint8 or uint16, and how it stores colour."""
+    """A decoded frame, its upright pixels (H, W, 3) in uint8 or uint16, and its colour space."""
 
     decoded: Any
     pixels: npt.NDArray[Any]
     colour: Colour
 
 
-class _Passage:
-    """One video on its way: reader thread -> batches on the device -> writer thread."""
+class _Restoration:
+    """The restoration of one video: reader thread -> batches on the device -> writer thread."""
 
     def __init__(
         self,
@@ -114,18 +114,18 @@ class _Passage:
         """Read, restore and write all frames."""
         frames: list[_Frame] = []
         with ThreadPoolExecutor(1) as writer:
-            behind: list[Future[None]] = []
+            writes: list[Future[None]] = []
             for kind, item in _ahead(self._items()):
                 if kind == "sound":
-                    _later(behind, writer.submit(self.writer.write_sound, item))
+                    _queue(writes, writer.submit(self.writer.write_sound, item))
                     continue
                 frames.append(item)
                 if len(frames) == batch:
-                    _later(behind, writer.submit(self._write, frames, self._restore(frames)))
+                    _queue(writes, writer.submit(self._write, frames, self._restore(frames)))
                     frames = []
             if frames:
-                _later(behind, writer.submit(self._write, frames, self._restore(frames)))
-            for future in behind:
+                _queue(writes, writer.submit(self._write, frames, self._restore(frames)))
+            for future in writes:
                 future.result()
 
     def _items(self) -> Iterator[tuple[str, Any]]:
@@ -185,11 +185,11 @@ class _Passage:
         }
 
 
-def _later(behind: list[Future[None]], future: Future[None]) -> None:
-    """Queue a write; wait for the oldest one where too many are waiting."""
-    behind.append(future)
-    while len(behind) > _AHEAD:
-        behind.pop(0).result()
+def _queue(writes: list[Future[None]], future: Future[None]) -> None:
+    """Queue a write; wait for the oldest if too many are waiting."""
+    writes.append(future)
+    while len(writes) > _AHEAD:
+        writes.pop(0).result()
 
 
 def _ahead(items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -42,7 +42,7 @@ class AlexNet(nn.Module):
     """
 
     smallest_side = 31
-    """Pixels per side of which the stride and two poolings leave one cell."""
+    """Smallest side in pixels; the stride and two poolings leave one cell of it."""
     heads = "lpips-alex"
     """Name of LPIPS' linear heads for this network."""
 

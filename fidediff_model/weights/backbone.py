@@ -7,10 +7,7 @@ backbone gives plausible numbers that mean nothing, so there is one only under t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +16,15 @@ from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fidediff_model.errors import WeightsError
+from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import shorten
 
 DOWNLOAD = "download"
-"""The value of an option such as `--vgg16` that fetches the file."""
+"""The value of an option such as `--vgg16` that downloads the file."""
 
 RANDOM_FOR_TESTS = "random-for-tests"
 """The value that gives seeded random weights; only for tests of the program."""
@@ -115,7 +113,7 @@ def download(file: BackboneFile) -> Path:
     """Fetch the published file into torch's own cache, once, and check its digest.
 
     Raises:
-        WeightsError: the network or the digest fails; nothing is left under the file's name.
+        WeightsError: the download or its digest fails; nothing is left under the file's name.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / file.name
@@ -152,16 +150,7 @@ def convert_backbone(
         raise WeightsError(f"{target.name} {problem}", where=str(target), cure="give another name")
     checked = _checked(file, _read(file, source), source, make("").state_dict())
     tensors = {name: tensor.contiguous() for name, tensor in checked.items()}
-    temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
-    try:
-        save_file(tensors, temporary, metadata={"network": file.network, "source": source.name})
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    write_atomic(target, save(tensors, {"network": file.network, "source": source.name}))
     return target
 
 

@@ -1,7 +1,7 @@
-"""Is this folder a base model that FideDiff can start from? Looked at before a weight is read.
+"""Checks of a base model's folder, made before any weight is read.
 
-Shape tells nothing about what a network predicts, and diffusers falls back to pickles without a
-question; so configs, schedule and file kinds are checked here, and each refusal names its cure.
+A network's shape does not say what it predicts, and diffusers silently falls back to pickles; so
+configs, schedule and kinds of files are checked here, and each refusal names its cure.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def unet_config(config: BaseConfig) -> dict[str, Any]:
 
 
 def vae_config(config: BaseConfig) -> dict[str, Any]:
-    """Constructor arguments of diffusers' VAE for this base; its own defaults are a toy."""
+    """Constructor arguments of diffusers' VAE for this base; its own defaults describe a toy."""
     levels, colours = len(config.vae_channels), 3 * config.vae_patch**2
     is_small = config.vae_patch > 1
     return {
@@ -94,10 +94,10 @@ def write_base(folder: Path, unet: Any, vae: Any) -> None:
 
 
 def find_folder(location: str | Path) -> Path:
-    """The local folder of `small`, a path or a hub id, of which only safetensors are fetched.
+    """Return the local folder of `small`, a path or a hub id; the hub's safetensors are fetched.
 
     Raises:
-        ModelError: there is no such folder and the hub does not give it.
+        ModelError: there is no such folder, and the hub does not have it.
     """
     if str(location) == shipped.NAME:
         return shipped.base_folder()
@@ -124,7 +124,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise unusable_base(
-            f"{name} is neither a folder here nor a model that the hub gives",
+            f"{name} is neither a local folder nor a model that the hub has",
             where=str(error).splitlines()[0],
             cure="check the name and the network, or give a local folder of SD 2.1-base",
         ) from error
@@ -186,7 +186,7 @@ def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
             where=str(folder / "config.json"),
         )
     wanted = dict(wanted)
-    del wanted["sample_size"]  # a hint of its training, not a part of its structure
+    del wanted["sample_size"]  # a note on its training, no part of its structure
     for key, value in wanted.items():
         found = values.get(key, _default_of(kind, key))
         if _as_list(found) != _as_list(value):
@@ -199,7 +199,7 @@ def _check_structure(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def _default_of(kind: str, key: str) -> Any:
-    """What diffusers takes for a key which a config leaves out."""
+    """diffusers' default for a key that a config leaves out."""
     diffusers: Any = import_module("diffusers")
     return inspect.signature(getattr(diffusers, kind).__init__).parameters[key].default
 
@@ -219,9 +219,7 @@ def weight_file(folder: Path) -> tuple[Path, str | None]:
         if (folder / name).is_file():
             _refuse_pointer(folder / name)
             return folder / name, variant
-    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(
-        p.name for p in folder.glob("*.ckpt")
-    )
+    pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".ckpt")]
     if pickles:
         raise unusable_base(
             "the weights are a pickle, which can run code; only safetensors are read",
@@ -259,5 +257,5 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise unusable_base(f"{file.name} is not JSON", where=str(file)) from error
     if not isinstance(values, dict):
-        raise unusable_base(f"{file.name} holds no settings", where=str(file))
+        raise unusable_base(f"{file.name} contains no settings", where=str(file))
     return values

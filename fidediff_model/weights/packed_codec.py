@@ -1,7 +1,7 @@
 """A VAE that is a linear codec: the weights that make it one.
 
-A VAE whose first layer sees cells of pixels as channels (`vae_patch` above 1) can hold any linear
-code of a cell exactly, though its layers are those of Stable Diffusion's VAE:
+A VAE whose first layer sees cells of pixels as channels (`vae_patch` above 1) can be any linear
+code of a cell exactly, although its layers are those of Stable Diffusion's VAE:
 
 - residual branches end in zeros, so that blocks pass their input on;
 - every signal c goes as a pair (c, -c), whose mean is 0, and SiLU(c) - SiLU(-c) = c;
@@ -46,7 +46,7 @@ def write_codec(vae: Any, basis: Tensor, scale: float) -> None:
 
 
 def _enter(conv: nn.Conv2d, mix: Tensor) -> None:
-    """Signals that come in are mixed and become pairs; the constants join them."""
+    """Mix the incoming signals and turn them into pairs; add the constants."""
     signals = len(mix)
     conv.weight[0 : 2 * signals : 2, :, 1, 1] = mix
     conv.weight[1 : 2 * signals : 2, :, 1, 1] = -mix
@@ -55,7 +55,7 @@ def _enter(conv: nn.Conv2d, mix: Tensor) -> None:
 
 
 def _leave(norm: nn.GroupNorm, conv: nn.Conv2d, mix: Tensor) -> None:
-    """Pairs become mixed signals again; the norm gives back what it divided by."""
+    """Turn the pairs back into mixed signals; the norm's weight undoes its division."""
     norm.weight.fill_(K * (2 / norm.num_channels) ** 0.5)
     outputs, signals = mix.shape
     conv.weight[:outputs, 0 : 2 * signals : 2, 1, 1] = mix

@@ -1,8 +1,8 @@
 """The weights that FideDiff starts from: found, checked, loaded, or made at random.
 
-A base model is a diffusers folder (or a hub id that holds one) with `unet/`, `vae/` and
+A base model is a diffusers folder (or the hub id of one) with `unet/`, `vae/` and
 `scheduler/`. diffusers itself would fall back to pickles, fill missing tensors with noise and take
-a v-prediction model for what it is not; so everything is checked here before it is loaded.
+a v-prediction model for an epsilon model; so everything is checked here before it is loaded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BaseWeights:
     """A clean UNet (no LoRA), a VAE, where they came from, and the first prompt.
 
     `name` is a folder, a hub id or `random:SEED`; `prompt` is (1, tokens, width) in float32;
-    `fingerprint` is a short digest of some tensors as they lay in the files, alike for a float32
+    `fingerprint` is a short digest of some tensors as they are in the files, equal for a float32
     file and its float16 variant.
     """
 
@@ -126,7 +126,7 @@ def load_base(
 def cast(module: nn.Module, dtype: torch.dtype) -> None:
     """Change the type of a module's floats in place.
 
-    Past diffusers' own `to`, which warns on each cast of layers that these models do not have.
+    Bypasses diffusers' own `to`, which warns about layers that these models do not have.
     """
     nn.Module.to(module, dtype)
 
@@ -172,7 +172,7 @@ def _first_prompt(folder: Path, config: BaseConfig, start: PromptStart) -> Tenso
 def empty_prompt(folder: Path, *, tokens: int = 77) -> Tensor:
     """The text encoder's output for the empty prompt, (1, tokens, width) in float32.
 
-    The empty prompt holds no words, so its ids are read from the tokenizer's files: start, end,
+    The empty prompt has no words, so its ids are read from the tokenizer's files: start, end,
     then padding.
 
     Raises:

@@ -20,19 +20,19 @@ _CURE = "install the package again: pip install --force-reinstall --no-deps fide
 
 
 def base_folder() -> Path:
-    """The base weights of `small`, checked. Raises `ModelError` where a file is not as shipped."""
+    """Return the base weights of `small`. Raises `ModelError` if a file is not as shipped."""
     check(FOLDER)
     return FOLDER / "base"
 
 
 def model_folder() -> Path:
-    """The model folder of `small`, checked. Raises `ModelError` where a file is not as shipped."""
+    """Return the model folder of `small`. Raises `ModelError` if a file is not as shipped."""
     check(FOLDER)
     return FOLDER / "model"
 
 
 def check(folder: Path) -> None:
-    """Hold every file against its SHA-256.
+    """Compare every file with its SHA-256.
 
     Raises:
         ModelError: a file is missing or differs.

@@ -56,7 +56,7 @@ class VGG16(nn.Module):
 
     hann: Tensor
     smallest_side = 16
-    """Pixels per side of which four poolings leave one cell."""
+    """Smallest side in pixels; four poolings leave one cell of it."""
     heads = "lpips-vgg"
     """Name of LPIPS' linear heads for this network."""
 

@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a reader that went away (`trajbuild stats | head`) is no error."""
+        """Run the command; a reader that has gone (`trajbuild stats | head`) is not an error."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -123,8 +123,8 @@ def pack(name: str, maker: str) -> Callable[[Command], Command]:
 def say(*lines: str, err: bool = False) -> None:
     """Print lines for people, on stdout or stderr; the only way in which commands print.
 
-    Names of files, clips and pairs may come from strangers: control characters, escape sequences,
-    bidi marks and line breaks in them are shown as escapes, terminal or not.
+    Names of files, clips and pairs are untrusted: their control characters, escape sequences, bidi
+    marks and line breaks are printed as escapes, on a terminal or not.
     """
     click.echo("\n".join(printable(line) for line in lines), err=err)
 
@@ -134,7 +134,7 @@ def run(program: Program, args: list[str] | None = None) -> None:
 
     Args:
         program: which.
-        args: its arguments; those of this process when None.
+        args: its arguments; None takes those of this process.
     """
     argv = sys.argv[1:] if args is None else args
     leave: Callable[[int], NoReturn] = sys.exit
@@ -176,34 +176,34 @@ def _how_to_resume(program: Program, argv: list[str]) -> str:
     return "" if called in program.not_resumable else "; run the same command again to resume"
 
 
-def _report(met: Exception, program: Program, *, debug: bool) -> int:
+def _report(raised: Exception, program: Program, *, debug: bool) -> int:
     """Print an exception as an error with its cure, and return its exit code."""
-    error = _as_user_error(met, program)
+    error = _as_user_error(raised, program)
     if debug or error is None:
         sys.excepthook(*sys.exc_info())
     # The parts of an error are printable already; the text has a line for each.
-    click.echo(f"error: {error or _bug(met, program)}", err=True)
+    click.echo(f"error: {error or _bug(raised, program)}", err=True)
     return error.exit_code if error else ExitCode.FAILED
 
 
-def _as_user_error(met: Exception, program: Program) -> UserError | None:
-    """The exception as a failure that the user can act on; None where it is a bug of ours."""
-    if isinstance(met, UserError):
-        return met
-    if isinstance(met, PermissionError):
+def _as_user_error(raised: Exception, program: Program) -> UserError | None:
+    """The exception as an error that the user can act on; None if it is a bug."""
+    if isinstance(raised, UserError):
+        return raised
+    if isinstance(raised, PermissionError):
         return UserError(
-            f"no permission: {met.strerror or met}",
-            where=os.fsdecode(met.filename or ""),
+            f"no permission: {raised.strerror or raised}",
+            where=os.fsdecode(raised.filename or ""),
             cure="give yourself the right to it (chmod, chown) and run the same command again",
         )
-    if isinstance(met, OSError) and met.errno in (ENOSPC, EDQUOT):
+    if isinstance(raised, OSError) and raised.errno in (ENOSPC, EDQUOT):
         return UserError(
-            f"cannot write: {met.strerror}",
-            where=os.fsdecode(met.filename) if met.filename else "what the output is sent to",
+            f"cannot write: {raised.strerror}",
+            where=os.fsdecode(raised.filename) if raised.filename else "what the output is sent to",
             cure="make space there and run the same command again",
         )
     ours = ("trajectory_builder", "fidediff_model")
-    missing = (met.name or "") if isinstance(met, ModuleNotFoundError) else ""
+    missing = (raised.name or "") if isinstance(raised, ModuleNotFoundError) else ""
     if program.extra and missing and missing.partition(".")[0] not in ours:
         return UserError(
             f"{missing} is not installed",
@@ -214,10 +214,10 @@ def _as_user_error(met: Exception, program: Program) -> UserError | None:
     return None
 
 
-def _bug(met: Exception, program: Program) -> UserError:
-    where = traceback.extract_tb(met.__traceback__)[-1]
+def _bug(raised: Exception, program: Program) -> UserError:
+    where = traceback.extract_tb(raised.__traceback__)[-1]
     return UserError(
-        f"{program.name} has a bug: {type(met).__name__}: {met}",
+        f"{program.name} has a bug: {type(raised).__name__}: {raised}",
         where=f"{where.filename}, line {where.lineno}",
         cure="report it with the lines above and the command; what is finished on disk stays",
     )

@@ -21,18 +21,17 @@ from trajectory_builder.cli.app import say
 def command(out: Path, as_json: bool) -> None:
     """Write a small GOPRO_Large and GOPRO_Large_all made from photographs.
 
-    Afterwards OUT/GOPRO_Large holds 26 official pairs in 8 sequences (blur,
-    blur_gamma, sharp), and OUT/GOPRO_Large_all their 260 frames, named,
-    numbered, shifted and averaged as the real set is, and OUT/holiday.mp4 a
-    slow-motion video of one sequence (with fidediff[video]). Nothing is
-    downloaded.
+    OUT/GOPRO_Large then contains 26 official pairs in 8 sequences (blur,
+    blur_gamma, sharp), OUT/GOPRO_Large_all their 260 frames, named, numbered,
+    shifted and averaged as in the real set, and OUT/holiday.mp4 a slow-motion
+    video of one sequence (with fidediff[video]). Nothing is downloaded.
 
     \b
     Example:
       trajbuild sample --out sample
       trajbuild expand --src sample/GOPRO_Large
 
-    Run the same command again to go on after an interruption, or to mend it.
+    Run the same command again to resume, or to repair the sample.
     """
     from trajectory_builder.sample import write_sample
 

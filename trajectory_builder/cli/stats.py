@@ -16,7 +16,7 @@ from trajectory_builder.cli.app import say
 @click.option("--by", default="split,n_frames", show_default=True, metavar="COLUMN,...",
               help="Columns to group by.")  # fmt: skip
 @click.option("--plot", type=options.FOLDER, metavar="FILE",
-              help="Also draw the pairs as bars: .png, .svg or .pdf.")  # fmt: skip
+              help="Also draw the counts as bars: .png, .svg or .pdf.")  # fmt: skip
 @options.as_json
 def command(sources: tuple[Path, ...], by: str, plot: Path | None, as_json: bool) -> None:
     """Count pairs, trajectories, bytes and mean motion in data sets or

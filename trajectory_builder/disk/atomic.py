@@ -1,4 +1,4 @@
-"""Writing files so that a name never stands for half a file, and what a disk's refusal means.
+"""Atomic file writes, and the errors of a disk that refuses them.
 
 Only this module and `batch` give a file its final name. Everything is written under a temporary
 name in the same folder, flushed, and renamed. So a kill at any moment leaves the old file or the
@@ -20,7 +20,7 @@ from typing import Any
 from trajectory_builder.errors import OutputError
 
 TEMPORARY = ".tmp-"
-"""Every temporary file's name begins so; no payload's name does."""
+"""Prefix of every temporary file's name; no payload's name starts with it."""
 FAULT_VARIABLE = "TRAJBUILD_TEST_FAULT"
 SIGNAL_VARIABLE = "TRAJBUILD_TEST_SIGNAL"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -32,12 +32,11 @@ _passed: dict[str, int] = {}
 
 
 def fault_point(name: str, subject: str = "") -> None:
-    """Die here if a test asks for it, or stand still.
+    """Kill or stop this process if a test asks for it; each name is a step of a write.
 
-    A kill test can only prove what it hits; these names let it hit each step of a write.
-    `TRAJBUILD_TEST_FAULT=NAME:K` kills a process at its K-th pass, `NAME=SUBJECT` kills each
-    process that comes by with that subject. `TRAJBUILD_TEST_SIGNAL=SIGSTOP` stops it instead, so
-    that a test can look at a build that is just so far, however busy the machine is.
+    `TRAJBUILD_TEST_FAULT=NAME:K` kills the process when it passes NAME for the K-th time,
+    `NAME=SUBJECT` every process that passes NAME with that subject. With
+    `TRAJBUILD_TEST_SIGNAL=SIGSTOP` it stops instead, so that a test can inspect the build there.
     """
     wanted = os.environ.get(FAULT_VARIABLE)
     if wanted is None:
@@ -48,9 +47,9 @@ def fault_point(name: str, subject: str = "") -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh name beside `path` that no reader takes for a payload; it keeps the suffix.
+    """Return a fresh temporary name beside `path`, with the same suffix.
 
-    The rest of the name is left out, so that the longest names that a file system takes work too.
+    The rest of the name is left out, so that a name of the maximum length works too.
     """
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{suffix}")
@@ -95,12 +94,12 @@ def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """A table of keys as the same JSON text every time, for people to read too."""
+    """Indented JSON with sorted keys: equal content gives equal bytes."""
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def not_written(what: str, reason: Exception, out: Path, cure: str) -> OutputError:
-    """The error for a disk that refused a file.
+    """The error for a file that the disk refused.
 
     Args:
         what: what could not be written, e.g. `the output`.
@@ -117,11 +116,7 @@ def not_written(what: str, reason: Exception, out: Path, cure: str) -> OutputErr
 
 @contextmanager
 def reporting_disk_errors(out: Path) -> Iterator[None]:
-    """Inside, an error of the file system ends the command with its cure.
-
-    Raises:
-        OutputError: in its place.
-    """
+    """Turn an `OSError` inside the block into an `OutputError` with a cure."""
     cure = "make room or choose another --out, then run the same command again to resume"
     try:
         yield

@@ -1,6 +1,6 @@
 """The files of one shard: all flushed to the disk, then all given their final names.
 
-What is there already, as it should be, is left as it is.
+A file that exists already with the right content is not touched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 FLUSH_THREADS = 4
-"""Ours: files of one shard that are flushed to the disk at the same time."""
+"""Our choice: files of one shard that are flushed at the same time."""
 _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file, copy on write
 
 
@@ -26,7 +26,7 @@ class Batch:
 
     Flushing begins when a file is written, in threads of its own, and is waited for before the
     first rename: the disk works while the next images are made. Use it as a context manager; an
-    error inside leaves no file under any name.
+    error inside leaves no file behind.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class Batch:
             self.discard()
 
     def add(self, path: Path, payload: bytes) -> None:
-        """Write `payload` under a temporary name beside `path`; a file that holds it stays."""
-        if _holds(path, payload):
+        """Write `payload` under a temporary name, unless `path` contains it already."""
+        if _contains(path, payload):
             return
         temporary = self._temporary(path)
         with open(temporary, "wb") as file:
@@ -56,14 +56,12 @@ class Batch:
         fault_point("temp-written")
 
     def add_copy(self, path: Path, source: Path, payload: bytes, *, link: str) -> None:
-        """Take over a file of the user's: as a copy, or as a link where that is asked for.
-
-        What is there already, as it should be, stays untouched.
+        """Copy or link a file of the user's to `path`, unless that is done already.
 
         Args:
             path: final name.
             source: the user's file; only read.
-            payload: its content, for where blocks cannot be shared.
+            payload: its content, written where blocks cannot be shared.
             link: `copy` (sharing blocks where the file system can), `hardlink` or `symlink`.
 
         Raises:
@@ -114,15 +112,15 @@ class Batch:
             raise
 
     def discard(self) -> None:
-        """Remove what is still under a temporary name."""
+        """Remove the files that still have a temporary name."""
         self._threads.shutdown(cancel_futures=True)
         for temporary in self._written:
             temporary.unlink(missing_ok=True)
         self._written.clear()
 
 
-def _holds(path: Path, payload: bytes) -> bool:
-    """Whether `path` is a file of its own with that content."""
+def _contains(path: Path, payload: bytes) -> bool:
+    """Whether `path` is a file, not a link, with this content."""
     try:
         same_size = os.lstat(path).st_size == len(payload)
         return same_size and not path.is_symlink() and path.read_bytes() == payload
@@ -132,7 +130,7 @@ def _holds(path: Path, payload: bytes) -> bool:
 
 def _is_taken_over(path: Path, source: Path, payload: bytes, link: str) -> bool:
     if link == "copy":
-        return _holds(path, payload)
+        return _contains(path, payload)
     try:
         if link == "symlink":
             return os.readlink(path) == str(source.resolve())

@@ -1,7 +1,7 @@
-"""Whose folder is it: an output folder belongs to the config that it was started with.
+"""Ownership of output folders: each belongs to the config that it was started with.
 
-A command stores its config in the folder and compares it with the one asked for when it runs there
-again. Equal configs resume; others are refused, so that no folder ever mixes two of them.
+A command stores its config in its output folder and compares the two when it runs there again. An
+equal config resumes; another one is refused, so that no folder ever mixes two of them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def refuse_other_config(
                 out, stored["config"], wanted, file=CONFIG, contents="an export"
             )
 
-    A command that lets some settings change looks at `differences` itself and raises
-    `other_config_error` for the rest.
+    A command that allows some settings to change calls `differences` itself and raises
+    `other_config_error` for the others.
 
     Args:
         folder: the output folder, as the user named it.

@@ -1,4 +1,4 @@
-"""How far a long job is: one moving line on a terminal, else a line each half minute."""
+"""Progress of a long job: one moving line on a terminal, elsewhere a line every half minute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 
 LINE_SECONDS = 30.0
-"""Ours: how often a log file gets a line."""
+"""Our choice: seconds between two lines in a log file."""
 
 
 class Progress:
@@ -48,7 +48,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, count: int, *, problems: int = 0) -> None:
-        """Tell that `count` more are done, and how many of them met problems."""
+        """Count `count` more as done, `problems` of them with problems."""
         with self._lock:
             self._problems += problems
             if self._problems:

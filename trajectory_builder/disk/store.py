@@ -32,7 +32,7 @@ class OutputFolder:
         """Create the folder, or accept it if it is one of ours or empty.
 
         Raises:
-            OutputError: it is a file, cannot be written, or holds something that we did not make.
+            OutputError: it is a file, cannot be written, or contains files of others.
         """
         try:
             if self.root.exists() and not self.root.is_dir():
@@ -58,15 +58,15 @@ class OutputFolder:
             ) from error
 
     def is_ours(self) -> bool:
-        """Whether a build has been here: its state or its record lies in the folder."""
+        """Whether a build has used this folder: its state or its record is in it."""
         return self.state.is_dir() or (self.root / BUILD_FILE).is_file()
 
     @contextmanager
     def lock(self, *, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Hold the folder against other builders; the kernel frees it when this process dies.
+        """Lock the folder against other builders; the kernel releases it if this process dies.
 
         Raises:
-            OutputError: another process holds it, named by what it wrote of itself.
+            OutputError: another process has the lock; the error names it.
         """
         import socket
 
@@ -92,11 +92,11 @@ class OutputFolder:
             lock.release()
 
     def marker_path(self, shard: str) -> Path:
-        """Where the marker of a shard lies."""
+        """Path of a shard's marker."""
         return self.state / "markers" / f"{shard}.json"
 
     def write_marker(self, shard: str, content: Mapping[str, Any]) -> None:
-        """Say that a shard is whole; the marker holds its own digest."""
+        """Mark a shard as complete; the marker contains its own digest."""
         path = self.marker_path(shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         body = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -117,7 +117,7 @@ class OutputFolder:
         return content
 
     def begun_path(self, shard: str) -> Path:
-        """Where a worker notes that it has begun a shard, with the run's token; gone at its end."""
+        """Path of a worker's note that it has begun a shard, with the run's token."""
         return self.state / "begun" / shard
 
     def remove_temporaries(self) -> int:
@@ -136,7 +136,7 @@ class OutputFolder:
         write_atomic(self.root / name, json_bytes({**content, "sha256": _seal(content)}))
 
     def read_sealed(self, name: str) -> dict[str, Any] | None:
-        """What `write_sealed` wrote, its digest with it; None where absent, torn or altered."""
+        """Read what `write_sealed` wrote, digest included; None if absent, torn or altered."""
         try:
             content = json.loads(read_regular_text(self.root / name))
             whole = isinstance(content, dict) and content.get("sha256") == _seal(content)
@@ -146,7 +146,7 @@ class OutputFolder:
 
 
 def _seal(content: Mapping[str, Any]) -> str:
-    """Digest of a table of keys, its own entry `sha256` left out."""
+    """Digest of the content without its entry `sha256`."""
     rest = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json_bytes(rest)).hexdigest()
 
