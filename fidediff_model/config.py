@@ -35,17 +35,17 @@ class BaseConfig:
     Attributes:
         unet_channels: widths of the UNet's levels.
         unet_heads: attention heads of each level (diffusers calls it `attention_head_dim`).
-        unet_groups: of its group norms.
-        prompt_width: of the text embedding.
-        prompt_tokens: of the text embedding.
+        unet_groups: groups of its group norms.
+        prompt_width: numbers per token of the text embedding.
+        prompt_tokens: tokens of the text embedding.
         vae_channels: widths of the VAE's levels; each level after the first halves the size.
-        vae_groups: of its group norms.
-        latent_channels: c, numbers in a latent cell.
+        vae_groups: groups of its group norms.
+        latent_channels: c, numbers per latent cell.
         unet_attention: the levels with attention, 0 the finest.
-        vae_patch: the VAE sees cells of so many pixels a side as channels; its stride is
+        vae_patch: side in pixels of the cells that the VAE reads as channels; its stride is
             vae_patch x 2^(levels - 1).
         starts_as_identity: eps_hat is the UNet's output plus the eps that leaves z_t as it is,
-            so that a silent UNet gives back its input. For UNets trained from nothing.
+            so that a UNet whose output is 0 returns its input. For UNets trained from scratch.
     """
 
     unet_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -111,7 +111,7 @@ class TimestepConfig:
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """What steers the UNet by the blur kernels.
+    """How the blur kernels steer the UNet.
 
     `variant` is a row of the ablation; `channels` the width of the block before the ControlNet;
     `points` the samples that `align` takes; `condition_channels` the stock embedding of `vanilla`.
@@ -133,7 +133,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides a model's structure. A model folder's `config.json` holds it."""
+    """Everything that decides a model's structure. A model folder's `config.json` contains it."""
 
     preset: str = "sd21"
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -152,7 +152,7 @@ class ModelConfig:
 SOURCES: dict[str, tuple[str, str]] = {
     "preset": ("ours", "name of the preset that the values started from"),
     "base.unet_channels": ("paper", "SD 2.1; published UNet config, 865.9 M parameters"),
-    "base.unet_heads": ("paper", "SD 2.1; published UNet config, 64 channels a head"),
+    "base.unet_heads": ("paper", "SD 2.1; published UNet config, 64 channels per head"),
     "base.unet_groups": ("paper", "SD 2.1; published UNet config"),
     "base.prompt_width": ("paper", "SD 2.1; width of its text encoder"),
     "base.prompt_tokens": ("paper", "SD 2.1; length of its text encoder's input"),
@@ -222,7 +222,7 @@ def need(holds: bool, name: str, allowed: str) -> None:
 
 
 def settings_of(config: ModelConfig, part: str) -> dict[str, Any]:
-    """What a part (`kernel_estimator`, `timestep_regressor`, `control`) is built with."""
+    """Constructor arguments of a part: `kernel_estimator`, `timestep_regressor` or `control`."""
     if part == "kernel_estimator":
         return asdict(config.kernel)
     if part == "timestep_regressor":
@@ -286,7 +286,7 @@ def changed(config: C, values: Mapping[str, object], *, where: str) -> C:
     """A copy of a config dataclass with some values replaced; dotted names reach nested ones.
 
     Args:
-        config: what the other values are taken from.
+        config: gives all other values.
         values: such as {"kernel.kernel_size": 11}; lists stand for tuples.
         where: the file or command line that they come from, for errors.
 

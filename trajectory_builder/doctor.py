@@ -71,7 +71,7 @@ def examine(
 
 
 def blocking(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings with which a build will fail."""
+    """The findings that would make a build fail."""
     return [finding for finding in findings if finding.state == "blocks"]
 
 
@@ -108,7 +108,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    """Whether what the builder imports is there and new enough."""
+    """Whether the packages that the builder imports are installed and new enough."""
     lowest = _lowest_versions()
     versions = {name: _version(name) for name in lowest}
     missing = [name for name, version in versions.items() if version is None]

@@ -111,7 +111,7 @@ def choose(
 def _select(
     table: pa.Table, split: str | None, clips: Collection[str] | None, without: Collection[str]
 ) -> Rows:
-    """Numbers of the rows of a split and of some clips."""
+    """Indices of the rows of a split and of some clips."""
     mask = np.ones(table.num_rows, dtype=bool)
     if split is not None:
         mask &= pc.equal(table.column("split"), split).to_numpy()
@@ -168,7 +168,7 @@ def _check_sizes(table: pa.Table, rows: Rows, crop: int) -> None:
 
 
 def _check_sharp(table: pa.Table, rows: Rows) -> None:
-    """All points of a trajectory must have one and the same sharp image."""
+    """Refuse a trajectory whose points have different sharp images."""
     kept = table.select(["trajectory_id", "sharp_sha256"]).take(rows)
     kinds = kept.group_by("trajectory_id").aggregate([("sharp_sha256", "count_distinct")])
     split = kinds.filter(pc.greater(kinds.column("sharp_sha256_count_distinct"), 1))

@@ -96,7 +96,7 @@ def _enter(conv: Any, mix: Tensor) -> None:
 
 
 def _leave(conv: Any, mix: Tensor) -> None:
-    """Pairs become colours again."""
+    """Turn the pairs back into colours."""
     conv.weight[:COLOURS, 0:SIGNALS:2, 1, 1] = mix
     conv.weight[:COLOURS, 1:SIGNALS:2, 1, 1] = -mix
 

@@ -113,7 +113,7 @@ def train_vae(vae: Any, images: Tensor, *, steps: int, batch: int, say: Say) -> 
 
 
 def train_unet(weights: BaseWeights, sharp: Tensor, *, steps: int, batch: int, say: Say) -> None:
-    """The usual denoising loss on latents, t from 0 to 999."""
+    """Train the UNet with the usual denoising loss on latents, t from 0 to 999."""
     unet, vae = weights.unet, weights.vae
     unet.requires_grad_(True).train()
     with torch.no_grad():

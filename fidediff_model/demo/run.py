@@ -92,7 +92,7 @@ def run(out: Path, *, say: Say, scale: float = 1.0) -> DemoReport:
 
 
 def _make_data(out: Path) -> Path:
-    """Run the builder's own commands: this half knows nothing of it but the manifest."""
+    """Run the builder's own commands: the model half uses only its manifest."""
     sample, data = out / "sample", out / "data"
     for words in (
         ["sample", "--out", str(sample)],

@@ -59,7 +59,7 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
         return out
 
     def _of_groups(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the groups, each (B, C) again, of those of the channels (B, C)."""
+        """Mean and variance of the groups, repeated to (B, C), from those of the channels."""
         shape = (mean.shape[0], self.num_groups, -1)
         # Channels have equally many pixels: var of a group = var of the means + mean of the vars.
         between, of_group = torch.var_mean(mean.view(shape), dim=2, correction=0, keepdim=True)
@@ -147,9 +147,9 @@ def attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def to_channels_last(module: nn.Module) -> None:
-    """Bring weights to the format, and each group norm and a VAE's attention to their fast form.
+    """Convert weights to channels-last, group norms and a VAE's attention to their fast forms.
 
-    In place; the parameters, their names and the function stay, a second call changes nothing.
+    In place; parameters, names and results stay, and a second call changes nothing.
     """
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parent in list(module.modules()):

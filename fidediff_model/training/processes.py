@@ -96,9 +96,9 @@ def reporting_lost_ones(processes: int) -> Iterator[None]:
 
 @contextmanager
 def deferring_signals(note: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Inside, the first SIGTERM or SIGINT calls `note` and lets the step end and save.
+    """Inside, the first SIGTERM or SIGINT calls `note`; the current step ends and is saved.
 
-    A second one ends at once, as before. Python runs handlers in the main thread alone.
+    A second one ends the process at once. Python runs handlers in the main thread alone.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

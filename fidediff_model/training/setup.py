@@ -93,7 +93,7 @@ def open_run(stage: Stage, request: Request) -> Run:
     """Check the request, join the other processes, write config.yaml.
 
     Raises:
-        UserError: of one of its kinds, for whatever cannot be trained.
+        UserError: a subclass of it, if the run cannot be trained.
     """
     stored = train_settings.read_config(request.run_dir) if request.resume else None
     if stored is not None and stored.stage != stage:

@@ -189,8 +189,8 @@ def check(
 
     Args:
         plan: with both trees among its roots.
-        level: `quick` looks at three pairs of a clip, and at all of a clip where those do not
-            agree with the plan; `full` looks at all.
+        level: `quick` compares three pairs per clip, and all of a clip's where those disagree
+            with the plan; `full` compares all.
         jobs: worker processes.
         only: names of the clips to check; all when None.
         progress: show a bar or lines on stderr.

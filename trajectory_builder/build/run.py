@@ -366,7 +366,7 @@ def _counts(problems: Sequence[Problem]) -> tuple[int, int]:
 def _remove_orphans(folder: OutputFolder, planned: pa.Table, made: pa.Table) -> None:
     """Remove files of planned pairs that were not made: a sharp image whose only blur is bad.
 
-    Only names of the plan are removed, so nothing that the build did not write.
+    Only names in the plan are removed, so files that the build did not write stay.
     """
     if made.num_rows == planned.num_rows:
         return

@@ -24,7 +24,7 @@ def command(old: Path, new: Path, limit: int, as_json: bool) -> int:
     """List rows only in NEW (+), only in OLD (-) and changed (~), and the bytes
     of files that only one of them has.
 
-    Ends with 0 if all rows are equal, with 3 if not. --json lists all rows.
+    Exits with 0 if all rows are equal, with 3 if not. --json lists all rows.
 
     \b
     Example:

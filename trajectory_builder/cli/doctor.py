@@ -24,7 +24,7 @@ def command(source: Path | None, frames: Path | None, out: Path | None, as_json:
 
     Versions, codecs and their measured speed, optional parts, free space
     against what the build needs, and what the source lacks. Writes nothing.
-    Ends with 1 if something would make a build fail, else with 0.
+    Exits with 1 if something would make a build fail, else with 0.
 
     \b
     Example:

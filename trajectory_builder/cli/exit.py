@@ -1,4 +1,4 @@
-"""End the process of a command at once, with its exit code, after what is registered has run.
+"""End a command's process with its exit code as soon as the registered handlers have run.
 
 While Python finalizes, a library's thread that still needs the interpreter ends the process with
 SIGABRT ("terminate called without an active exception"; apache/arrow#34314), and so does one that

@@ -30,7 +30,7 @@ def command(
 ) -> int:
     """Compare a data set with its manifest; changes nothing.
 
-    Exits with 0 if all is as it should be, with 3 if not.
+    Exits with 0 if everything matches, with 3 if not.
 
     \b
     Example:

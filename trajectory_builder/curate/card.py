@@ -25,14 +25,14 @@ def text(
     sources: Sequence[Mapping[str, Any]],
     source_cards: Sequence[str],
 ) -> str:
-    """The card of the data set in `folder`, whose manifests are written. No clock, no host.
+    """The card of the data set in `folder`, once its manifests are written; it names no time or host.
 
     Args:
         folder: the new data set.
         command: select, split or merge.
-        options: what was asked of it.
+        options: its options.
         sources: set, manifest, sha256 and rows of each manifest that it came from.
-        source_cards: the sources' cards; their text follows below.
+        source_cards: the sources' cards, which are appended.
     """
     parts = [split_front(one) for one in source_cards]
     asked = json.dumps({k: v for k, v in options.items() if v not in (None, "", [])})

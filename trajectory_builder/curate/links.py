@@ -110,7 +110,7 @@ class FileTransfer:
             self.add(self._resolved(source, name.removeprefix(prefix)), home / name)
 
     def add(self, origin: Path, target: Path) -> None:
-        """Bring the file `origin` to `target`, unless something is there already."""
+        """Link or copy the file `origin` to `target`, unless `target` exists."""
         if target.parent not in self._folders:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._folders.add(target.parent)

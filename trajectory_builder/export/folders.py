@@ -165,7 +165,7 @@ def write_pairs(unit: Unit) -> Written:
 def _write(path: Path, payload: bytes) -> None:
     """Write one crop. It is not flushed: a hundred thousand flushes would take an hour.
 
-    After a power cut a file may be short; resuming sees that by the sizes in the markers.
+    After a power cut a file may be short; a resumed export detects it by the sizes in the markers.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, payload, sync=False)

@@ -121,7 +121,7 @@ class _Row:
 
 
 def write_shard(unit: Unit) -> Written:
-    """Write one Parquet shard. Memory contains one row group."""
+    """Write one Parquet shard; one row group is in memory at a time."""
     request = unit.request
     schema = schema_of(request, unit.pairs)
     path = request.out / unit.file

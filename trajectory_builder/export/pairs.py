@@ -76,7 +76,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Patch:
-    """What is exported of a pair: both images as PNG files of equal size.
+    """One exported blur and its sharp image, as PNG files of equal size.
 
     Attributes:
         key: unique; that of the pair, and the crop's number where there are crops.
@@ -157,10 +157,10 @@ def _short(text: str) -> str:
 
 
 def patches(pair: Pair, request: Request) -> Iterator[Patch]:
-    """A pair complete, as the very bytes of its files, or cut into crops row by row.
+    """A complete pair as the bytes of its files, or its crops row by row.
 
     Crops cover the image: the last of each row and column is moved back to the edge. An image
-    smaller than the crop is taken complete.
+    smaller than the crop is exported complete.
 
     Raises:
         DataError: a file is not the one that the manifest describes.

@@ -47,7 +47,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A finished file: its size, and its SHA-256 where it was taken."""
+    """A finished file: its size, and its SHA-256 where it was computed."""
 
     bytes: int
     sha256: str | None = None

@@ -101,7 +101,7 @@ def decode(payload: bytes, *, name: str, white: int | None = None) -> Picture:
 
 
 def size_and_bits(path: Path) -> tuple[int, int, int]:
-    """(width, height, bits a channel: 8 or 16) by the header alone, upright.
+    """(width, height, bits per channel: 8 or 16) of the upright image, from the header alone.
 
     Raises:
         ImageError: it is no image that is read, or too large.
@@ -204,7 +204,7 @@ def _jpeg_is_complete(payload: bytes) -> bool:
     """Whether an end mark follows the start of the image's own data.
 
     Walks the segments before it, so that the end mark of an embedded thumbnail does not count.
-    Decoders fill a missing part with gray without a word.
+    Decoders silently fill a missing part with gray.
     """
     at = 2
     while at + 4 <= len(payload) and payload[at] == 0xFF:

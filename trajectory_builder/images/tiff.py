@@ -176,7 +176,7 @@ def _picture(page: Any, layout: _Layout, payload: bytes, name: str, white: int |
 
 
 def _samples(page: Any, layout: _Layout, payload: bytes, name: str) -> tuple[npt.NDArray[Any], int]:
-    """The samples (H, W, S) as stored, and how they are still to be turned."""
+    """The samples (H, W, S) as stored, and the rotation that is still to be applied."""
     count = layout.colours + len(layout.extra)
     if layout.bits not in (1, 8, 16) and page.compression == 1 and not page.is_tiled:
         return _unpacked(page, layout, count, payload), layout.orientation

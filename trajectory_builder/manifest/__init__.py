@@ -151,7 +151,7 @@ def conform(table: pa.Table, *, where: str = "the table in memory") -> pa.Table:
         where: what to name in an error.
 
     Raises:
-        ManifestError: a column is missing, stands twice or cannot be cast.
+        ManifestError: a column is missing, occurs twice or cannot be cast.
     """
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
@@ -254,7 +254,7 @@ def _metadata_of(schema: pa.Schema) -> dict[str, str]:
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """The manifest's digest as build.json beside its split folder tells it, or None."""
+    """The manifest's digest as recorded in build.json beside its split folder, or None."""
     record = path.parent.parent / BUILD_FILE
     try:
         build = json.loads(read_regular_text(record))
@@ -305,7 +305,7 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a manifest file; not computed again while the file on disk is the same."""
+    """SHA-256 of a manifest file, cached while the file on disk is unchanged."""
     status = path.stat()
     return _sha256(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 

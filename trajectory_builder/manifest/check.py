@@ -19,7 +19,7 @@ def check(table: pa.Table, *, where: str, metadata: Mapping[str, str] | None = N
     Args:
         table: rows with the columns of `SCHEMA`.
         where: what to name in the error.
-        metadata: the file's metadata; t is held against n only for the `frames` timestep map.
+        metadata: the file's metadata; t is checked against n only for the `frames` timestep map.
 
     Raises:
         ManifestError: naming the first rows that are wrong.

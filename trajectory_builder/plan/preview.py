@@ -1,4 +1,4 @@
-"""A look at a few frames before a build: warns of ghosts, refuses photographs taken for frames."""
+"""Checks of a few frames before a build: warn of ghosts, refuse photographs given as frames."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Recipe:
         return tuple(sorted(chosen))
 
     def only_official(self) -> bool:
-        """Whether no window but the official ones is asked for."""
+        """Whether the recipe asks for the official windows only."""
         return not self.draws and all(w == () for w in self.windows.values())
 
     def as_data(self) -> dict[str, object]:

@@ -177,7 +177,7 @@ def by_shard(rows: Iterable[PlanRow]) -> dict[str, list[PlanRow]]:
 
 
 def rows_table(rows: Iterable[PlanRow]) -> pa.Table:
-    """Rows as a table, some thousand at a time: an hour's rows fill gigabytes as dicts."""
+    """Build a table a few thousand rows at a time: an hour's rows fill gigabytes as dicts."""
     rows = iter(rows)
     parts = [SCHEMA.empty_table()]
     while part := list(islice(rows, _ROWS_AT_ONCE)):

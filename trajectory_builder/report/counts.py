@@ -62,7 +62,7 @@ class ClipCount:
 
 @dataclass(frozen=True)
 class SameFile:
-    """One content under several trajectories: the sharp file's digest is equal."""
+    """One sharp file, by its digest, under several trajectories."""
 
     trajectories: tuple[str, ...]
     splits: tuple[str, ...]

@@ -148,7 +148,7 @@ def _clip_codes(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _emptiest(table: pa.Table, order: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Rows whose sharp file has the fewest bytes per pixel: the likeliest not to be sharp."""
+    """Rows whose sharp file has the fewest bytes per pixel: the least likely to be sharp."""
     pixels = table["width"].to_numpy()[order] * table["height"].to_numpy()[order].astype(np.int64)
     density = table["sharp_bytes"].to_numpy()[order] / np.maximum(pixels, 1)
     return [int(order[i]) for i in np.lexsort((order, density))[:count]]

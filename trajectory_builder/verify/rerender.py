@@ -175,7 +175,7 @@ def _gopro_plan(build: Mapping[str, Any], root: Path) -> Plan:
 
 
 def _compare(task: _Task) -> tuple[list[str], list[Finding]]:
-    """Render a shard's blurs again: their sample_ids, and those that came out differently."""
+    """Render a shard's blurs again; returns their sample_ids, and those that differ."""
     workers.set_up()
     return _compare_gopro(task) if task.shard.order is None else _compare_footage(task)
 
