@@ -35,13 +35,8 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.option("--latent-stride", type=click.Choice([4, 8]), help="Measure only this one.")
 @click.option("--control", type=click.Choice(["none", "filter"]),
               help="Measure only this one.")  # fmt: skip
-@click.option(
-    "--dtype",
-    "dtypes",
-    multiple=True,
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Measure only these.  [default: bf16 and fp32 on CUDA, fp32 elsewhere]",
-)
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]),
+              help="Measure only these.  [default: bf16, fp32 on CUDA; else fp32]")  # fmt: skip
 @click.option("--compile/--no-compile", default=False, help="Also measure the compiled model.")
 @click.option("--device", help="cuda, cuda:1, mps or cpu.  [default: the best available]")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True,

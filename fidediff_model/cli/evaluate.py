@@ -59,25 +59,14 @@ def report_failures(evaluation: Evaluation) -> int:
 
 
 METRIC_OPTIONS = [
-    click.option(
-        "--metrics",
-        default=DEFAULT_METRICS,
-        show_default=True,
-        callback=read_metrics,
-        help=f"Some of {','.join(OFFERED)}.",
-    ),
-    click.option(
-        "--lpips-net",
-        multiple=True,
-        type=click.Choice(LPIPS_NETS),
-        default=["vgg"],
-        show_default=True,
-        help="Network of LPIPS; give it twice for a column of each.",
-    ),
+    click.option("--metrics", default=DEFAULT_METRICS, show_default=True, callback=read_metrics,
+                 help=f"Some of {','.join(OFFERED)}."),
+    click.option("--lpips-net", multiple=True, type=click.Choice(LPIPS_NETS), default=["vgg"],
+                 show_default=True, help="Network of LPIPS; give it twice for a column of each."),
     click.option("--vgg16", help="VGG16 file for LPIPS (VGG) and DISTS, or `download`."),
     click.option("--alexnet", help="AlexNet file for LPIPS (Alex), or `download`."),
     pack("metrics", "fidediff_model.scores.definitions:columns"),
-]
+]  # fmt: skip
 
 
 def metric_options(command: Command) -> Command:
@@ -92,56 +81,29 @@ def metric_options(command: Command) -> Command:
     "--data", multiple=True, type=FOLDER, help="trajbuild folder; or twice: blurs, sharps."
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder of the scores.")
-@click.option(
-    "--restored",
-    multiple=True,
-    metavar="NAME=DIR",
-    callback=read_restored,
-    help="Results of another method; repeatable.",
-)
+@click.option("--restored", multiple=True, metavar="NAME=DIR", callback=read_restored,
+              help="Results of another method; repeatable.")  # fmt: skip
 @click.option("--baseline", type=click.Choice(["blurry"]), help="Also score the blurs themselves.")
 @click.option("--partial", is_flag=True, help="Score the pairs that every method has.")
 @metric_options
 @click.option("--align", is_flag=True, help="Align by ECC first, as for RealBlur.")
 @click.option("--split", default="test", show_default=True, help="Split of a manifest, or `all`.")
-@click.option(
-    "--points",
-    type=click.Choice(["native", "all"]),
-    default="native",
-    show_default=True,
-    help="Official blurs only, or all points of the trajectories.",
-)
+@click.option("--points", type=click.Choice(["native", "all"]), default="native", show_default=True,
+              help="Official blurs only, or all points of the trajectories.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N pairs.")
 @click.option("--save-images", is_flag=True, help="Also write the model's restorations.")
 @click.option("--name", help="Name of the model's result.  [default: its folder's]")
-@click.option(
-    "--paper",
-    type=click.Choice(["auto", "gopro", "realblur-j", "realblur-r", "none"]),
-    default="auto",
-    show_default=True,
-    help="Set whose rows of the paper to print; auto: GoPro's for its whole test set.",
-)
-@click.option(
-    "--compare",
-    multiple=True,
-    type=FOLDER,
-    help="Folder of further results for table and plot; repeatable.",
-)
-@click.option(
-    "--timestep",
-    default="auto",
-    callback=read_timestep,
-    help="auto, or a number from 0 to 999.  [default: auto]",
-)
+@click.option("--paper", type=click.Choice(["auto", "gopro", "realblur-j", "realblur-r", "none"]),
+              default="auto", show_default=True,
+              help="Set whose rows of the paper are printed; auto: GoPro's.")  # fmt: skip
+@click.option("--compare", multiple=True, type=FOLDER,
+              help="Folder of further results for table and plot; repeatable.")  # fmt: skip
+@click.option("--timestep", default="auto", callback=read_timestep,
+              help="auto, or a number from 0 to 999.  [default: auto]")  # fmt: skip
 @model_options(always=False)
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["md", "csv", "latex"]),
-    default="md",
-    show_default=True,
-    help="Layout of the printed table; OUT gets all three.",
-)
+@click.option("--format", "layout", type=click.Choice(["md", "csv", "latex"]), default="md",
+              show_default=True,
+              help="Layout of the printed table; OUT gets all three.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @pack("request", "fidediff_model.evaluate:EvaluateRequest")
 def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:

@@ -15,43 +15,24 @@ FOLDER = click.Path(path_type=Path, readable=False)
 _OPTIONS = [
     click.option("--base-model", help="Folder or hub id of the base weights, if they were moved."),
     click.option("--latent-stride", type=click.Choice([4, 8]), help="[default: as trained]"),
-    click.option(
-        "--control",
-        type=click.Choice(["none", "filter"]),
-        help="none: run without the kernel control; filter: require it. [default: as trained]",
-    ),
-    click.option(
-        "--tile",
-        type=click.IntRange(min=0),
-        help="Side of a UNet tile in pixels; 0: complete images. [default: by the image's size]",
-    ),
-    click.option(
-        "--overlap",
-        type=click.IntRange(min=0),
-        default=128,
-        show_default=True,
-        help="Pixels that neighbouring tiles share.",
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-        help="auto: bf16 on CUDA, fp32 elsewhere.",
-    ),
+    click.option("--control", type=click.Choice(["none", "filter"]),
+                 help="none: run without the kernel control; filter: require it. [default: as"
+                      " trained]"),
+    click.option("--tile", type=click.IntRange(min=0),
+                 help="Side of a UNet tile in pixels; 0: complete images. [default: by the"
+                      " image's size]"),
+    click.option("--overlap", type=click.IntRange(min=0), default=128, show_default=True,
+                 help="Pixels that neighbouring tiles share."),
+    click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto",
+                 show_default=True, help="auto: bf16 on CUDA, fp32 elsewhere."),
     click.option("--device", help="cuda, cuda:1, mps or cpu. [default: the best available]"),
     click.option(
         "--compile", is_flag=True, help="Compile the model; pays off after a few hundred images."
     ),
-    click.option(
-        "--batch",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Images of equal size restored together.",
-    ),
+    click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+                 help="Images of equal size restored together."),
     pack("settings", "fidediff_model.model.engine:Settings"),
-]
+]  # fmt: skip
 
 
 def shipped_model() -> Path:

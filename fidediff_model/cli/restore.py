@@ -20,39 +20,17 @@ if TYPE_CHECKING:
 
 @click.command("restore")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="Output folder; a file such as sharp.png for one INPUT; or -.",
-)
-@click.option(
-    "--timestep",
-    default="auto",
-    callback=read_timestep,
-    help="auto, or a number from 0 to 999: (frames averaged - 1) x 20.  [default: auto]",
-)
-@click.option(
-    "--strength",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Share of the restoration in the output; 0 gives the input.",
-)
+@click.option("--out", required=True, type=click.Path(path_type=Path, readable=False),
+              help="Output folder; a file such as sharp.png for one INPUT; or -.")  # fmt: skip
+@click.option("--timestep", default="auto", callback=read_timestep,
+              help="auto, or 0 to 999: (frames averaged - 1) x 20.  [default: auto]")  # fmt: skip
+@click.option("--strength", type=float, default=1.0, show_default=True,
+              help="Share of the restoration in the output; 0 gives the input.")  # fmt: skip
 @model_options()
-@click.option(
-    "--white",
-    type=click.IntRange(255, 65535),
-    metavar="VALUE",
-    help="White in 16-bit images of a camera with fewer bits: 4095 for 12.  [default: 65535]",
-)
-@click.option(
-    "--compare",
-    "--side-by-side",
-    "side_by_side",
-    is_flag=True,
-    help="Also write input and output side by side, as NAME_side_by_side.png.",
-)
+@click.option("--white", type=click.IntRange(255, 65535), metavar="VALUE",
+              help="White in 16-bit images: 4095 for 12 bits.  [default: 65535]")  # fmt: skip
+@click.option("--compare", "--side-by-side", "side_by_side", is_flag=True,
+              help="Also write input and output as NAME_side_by_side.png.")  # fmt: skip
 @click.option("--show-kernels", is_flag=True, help="Also write a picture of the blur kernels.")
 @click.option("--skip-existing", is_flag=True, help="Skip outputs that exist.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")

@@ -29,13 +29,8 @@ def _timesteps(ctx: click.Context, parameter: click.Parameter, value: str) -> tu
 @metric_options
 @click.option("--split", default="test", show_default=True, help="Split of the manifest, or `all`.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N native pairs.")
-@click.option(
-    "--trajectories",
-    type=click.IntRange(min=0),
-    default=3,
-    show_default=True,
-    help="Draw the first N trajectories.",
-)
+@click.option("--trajectories", type=click.IntRange(min=0), default=3, show_default=True,
+              help="Draw the first N trajectories.")  # fmt: skip
 @model_options()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @pack("request", "fidediff_model.evaluate.scan:ScanRequest")

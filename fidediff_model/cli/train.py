@@ -135,8 +135,8 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
         click.Option(
             ["--resume"],
             is_flag=True,
-            help="Continue RUN; options that are not given come from its config.yaml. Settings that"
-            " do not change the result may differ.",
+            help="Continue RUN; options that are not given come from its config.yaml."
+            " Settings that do not change the result may differ.",
         ),
     ]
     if stage == "base":

@@ -26,7 +26,7 @@ Record = dict[str, str | int | float | None]
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a shard: records of pairs, problems, and digests of the files that were read."""
+    """Contents of a shard: records of pairs, problems, and digests of the files that were read."""
 
     records: list[Record] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)

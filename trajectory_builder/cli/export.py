@@ -13,61 +13,26 @@ from trajectory_builder.cli.app import say
 
 @click.command(name="export", short_help="Write what trainers read.")
 @paths.one()
-@click.option(
-    "--to",
-    "target",
-    required=True,
-    type=click.Choice(["hf", "webdataset", "lmdb", "folders"]),
-    help="The format, see above.",
-)
+@click.option("--to", "target", required=True,
+              type=click.Choice(["hf", "webdataset", "lmdb", "folders"]),
+              help="The format, see above.")  # fmt: skip
 @click.option("--out", type=options.FOLDER, required=True, help="Folder to write.")
-@click.option(
-    "--crop",
-    type=click.IntRange(8),
-    metavar="PX",
-    help="Cut square crops. [default: complete images]",
-)
-@click.option(
-    "--overlap",
-    type=click.IntRange(0),
-    metavar="PX",
-    help="What neighbouring crops share. [default: half of --crop]",
-)
-@click.option(
-    "--rows",
-    type=click.Choice(["pair", "trajectory"]),
-    default="pair",
-    show_default=True,
-    help="hf: what a row is.",
-)
-@click.option(
-    "--layout",
-    type=click.Choice(["mprnet", "hinet", "mimo", "deepdeblur"]),
-    default="mprnet",
-    show_default=True,
-    help="folders: whose. NAFNet and Restormer read MPRNet's.",
-)
-@click.option(
-    "--blur-key",
-    default="blur_gamma",
-    show_default=True,
-    metavar="NAME",
-    help="deepdeblur: folder of the blurs; the trainer reads blur_gamma alone.",
-)
-@click.option(
-    "--files",
-    type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
-    default="hardlink",
-    show_default=True,
-    help="folders: how complete images get there.",
-)
-@click.option(
-    "--shard-mb",
-    type=click.IntRange(1),
-    default=300,
-    show_default=True,
-    help="hf, webdataset: about the size of a shard.",
-)
+@click.option("--crop", type=click.IntRange(8), metavar="PX",
+              help="Cut square crops. [default: complete images]")  # fmt: skip
+@click.option("--overlap", type=click.IntRange(0), metavar="PX",
+              help="What neighbouring crops share. [default: half of --crop]")  # fmt: skip
+@click.option("--rows", type=click.Choice(["pair", "trajectory"]), default="pair",
+              show_default=True, help="hf: what a row is.")  # fmt: skip
+@click.option("--layout", type=click.Choice(["mprnet", "hinet", "mimo", "deepdeblur"]),
+              default="mprnet", show_default=True,
+              help="folders: whose. NAFNet and Restormer read MPRNet's.")  # fmt: skip
+@click.option("--blur-key", default="blur_gamma", show_default=True, metavar="NAME",
+              help="deepdeblur: folder of the blurs; its trainer reads blur_gamma.")  # fmt: skip
+@click.option("--files", type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
+              default="hardlink", show_default=True,
+              help="folders: how complete images get there.")  # fmt: skip
+@click.option("--shard-mb", type=click.IntRange(1), default=300, show_default=True,
+              help="hf, webdataset: about the size of a shard.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
 @options.allow_links
 @options.as_json  # fmt: skip

@@ -14,32 +14,20 @@ from trajectory_builder.trajectory import SPLITS
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
 @paths.one("DIR")
-@click.option(
-    "--layout",
-    required=True,
-    type=click.Choice(["hide", "realblur", "reds", "rsblur", "bsd", "pairs"]),
-    help="How DIR is laid out; pairs: input/ and target/, blur/ and sharp/, ...",
-)
+@click.option("--layout", required=True,
+              type=click.Choice(["hide", "realblur", "reds", "rsblur", "bsd", "pairs"]),
+              help="Layout of DIR; pairs: input/ and target/, blur/ and sharp/, ...")  # fmt: skip
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
-@click.option(
-    "--split",
-    type=click.Choice(SPLITS),
-    help="Split of pairs that are in no split folder and in no list."
-    " [default: train if there is a test list, else test]",
-)
-@click.option(
-    "--test-list",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path, readable=False),
-    help="Text file that names the test pairs. RealBlur's own list is found without it.",
-)
-@click.option(
-    "--files",
-    type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
-    default="hardlink",
-    show_default=True,
-    help="How images come into OUT; symbolic links (symlink or reference) are read with"
-    " --allow-links only. Originals stay as they are.",
-)
+@click.option("--split", type=click.Choice(SPLITS),
+              help="Split of pairs that are in no split folder and in no list. [default: train if"
+                   " there is a test list, else test]")  # fmt: skip
+@click.option("--test-list",
+              type=click.Path(exists=True, dir_okay=False, path_type=Path, readable=False),
+              help="Text file that names the test pairs. [default: RealBlur's own]")  # fmt: skip
+@click.option("--files", type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
+              default="hardlink", show_default=True,
+              help="How images come into OUT; symbolic links (symlink or reference) are read with"
+                   " --allow-links only. Originals stay as they are.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), help="Threads. [default: all cores]")
 @options.as_json  # fmt: skip
 def command(

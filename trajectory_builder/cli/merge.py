@@ -12,14 +12,10 @@ from trajectory_builder.cli import options, paths
 @click.command(name="merge", short_help="Join data sets into one; splits are kept.")
 @paths.several()
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
-@click.option(
-    "--clashes",
-    type=click.Choice(["refuse", "same", "prefix"]),
-    default="refuse",
-    show_default=True,
-    help="Where sample_ids clash: refuse; same takes pairs with equal files once; prefix puts"
-    " the name of its folder before each set's clips.",
-)
+@click.option("--clashes", type=click.Choice(["refuse", "same", "prefix"]), default="refuse",
+              show_default=True,
+              help="Where sample_ids clash: refuse; same takes pairs with equal files once; prefix"
+                   " puts the name of its folder before each set's clips.")  # fmt: skip
 @options.files_of_set
 @options.allow_links
 @options.as_json  # fmt: skip

@@ -13,11 +13,8 @@ from trajectory_builder.cli.app import say
 
 @click.command("report")
 @paths.one()
-@click.option(
-    "--out",
-    type=options.FOLDER,
-    help="The file to write.  [default: DATASET/report.html]",
-)
+@click.option("--out", type=options.FOLDER,
+              help="The file to write.  [default: DATASET/report.html]")  # fmt: skip
 @click.option("--allow-links", is_flag=True, help="Follow symbolic links that leave DATASET.")
 @options.as_json
 def command(source: Path, out: Path | None, allow_links: bool, as_json: bool) -> None:

@@ -11,12 +11,8 @@ from trajectory_builder.cli.app import say
 
 
 @click.command(name="sample")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="Folder for the sample: new, empty, or an earlier sample.",
-)
+@click.option("--out", required=True, type=click.Path(path_type=Path, readable=False),
+              help="Folder for the sample: new, empty, or an earlier sample.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(out: Path, as_json: bool) -> None:
     """Write a small GOPRO_Large and GOPRO_Large_all made from photographs.

@@ -14,31 +14,16 @@ from trajectory_builder.cli.app import say
 @click.command(name="select", short_help="Take a part of a data set.")
 @paths.one()
 @click.option("--out", type=options.FOLDER, help="New data set. [default: print sample_ids]")
-@click.option(
-    "--where",
-    default="",
-    metavar="CONDITION",
-    help="A pandas query on columns: and or &, or or |, not or ~, == != < <= > >=,"
-    " in [...], + - * /, .between(a, b), .isin([...]), .isna(), .notna(),"
-    " .str.contains/startswith/endswith/match(text), len, abs.",
-)
-@click.option(
-    "--min-motion",
-    type=click.FloatRange(0),
-    metavar="PX",
-    help="Least motion_px; pairs of unknown motion are left out.",
-)
-@click.option(
-    "--max-per-trajectory",
-    type=click.IntRange(1),
-    metavar="K",
-    help="Up to K pairs per trajectory, chosen at random.",
-)
-@click.option(
-    "--balance",
-    metavar="COLUMN",
-    help="Keep as many pairs of every value as of the rarest, in each split.",
-)
+@click.option("--where", default="", metavar="CONDITION",
+              help="A pandas query on columns: and or &, or or |, not or ~, == != < <= > >=, in"
+                   " [...], + - * /, .between(a, b), .isin([...]), .isna(), .notna(),"
+                   " .str.contains/startswith/endswith/match(text), len, abs.")  # fmt: skip
+@click.option("--min-motion", type=click.FloatRange(0), metavar="PX",
+              help="Least motion_px; pairs of unknown motion are left out.")  # fmt: skip
+@click.option("--max-per-trajectory", type=click.IntRange(1), metavar="K",
+              help="Up to K pairs per trajectory, chosen at random.")  # fmt: skip
+@click.option("--balance", metavar="COLUMN",
+              help="Keep as many pairs of every value as of the rarest, per split.")  # fmt: skip
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="N pairs, chosen at random.")
 @options.seed
 @options.files_of_set

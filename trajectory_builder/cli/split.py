@@ -28,30 +28,12 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> di
 @click.command(name="split", short_help="Divide a split again, by complete clips or trajectories.")
 @paths.one()
 @click.option("--out", type=options.FOLDER, required=True, help="New data set.")
-@click.option(
-    "--into",
-    callback=_shares,
-    default="train=0.9,validation=0.1",
-    show_default=True,
-    metavar="SPLIT=SHARE,...",
-    help="Shares of train, validation, test.",
-)
-@click.option(
-    "--by",
-    type=click.Choice(["clip", "trajectory"]),
-    default="clip",
-    show_default=True,
-    help="What always stays in one part.",
-)
-@click.option(
-    "--split",
-    "--of",
-    "of",
-    type=click.Choice([*SPLITS, "all"]),
-    default="train",
-    show_default=True,
-    help="The split that is divided; the others stay.",
-)
+@click.option("--into", callback=_shares, default="train=0.9,validation=0.1", show_default=True,
+              metavar="SPLIT=SHARE,...", help="Shares of train, validation, test.")  # fmt: skip
+@click.option("--by", type=click.Choice(["clip", "trajectory"]), default="clip", show_default=True,
+              help="What always stays in one part.")  # fmt: skip
+@click.option("--split", "--of", "of", type=click.Choice([*SPLITS, "all"]), default="train",
+              show_default=True, help="The split that is divided; the others stay.")  # fmt: skip
 @options.seed
 @options.files_of_set
 @options.allow_links

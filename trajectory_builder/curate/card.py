@@ -25,7 +25,7 @@ def text(
     sources: Sequence[Mapping[str, Any]],
     source_cards: Sequence[str],
 ) -> str:
-    """The card of the data set in `folder`, once its manifests are written; it names no time or host.
+    """The card of the data set in `folder`, whose manifests exist; it names no time or host.
 
     Args:
         folder: the new data set.
