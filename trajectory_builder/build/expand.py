@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from trajectory_builder.build import alignment, run, workers
 from trajectory_builder.build.ownership import refuse_other_config
 from trajectory_builder.build.run import BuildOptions, BuildReport
 from trajectory_builder.plan import recipe
-from trajectory_builder.plan.gopro import plan_gopro
+from trajectory_builder.plan.gopro import Corrections, plan_gopro
 from trajectory_builder.plan.recipe import Recipe
 from trajectory_builder.plan.table import Plan
 
@@ -46,6 +45,13 @@ class ExpandOptions:
         chosen = recipe.load_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
         return replace(chosen, average=self.average or chosen.average)
 
+    def plan(self, src: Path, corrections: Corrections | None = None) -> Plan:
+        """Plan the expansion of a GoPro tree, from names alone; raises as `plan_gopro` does."""
+        return plan_gopro(
+            src, self.chosen_recipe(), frames=self.frames, expand_test=self.expand_test,
+            corrections=corrections,
+        )  # fmt: skip
+
 
 def expand_gopro(
     src: Path,
@@ -73,12 +79,8 @@ def expand_gopro(
     options = options or ExpandOptions()
     out = out or default_out(src)
     started = time.monotonic()
-    make_plan = partial(
-        plan_gopro, src, options.chosen_recipe(), frames=options.frames,
-        expand_test=options.expand_test,
-    )  # fmt: skip
     # From names alone, so that what cannot be built is refused before any image is read.
-    plan = make_plan()
+    plan = options.plan(src)
     run.refuse(plan, out, options.build)
     try:
         # The check may take long, so the folder is locked and known to be of this config first.
@@ -86,7 +88,7 @@ def expand_gopro(
             refuse_other_config(folder, plan, options.build.link, settled=False)
             plan = alignment.settle(
                 plan, out, level=options.check, jobs=options.build.jobs,
-                plan_again=lambda corrections: make_plan(corrections=corrections),
+                plan_again=lambda corrections: options.plan(src, corrections),
                 progress=options.build.progress,
             )  # fmt: skip
             if on_plan is not None:

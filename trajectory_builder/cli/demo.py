@@ -13,8 +13,8 @@ from trajectory_builder.cli.app import say
 @click.command(name="demo", short_help="Sample, expand, verify, report; under a minute.")
 @click.option("--out", type=options.FOLDER, default=Path("demo"), show_default=True,
               help="Folder for everything.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
-def command(out: Path, jobs: int | None) -> int:
+@options.jobs
+def command(out: Path, jobs: int) -> int:
     """Run the whole way on a small sample: write GOPRO_Large and
     GOPRO_Large_all in miniature, expand them, verify every file, make a report.
 
@@ -27,19 +27,17 @@ def command(out: Path, jobs: int | None) -> int:
     from trajectory_builder import report, sample, verify
     from trajectory_builder.build import run
     from trajectory_builder.build.expand import default_out
-    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.plan import gopro, recipe
 
-    workers = jobs or default_jobs()
     say("1/4 sample: photographs moved before a 240 fps camera", err=True)
     sample.write_sample(out)
     say("2/4 expand: windows averaged round each sharp frame", err=True)
     planned = gopro.plan_gopro(out / "GOPRO_Large", recipe.load_recipe(recipe.DEFAULT))
     target = default_out(out / "GOPRO_Large")
-    built = run.build_plan(planned, target, run.BuildOptions(jobs=workers))
+    built = run.build_plan(planned, target, run.BuildOptions(jobs=jobs))
     options.print_report(built)
     say("3/4 verify: every file hashed and decoded", err=True)
-    checked = verify.verify_folder(target, "full", jobs=workers)
+    checked = verify.verify_folder(target, "full", jobs=jobs)
     say(f"{checked.files:,} files verified, {len(checked.findings):,} findings")
     say("4/4 report: one page, offline", err=True)
     page = report.write_report(target, out / "report.html")

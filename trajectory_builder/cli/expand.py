@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options
-from trajectory_builder.cli.app import say
+from trajectory_builder.cli.app import pack, say
+
+if TYPE_CHECKING:
+    from trajectory_builder.build.expand import ExpandOptions
 
 
 @click.command(name="expand", short_help="Expand GoPro into trajectories.")
@@ -21,8 +24,9 @@ from trajectory_builder.cli.app import say
               help="Compare a few or all official pairs with the frames.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
+@pack("chosen", "trajectory_builder.build.expand:ExpandOptions")
 def command(
-    source: Path, out: Path | None, check: str, dry_run: bool, as_json: bool, **given: Any
+    source: Path, out: Path | None, chosen: ExpandOptions, dry_run: bool, as_json: bool
 ) -> int | None:
     """Expand GoPro: keep the official pairs, average further windows round
     each sharp frame, write a Parquet manifest. SRC is GOPRO_Large, or
@@ -37,16 +41,12 @@ def command(
       trajbuild expand GOPRO_Large --frames GOPRO_Large_all --jobs 8
     Run the same command again to resume.
     """
-    from trajectory_builder.build.expand import ExpandOptions, default_out, expand_gopro
+    from trajectory_builder.build.expand import default_out, expand_gopro
 
     target = out or default_out(source)
     if dry_run:
-        options.print_plan(options.plan_of(source, given), target, as_json=as_json)
+        options.print_plan(chosen.plan(source), target, as_json=as_json)
         return None
-    chosen = ExpandOptions(
-        recipe=given["recipe"], average=given["average"], frames=given["frames"],
-        expand_test=given["expand_test"], check=check, build=options.build_options(given),
-    )  # fmt: skip
     report = expand_gopro(source, target, chosen, on_plan=options.print_notes)
     if as_json:
         say(json.dumps(report.as_data()))

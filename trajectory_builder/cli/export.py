@@ -33,7 +33,7 @@ from trajectory_builder.cli.app import say
               help="folders: how complete images get there.")  # fmt: skip
 @click.option("--shard-mb", type=click.IntRange(1), default=300, show_default=True,
               help="hf, webdataset: about the size of a shard.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
+@options.jobs
 @options.allow_links
 @options.as_json  # fmt: skip
 def command(target: str, as_json: bool, **settings: Any) -> None:
@@ -51,11 +51,9 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
       trajbuild export GOPRO_Large_trajectories --to lmdb --crop 512 --out lmdb
     Run the same command again to resume.
     """
-    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.export.request import Request
     from trajectory_builder.export.targets import TARGETS
 
-    settings["jobs"] = settings["jobs"] or default_jobs()
     settings["shard_bytes"] = settings.pop("shard_mb") * 1_000_000
     if settings["overlap"] is None:
         settings["overlap"] = (settings["crop"] or 0) // 2

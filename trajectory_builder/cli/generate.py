@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options, paths
-from trajectory_builder.cli.app import say
+from trajectory_builder.cli.app import pack, say
 
 if TYPE_CHECKING:
+    from trajectory_builder.build.run import BuildOptions
     from trajectory_builder.plan.footage_request import FootageRequest
 
 
@@ -62,7 +64,7 @@ _LOOK = options.chain(
     click.option("--camera", default="", metavar="KEY=VALUE,...", help="Blur as cameras make it:"
                  " response=srgb|gamma2.2|FILE, highlight, shot, read, jpeg; a value may"
                  " be a range, 80..95."),
-    click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
+    click.option("--bits", type=click.Choice([8, 16]), default=8, show_default=True,
                  help="Depth of the written files."),
     click.option("--white", type=click.IntRange(255, 65535), metavar="VALUE", help="White in 16-bit"
                  " pictures of a camera with fewer bits: 4095 for 12. [default: 65535]"),
@@ -91,7 +93,17 @@ _STILLS = options.chain(
 @options.workers
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free; stop.")
 @options.as_json
-def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None:
+@pack("request", "trajectory_builder.plan.footage_request:FootageRequest")
+def command(
+    request: FootageRequest,
+    out: Path,
+    build: BuildOptions,
+    scenes: int | None,
+    scene_size: int,
+    first_split: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int | None:
     """Make a blur data set of FOOTAGE: videos, folders of videos or of
     frames, photographs.
 
@@ -111,14 +123,14 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     from trajectory_builder.build.generate import generate_footage
     from trajectory_builder.plan import footage
 
-    if given["scenes"]:
-        _draw_scenes(given)
-    request = _request(given)
+    request = replace(request, split=first_split or request.split)
+    if scenes:
+        _draw_scenes(request, scenes, scene_size)
+        request = replace(request, stills=True)
     if dry_run:
         options.print_plan(footage.plan_footage(request), out, as_json=as_json)
         return None
-    chosen = options.build_options(given)
-    report = generate_footage(request, out, chosen, on_plan=options.print_notes)
+    report = generate_footage(request, out, build, on_plan=options.print_notes)
     if as_json:
         say(json.dumps(report.as_data()))
     else:
@@ -126,35 +138,10 @@ def command(out: Path, dry_run: bool, as_json: bool, **given: Any) -> int | None
     return int(report.exit_code)
 
 
-def _draw_scenes(given: dict[str, Any]) -> None:
-    """Fill the folder FOOTAGE with drawn scenes, which then are photographs."""
+def _draw_scenes(request: FootageRequest, count: int, side: int) -> None:
+    """Fill the folder FOOTAGE with drawn scenes, which are then taken as photographs."""
     from trajectory_builder.sample.drawn import write_scenes
 
-    if len(given["sources"]) != 1:
+    if len(request.sources) != 1:
         raise click.UsageError("--scenes draws into one folder: give one FOOTAGE")
-    side, seed = given["scene_size"], given["seed"]
-    write_scenes(given["sources"][0], given["scenes"], side=side, seed=seed)
-    given["stills"] = True
-
-
-def _request(given: dict[str, Any]) -> FootageRequest:
-    """The options as a request."""
-    from dataclasses import fields, replace
-
-    from trajectory_builder.plan import recipe, windows
-    from trajectory_builder.plan.footage_request import FootageRequest
-
-    given["split"] = given["first_split"] or given["split"]
-    if given["recipe"] and given["n_frames"]:
-        raise click.UsageError("--recipe and --n-frames exclude one another")
-    chosen = recipe.load_recipe(given["recipe"]) if given["recipe"] else None
-    if chosen and given["average"]:
-        chosen = replace(chosen, average=given["average"])
-    values = {f.name: given[f.name] for f in fields(FootageRequest) if f.name in given}
-    values |= {
-        "recipe": chosen,
-        "n_frames": given["n_frames"] or windows.DEFAULT_N_FRAMES,
-        "average": given["average"] or "srgb",
-        "bits": int(given["bits"]),
-    }
-    return FootageRequest(**values)
+    write_scenes(request.sources[0], count, side=side, seed=request.seed)

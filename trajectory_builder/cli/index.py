@@ -28,7 +28,7 @@ from trajectory_builder.trajectory import SPLITS
               default="hardlink", show_default=True,
               help="How images come into OUT; symbolic links (symlink or reference) are read with"
                    " --allow-links only. Originals stay as they are.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), help="Threads. [default: all cores]")
+@options.jobs
 @options.as_json  # fmt: skip
 def command(
     source: Path,
@@ -37,7 +37,7 @@ def command(
     split: str | None,
     test_list: Path | None,
     files: str,
-    jobs: int | None,
+    jobs: int,
     as_json: bool,
 ) -> int:
     """Check every pair in DIR and write OUT: a manifest, and the images
@@ -50,13 +50,12 @@ def command(
     Example:
       trajbuild index HIDE_dataset --layout hide --out hide
     """
-    from trajectory_builder.build.workers import default_jobs
     from trajectory_builder.curate import index
     from trajectory_builder.curate.layouts import splitting
 
     report = index.index(
         source, out, layout, splitting=splitting(source, layout, split, test_list),
-        files=files, jobs=jobs or default_jobs(), progress=True,  # type: ignore[arg-type]
+        files=files, jobs=jobs, progress=True,  # type: ignore[arg-type]
     )  # fmt: skip
     if as_json:
         say(json.dumps(report.as_data()))
@@ -66,5 +65,5 @@ def command(
     for problem in report.problems[:5]:
         say(f"problem: {options.named(problem)}", err=True)
     if report.problems:
-        options.tell_problem_count(len(report.problems), out)
+        options.print_problem_count(len(report.problems), out)
     return int(report.exit_code)

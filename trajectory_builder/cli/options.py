@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trajectory_builder.cli import paths
-from trajectory_builder.cli.app import say
+from trajectory_builder.cli.app import pack, say
 from trajectory_builder.trajectory import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -45,8 +45,18 @@ gopro: Callable[[F], F] = chain(
                  help="Give the test split the recipe's windows too."),
 )  # fmt: skip
 
-workers: Callable[[F], F] = chain(
-    click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]"),
+
+def _or_all_cores(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int:
+    from trajectory_builder.build.workers import default_jobs
+
+    return value or default_jobs()
+
+
+jobs: Callable[[F], F] = click.option(
+    "--jobs", type=click.IntRange(1), callback=_or_all_cores, help="Workers. [default: all cores]"
+)
+_WORKERS: tuple[Callable[[F], F], ...] = (
+    jobs,
     click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
                  default="loky", show_default=True, help="Where shards run."),
     click.option("--dask-scheduler", metavar="ADDRESS",
@@ -55,17 +65,20 @@ workers: Callable[[F], F] = chain(
                  help="A running Ray head; needs --backend ray."),
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
     click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
-                 metavar="SECONDS", help="Wait so long for another builder in OUT."),
+                 metavar="SECONDS", help="How long to wait for another builder in OUT."),
     click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
 )  # fmt: skip
+_BUILD_OPTIONS = pack("build", "trajectory_builder.cli.options:build_options")
 
+workers: Callable[[F], F] = chain(*_WORKERS, _BUILD_OPTIONS)
 build: Callable[[F], F] = chain(
-    workers,
+    *_WORKERS,
     click.option("--files", type=click.Choice(["copy", "hardlink", "symlink", "reference"]),
                  default="copy", show_default=True, help="How the official files come into OUT."
                  " Symbolic links (symlink or reference) are read with --allow-links only."),
     # The option's first name.
     click.option("--link", type=click.Choice(["copy", "hardlink", "symlink"]), hidden=True),
+    _BUILD_OPTIONS,
 )  # fmt: skip
 
 as_json: Callable[[F], F] = click.option(
@@ -74,7 +87,7 @@ as_json: Callable[[F], F] = click.option(
 
 
 SYMLINKS = ("symlink", "reference")
-"""Two words for one thing: symbolic links out of the new set."""
+"""Both mean symbolic links out of the new set."""
 files_of_set: Callable[[F], F] = click.option(
     "--files",
     type=click.Choice(["hardlink", "copy", "symlink", "reference", "none"]),
@@ -93,63 +106,56 @@ seed: Callable[[F], F] = click.option(
 )
 
 
-def plan_of(src: Path, given: dict[str, Any]) -> Plan:
-    """The plan that the options of `gopro` ask for."""
-    from dataclasses import replace
+def build_options(  # noqa: PLR0913  # one parameter per option
+    jobs: int,
+    backend: str,
+    dask_scheduler: str | None,
+    ray_address: str | None,
+    strict: bool,
+    wait: float,
+    progress: bool,
+    files: str = "copy",
+    link: str | None = None,
+) -> BuildOptions:
+    """The build's options from those of the command line.
 
-    from trajectory_builder.plan import gopro, recipe
-
-    chosen = recipe.load_recipe(given["recipe"])
-    if given["average"]:
-        chosen = replace(chosen, average=given["average"])
-    return gopro.plan_gopro(src, chosen, frames=given["frames"], expand_test=given["expand_test"])
-
-
-def build_options(given: dict[str, Any]) -> BuildOptions:
-    """The build's options from those of `build`."""
+    Raises:
+        click.UsageError: a cluster's address without its backend.
+    """
     from trajectory_builder.build.run import BuildOptions
-    from trajectory_builder.build.workers import default_jobs
 
+    for needed, option, address in (
+        ("dask", "--dask-scheduler", dask_scheduler),
+        ("ray", "--ray-address", ray_address),
+    ):
+        if address and backend != needed:
+            raise click.UsageError(f"{option} needs --backend {needed}")
+    chosen = link or files
     return BuildOptions(
-        jobs=given["jobs"] or default_jobs(),
-        backend=given["backend"],
-        address=address_of(given),
-        link=_link_of(given),
-        strict=given["strict"],
-        wait_seconds=given["wait"],
-        progress=given["progress"],
+        jobs=jobs,
+        backend=backend,
+        address=dask_scheduler or ray_address,
+        link="symlink" if chosen in SYMLINKS else chosen,
+        strict=strict,
+        wait_seconds=wait,
+        progress=progress,
     )
 
 
-def _link_of(given: dict[str, Any]) -> str:
-    """How the official files are taken over, as the build names it."""
-    files: str = given.get("link") or given.get("files") or "copy"
-    return "symlink" if files in SYMLINKS else files
-
-
-def address_of(given: dict[str, Any]) -> str | None:
-    """The cluster's address, which must be of the chosen backend."""
-    for backend, option in (("dask", "dask_scheduler"), ("ray", "ray_address")):
-        if given[option] and given["backend"] != backend:
-            raise click.UsageError(f"--{option.replace('_', '-')} needs --backend {backend}")
-    address: str | None = given["dask_scheduler"] or given["ray_address"]
-    return address
-
-
 def named(problem: Problem) -> str:
-    """What a problem says, with its file where the sentence does not name it."""
+    """A problem's sentence, followed by its file unless the sentence names it."""
     known = not problem.file or PurePath(problem.file).name in problem.what
     return problem.what if known else f"{problem.what} ({problem.file})"
 
 
-def tell_problem_count(count: int, out: Path) -> None:
-    """Say on stderr how many problems there are and where they are listed."""
+def print_problem_count(count: int, out: Path) -> None:
+    """Print on stderr how many problems there are and where they are listed."""
     problems = "1 problem" if count == 1 else f"{count:,} problems"
     say(f"{problems}: see {out}/problems.parquet", err=True)
 
 
 def print_notes(plan: Plan) -> None:
-    """Print on stderr what is odd or missing in the source, before the work starts."""
+    """Print on stderr what is unusual or missing in the source, before the work starts."""
     for note in plan.notes:
         say(f"note: {note}", err=True)
     problems = [problem for problem in plan.problems if problem.reason not in LEFT_OUT]
@@ -209,7 +215,7 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
     if out is not None:
         import shutil
 
-        folder = next(one for one in (out, *out.resolve().parents) if one.is_dir())
+        folder = next(path for path in (out, *out.resolve().parents) if path.is_dir())
         data |= {
             "out": str(out),
             "bytes_needed": run.needed_bytes(plan, out),
@@ -223,7 +229,7 @@ def _size(count: int) -> str:
 
 
 def print_report(report: BuildReport) -> None:
-    """Say what a build made, where, in how long, and what to do next."""
+    """Print what a build made, where, in how long, and what to do next."""
     out = report.out
     pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items()) or "no"
     for note in report.notes:
@@ -233,15 +239,15 @@ def print_report(report: BuildReport) -> None:
     else:
         say(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
     if not any(report.pairs.values()):
-        _tell_reasons(out, {p.reason for p in _problems(out)})
+        _print_reasons(out, {p.reason for p in _problems(out)})
     elif report.left_out:
         windows = "1 window" if report.left_out == 1 else f"{report.left_out:,} windows"
         say(
             f"{windows} left out on purpose: {_left_out(out)}; see {out}/problems.parquet", err=True
         )
     if report.problems:
-        tell_problem_count(report.problems, out)
-        _tell_reasons(out, {p.reason for p in _problems(out)} - LEFT_OUT)
+        print_problem_count(report.problems, out)
+        _print_reasons(out, {p.reason for p in _problems(out)} - LEFT_OUT)
     say(f"next: trajbuild verify {out}", err=True)
 
 
@@ -259,8 +265,8 @@ def _left_out(out: Path) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
 
 
-def _tell_reasons(out: Path, reasons: set[str]) -> None:
-    """Reasons in problems.parquet, the commonest first, each with an example and its cure."""
+def _print_reasons(out: Path, reasons: set[str]) -> None:
+    """Print reasons of problems.parquet, the commonest first, with an example and its cure."""
     from collections import Counter
 
     from trajectory_builder.errors import LISTED_AT_MOST

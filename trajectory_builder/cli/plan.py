@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options
+from trajectory_builder.cli.app import pack
 from trajectory_builder.errors import OutputError
+
+if TYPE_CHECKING:
+    from trajectory_builder.build.expand import ExpandOptions
 
 
 @click.command(name="plan", short_help="Count and list what expand would make.")
@@ -16,7 +20,8 @@ from trajectory_builder.errors import OutputError
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path, readable=False),
               help="Write the plan's rows to this Parquet file.")  # fmt: skip
 @options.as_json
-def command(source: Path, out: Path | None, as_json: bool, **given: Any) -> None:
+@pack("chosen", "trajectory_builder.build.expand:ExpandOptions")
+def command(source: Path, out: Path | None, chosen: ExpandOptions, as_json: bool) -> None:
     """Count and list what `expand` would make of SRC, which is GOPRO_Large or
     GOPRO_Large_all; opens no image.
 
@@ -27,7 +32,7 @@ def command(source: Path, out: Path | None, as_json: bool, **given: Any) -> None
     from trajectory_builder.build import record
     from trajectory_builder.disk import atomic
 
-    plan = options.plan_of(source, given)
+    plan = chosen.plan(source)
     if out is not None:
         try:
             atomic.write_atomic(out, record.plan_bytes(plan.described()))

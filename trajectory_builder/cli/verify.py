@@ -16,14 +16,14 @@ from trajectory_builder.cli.app import say
 @click.option("--level", type=click.Choice(["quick", "full", "deep"]), default="quick",
               show_default=True,
               help="Names and sizes; hashes and decoding; averaging from the frames.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), help="Workers. [default: all cores]")
+@options.jobs
 @click.option("--frames", type=options.FOLDER, help="For deep: where the frames are now.")
 @options.allow_links
 @options.as_json
 def command(
     source: Path,
     level: str,
-    jobs: int | None,
+    jobs: int,
     frames: Path | None,
     allow_links: bool,
     as_json: bool,
@@ -37,10 +37,9 @@ def command(
       trajbuild verify GOPRO_Large_trajectories --level full
     """
     from trajectory_builder import verify
-    from trajectory_builder.build.workers import default_jobs
 
     report = verify.verify_folder(
-        source, level, jobs=jobs or default_jobs(), frames=frames, allow_links=allow_links,
+        source, level, jobs=jobs, frames=frames, allow_links=allow_links,
         progress=True,
     )  # fmt: skip
     if as_json:

@@ -42,7 +42,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     choice = _choice(request)
     if request.camera:
         camera.parse(request.camera)
-    _check_bits(request)
+    _check_bits(request, choice.recipe.average)
     shares = windows.parse_split(request.split)
     refuse_data_sets(request.sources)
     found = footage.find(
@@ -77,10 +77,7 @@ def plan_footage(request: FootageRequest) -> Plan:
 
 
 def _choice(request: FootageRequest) -> WindowChoice:
-    if request.recipe is None:
-        chosen = windows.own_recipe(request.n_frames, request.average)
-    else:
-        chosen = request.recipe
+    chosen = request.chosen_recipe()
     return WindowChoice(
         recipe=chosen,
         native_n_frames=windows.native_of(chosen),
@@ -94,11 +91,12 @@ def _recipe_notes(request: FootageRequest) -> list[str]:
     """What footage, which has no official pairs, makes of a recipe."""
     if request.recipe is None:
         return []
-    native = windows.native_of(request.recipe)
-    drawn = request.recipe.draws.get(native, {})
-    sizes = replace(request.recipe, draws={}).n_frames(native, "")
-    entries = {*request.recipe.windows, *request.recipe.draws} - {native, recipe.ANY}
-    note = f"recipe {request.recipe.name}: footage has no official pairs; n = {native} takes their"
+    chosen = request.chosen_recipe()
+    native = windows.native_of(chosen)
+    drawn = chosen.draws.get(native, {})
+    sizes = replace(chosen, draws={}).n_frames(native, "")
+    entries = {*chosen.windows, *chosen.draws} - {native, recipe.ANY}
+    note = f"recipe {chosen.name}: footage has no official pairs; n = {native} takes their"
     note += f" place and gives n = {', '.join(map(str, sizes))}"
     if drawn:
         note += f" and one of {', '.join(map(str, sorted(drawn)))}"
@@ -107,9 +105,8 @@ def _recipe_notes(request: FootageRequest) -> list[str]:
     return [note]
 
 
-def _check_bits(request: FootageRequest) -> None:
-    gamma = (request.recipe.average if request.recipe else request.average) != "srgb"
-    if request.bits == 16 and (gamma or request.camera or request.interpolate):
+def _check_bits(request: FootageRequest, average: str) -> None:
+    if request.bits == 16 and (average != "srgb" or request.camera or request.interpolate):
         raise UsageError(
             "--bits 16 works with plain averages in srgb only",
             where="--bits 16 with --average, --camera or --interpolate",

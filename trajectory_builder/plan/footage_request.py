@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trajectory_builder.errors import UsageError
 from trajectory_builder.images.video.hdr import Handling
 from trajectory_builder.pixels import motion
 from trajectory_builder.plan import windows
-from trajectory_builder.plan.recipe import Recipe
+from trajectory_builder.plan.recipe import Recipe, load_recipe
 from trajectory_builder.plan.windows import TimestepMap
 
 MOST_INTERPOLATED = 63
@@ -21,9 +22,9 @@ class FootageRequest:
 
     Attributes:
         sources: videos, folders of videos, folders of frames, photographs.
-        recipe: which n; None for `n_frames`.
-        n_frames: odd numbers of frames.
-        average: domain of the averages; `camera` settings replace it.
+        recipe: which n; a recipe, a built-in name or a file; None for `n_frames`.
+        n_frames: odd numbers of frames; empty for `windows.DEFAULT_N_FRAMES` or a recipe's.
+        average: domain of the averages, None for the recipe's or srgb; `camera` replaces it.
         every, max_per_clip, timestep_map: as in `windows.WindowChoice`.
         split: split name to share; by shot.
         seed: of the split, of camera paths and of noise.
@@ -41,9 +42,9 @@ class FootageRequest:
     """
 
     sources: tuple[Path, ...]
-    recipe: Recipe | None = None
-    n_frames: tuple[int, ...] = windows.DEFAULT_N_FRAMES
-    average: str = "srgb"
+    recipe: Recipe | str | None = None
+    n_frames: tuple[int, ...] = ()
+    average: str | None = None
     every: int | None = None
     max_per_clip: int | None = None
     timestep_map: TimestepMap = "frames"
@@ -60,3 +61,21 @@ class FootageRequest:
     motion_floor: float = motion.STATIC_PX
     hdr: Handling = "refuse"
     white: int | None = None
+
+    def chosen_recipe(self) -> Recipe:
+        """The recipe of all windows, averaged in the domain asked for.
+
+        Raises:
+            UsageError: no such recipe, n that cannot be, or a recipe and n as well.
+        """
+        if self.recipe is None:
+            n_frames = self.n_frames or windows.DEFAULT_N_FRAMES
+            return windows.own_recipe(n_frames, self.average or "srgb")
+        if self.n_frames:
+            raise UsageError(
+                "--recipe and --n-frames exclude one another",
+                where="--recipe, --n-frames",
+                cure="give one of them",
+            )
+        chosen = load_recipe(self.recipe) if isinstance(self.recipe, str) else self.recipe
+        return replace(chosen, average=self.average or chosen.average)
