@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fidediff_model.cli.model_options import FOLDER, progress_bar
+from fidediff_model.cli.model_options import FOLDER
 from trajectory_builder.cli.app import pack, say
+from trajectory_builder.disk.progress import Progress
 
 if TYPE_CHECKING:
     from fidediff_model.benchmark import BenchmarkRequest
@@ -62,8 +63,8 @@ def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_j
 
     if random_base and not request.base_model.startswith("random:"):
         raise click.UsageError("--random-base and --base-model exclude one another")
-    with progress_bar(len(request.variants()), "variant") as bar:
-        result = run(request, bar.update)
+    with Progress(len(request.variants()), "variants") as bar:
+        result = run(request, bar.advance)
     if out:
         write(result, out)
     say(*([json.dumps(asdict(result))] if as_json else to_markdown(result).splitlines()))

@@ -12,12 +12,12 @@ import click
 from fidediff_model.cli.model_options import (
     FOLDER,
     model_options,
-    progress_bar,
     read_timestep,
     shipped_model,
 )
 from fidediff_model.scores.definitions import LPIPS_NETS, OFFERED
 from trajectory_builder.cli.app import Command, pack, say
+from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import LISTED_AT_MOST
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
     if nothing and request.data and not request.compare:
         request = replace(request, model=shipped_model())
     plan = make_plan(request)
-    with reporting_disk_errors(plan.request.out), progress_bar(plan.total, "image") as bar:
-        result = run(plan, bar.update)
+    with reporting_disk_errors(plan.request.out), Progress(plan.total, "images") as bar:
+        result = run(plan, bar.advance)
     for note in plan.notes:
         say(f"note: {note}", err=True)
     tables: dict[Any, str] = result.tables

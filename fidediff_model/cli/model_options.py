@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -75,12 +73,3 @@ def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) ->
         return float(value)
     except ValueError:
         raise click.BadParameter(f"{value} is neither auto nor a number from 0 to 999") from None
-
-
-def progress_bar(total: int, unit: str) -> Any:
-    """A bar on stderr: one line on a terminal, elsewhere a line every half minute."""
-    from tqdm import tqdm
-
-    terminal = sys.stderr.isatty()
-    interval = 0.1 if terminal else 30.0
-    return tqdm(total=total, unit=unit, mininterval=interval, file=sys.stderr, delay=2.0)

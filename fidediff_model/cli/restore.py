@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fidediff_model.cli.model_options import model_options, progress_bar, read_timestep
+from fidediff_model.cli.model_options import model_options, read_timestep
 from trajectory_builder.cli.app import pack, say
+from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import LISTED_AT_MOST, printable
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ def command(request: RestoreRequest, as_json: bool) -> int:
     if plan.jobs:
         ready = plan.load()
         # Created after the model is loaded, so that its rate is that of the images alone.
-        with progress_bar(len(plan.jobs), "image") as bar:
+        with Progress(len(plan.jobs), "files") as bar:
             report = run.restore_files(
-                plan, ready, report=lambda kind, n: bar.update(n) if kind == "image" else None
+                plan, ready, report=lambda kind, n: bar.advance(n) if kind == "image" else None
             )
     return _print(report, plan.skipped, request, as_json=as_json)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fidediff_model.cli.evaluate import metric_options, report_failures
-from fidediff_model.cli.model_options import FOLDER, model_options, progress_bar
+from fidediff_model.cli.model_options import FOLDER, model_options
 from trajectory_builder.cli.app import pack, say
+from trajectory_builder.disk.progress import Progress
 
 if TYPE_CHECKING:
     from fidediff_model.evaluate.scan import ScanRequest
@@ -49,8 +50,8 @@ def command(request: ScanRequest, as_json: bool) -> int:
     from trajectory_builder.disk.atomic import reporting_disk_errors
 
     total = len(request.pairs()) * len(request.timesteps)
-    with reporting_disk_errors(request.out), progress_bar(total, "restoration") as bar:
-        result = run(request, bar.update)
+    with reporting_disk_errors(request.out), Progress(total, "restorations") as bar:
+        result = run(request, bar.advance)
     failed = len(result.evaluation.failures)
     if as_json:
         say(json.dumps({"best": result.best, "failures": failed}))

@@ -1,4 +1,4 @@
-"""A model folder on disk: whole or absent, safetensors and JSON only, refused when not ours."""
+"""A model folder on disk: complete or absent, safetensors and JSON only, refused when not ours."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fidediff_model.errors import ModelError
+from trajectory_builder.disk.atomic import flush
 from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_text
 from trajectory_builder.errors import shorten
 
@@ -26,7 +27,7 @@ _SAMPLED = 1 << 20
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Make `folder` of what `write` puts into a temporary one, so that it is never half-written.
+    """Fill a temporary folder with `write` and rename it, so that `folder` is never half-written.
 
     An existing model folder is replaced; an empty folder is used; any other is left alone.
 
@@ -35,7 +36,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write: fills the folder that it is given.
 
     Raises:
-        ModelError: `folder` holds something that is not a model.
+        ModelError: `folder` contains something that is not a model.
         OSError: the disk is full, the place read-only, ...; the former model is still there.
     """
     folder = folder.resolve()
@@ -62,7 +63,7 @@ def _refuse_foreign(folder: Path) -> None:
         ours = False
     if not ours:
         raise ModelError(
-            f"{folder.name} holds something that is not a FideDiff model; nothing was written",
+            f"{folder.name} contains something that is not a FideDiff model; nothing was written",
             where=str(folder),
             cure="choose another folder, or empty this one yourself",
         )
@@ -71,7 +72,7 @@ def _refuse_foreign(folder: Path) -> None:
 def _swap(temporary: Path, folder: Path, former: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         os.replace(temporary, folder)
-        _flush_entries(folder.parent)
+        flush(folder.parent)
         return
     # No system call exchanges two folders everywhere: between these two renames a kill leaves the
     # former model under its other name, which `_advice` finds.
@@ -81,27 +82,14 @@ def _swap(temporary: Path, folder: Path, former: Path) -> None:
     except BaseException:
         os.rename(former, folder)
         raise
-    _flush_entries(folder.parent)
+    flush(folder.parent)
     shutil.rmtree(former)
 
 
 def _flush(folder: Path) -> None:
     # A rename may reach the disk before the content does, so the content goes first.
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _flush_entries(path)
-    _flush_entries(folder)
-
-
-def _flush_entries(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for path in (*sorted(folder.rglob("*")), folder):
+        flush(path)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -121,7 +109,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ModelError(
-            f"{folder} holds another kind of model", where=str(file), cure=_advice(folder)
+            f"{folder} contains another kind of model", where=str(file), cure=_advice(folder)
         )
     version = values.get("version")
     if version != VERSION:
@@ -140,7 +128,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def model_digest(folder: Path) -> str:
-    """A digest that tells models apart without reading gigabytes.
+    """A digest that distinguishes models without reading gigabytes.
 
     It covers the config, and of each weight file the name, the size and a megabyte at both ends.
     """
@@ -158,7 +146,7 @@ def model_digest(folder: Path) -> str:
 def refuse_other_base(
     values: Mapping[str, Any], name: str, fingerprint: str, *, where: str
 ) -> None:
-    """Hold base weights against those that a model was trained over.
+    """Compare base weights with those that a model was trained over.
 
     Args:
         values: what `read_config` gave of the model.
@@ -189,7 +177,7 @@ def _advice(folder: Path) -> str:
 
 
 def save_part(folder: Path, module: nn.Module, settings: Mapping[str, Any]) -> None:
-    """Write a module's weights and what it was built with into a new folder."""
+    """Write a module's weights and constructor arguments into a new folder."""
     from safetensors.torch import save_file
 
     folder.mkdir()

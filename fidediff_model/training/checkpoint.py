@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fidediff_model.errors import TrainingError
-from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
+from trajectory_builder.disk.atomic import TEMPORARY, flush
 from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import ExitCode
 
@@ -130,13 +130,12 @@ def publish(temporary: Path, step: int, *, keep: int) -> Path:
     target = folder / f"step-{step:06d}"
     with _reporting(temporary, step):
         for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            flush(path)
         _write_marker(temporary)
         if target.exists():  # damaged, or the run would have resumed from it
             shutil.rmtree(target)
         os.rename(temporary, target)
-        sync_folder(folder)
+        flush(folder)
     for old in _numbered(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -304,7 +303,7 @@ def _fill_optimizer(
 def _write_marker(folder: Path) -> None:
     files = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(folder.iterdir())}
     _write(folder / MARKER, {"files": files})
-    sync_folder(folder)
+    flush(folder)
 
 
 def _damage(path: Path) -> str:

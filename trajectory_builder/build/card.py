@@ -34,13 +34,14 @@ def _front(plan: Plan, table: pa.Table) -> list[str]:
         *lines,
         "task_categories: [image-to-image]",
         "tags: [deblurring, motion-blur, trajectory]",
-        f"size_categories: [{_size(table.num_rows)}]",
+        f"size_categories: [{size_category(table.num_rows)}]",
         f"pretty_name: Blur trajectories ({plan.config['recipe']['name']})",
         "---",
     ]
 
 
-def _size(rows: int) -> str:
+def size_category(rows: int) -> str:
+    """The hub's word for a number of rows."""
     for limit, name in ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")):
         if rows < limit:
             return name

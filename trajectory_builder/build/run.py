@@ -60,8 +60,8 @@ class BuildReport:
     @property
     def exit_code(self) -> ExitCode:
         """Done; in part, where something is damaged or missing, or no pair could be made."""
-        is_whole = any(self.pairs.values()) and not self.problems
-        return ExitCode.DONE if is_whole else ExitCode.DONE_IN_PART
+        is_complete = any(self.pairs.values()) and not self.problems
+        return ExitCode.DONE if is_complete else ExitCode.DONE_IN_PART
 
     def as_data(self) -> dict[str, object]:
         """Plain values for `--json`."""
@@ -279,16 +279,7 @@ def _check_space(pending: list[Shard], out: Path) -> None:
     Raises:
         BuildError: with the bytes needed and free.
     """
-    need = 0
-    for shard in pending:
-        width, height = shard.size or (1280, 720)
-        files = {row["sharp_file_name"] for row in shard.rows}
-        # Links take no space; averages are written in any case.
-        if shard.link != "copy":
-            files = set()
-        files |= {r["blur_file_name"] for r in shard.rows
-                  if shard.link == "copy" or not r["blur_source"]}  # fmt: skip
-        need += int(len(files) * width * height * BYTES_PER_PIXEL)
+    need = sum(map(_bytes_of, pending))
     free = shutil.disk_usage(out).free
     if need > free:
         raise BuildError(
@@ -296,6 +287,15 @@ def _check_space(pending: list[Shard], out: Path) -> None:
             where=str(out),
             cure="free some space, choose another --out, or save some with --files hardlink",
         )
+
+
+def _bytes_of(shard: Shard) -> int:
+    """A generous guess of the bytes that a shard writes."""
+    is_copied = shard.link == "copy"  # links take no space; averages are written in any case
+    files = {row["sharp_file_name"] for row in shard.rows if is_copied}
+    files |= {row["blur_file_name"] for row in shard.rows if is_copied or not row["blur_source"]}
+    width, height = shard.size or (1280, 720)
+    return int(len(files) * width * height * BYTES_PER_PIXEL)
 
 
 def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildOptions) -> int:
@@ -385,11 +385,4 @@ def _remove_orphans(folder: OutputFolder, planned: pa.Table, made: pa.Table) -> 
 
 def needed_bytes(plan: Plan, out: Path) -> int:
     """A generous guess of the bytes that a build of `plan` writes, for dry runs."""
-    shards = list(_shards(plan, out, "copy"))
-    total = 0
-    for shard in shards:
-        width, height = shard.size or (1280, 720)
-        files = {row["blur_file_name"] for row in shard.rows}
-        files |= {row["sharp_file_name"] for row in shard.rows}
-        total += int(len(files) * width * height * BYTES_PER_PIXEL)
-    return total
+    return sum(map(_bytes_of, _shards(plan, out, "copy")))

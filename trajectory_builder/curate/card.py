@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from trajectory_builder import manifest
+from trajectory_builder.build.card import size_category
 
 _CODE = re.compile(r"^```.*?^```\n*", re.MULTILINE | re.DOTALL)
 KEPT_KEYS = ("license", "license_name", "license_link", "language", "tags", "task_categories")
@@ -114,14 +115,6 @@ def _common_front(fronts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _own_front(folder: Path) -> dict[str, Any]:
     rows = sum(pq.read_metadata(path).num_rows for path in manifest.files(folder))
     return {"size_categories": [size_category(rows)]}
-
-
-def size_category(rows: int) -> str:
-    """The hub's word for a number of rows."""
-    for limit, name in ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")):
-        if rows < limit:
-            return name
-    return "100K<n<1M" if rows < 1_000_000 else "1M<n<10M"
 
 
 def _cell(value: str) -> str:

@@ -19,7 +19,7 @@ from typing import Literal
 import pyarrow as pa
 
 from trajectory_builder import manifest
-from trajectory_builder.disk.atomic import TEMPORARY, sync_folder
+from trajectory_builder.disk.atomic import TEMPORARY, flush
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import OutputError
 from trajectory_builder.images.files import read_bytes
@@ -153,4 +153,4 @@ class FileTransfer:
     def flush(self) -> None:
         """Flush the folders' entries to the disk."""
         for folder in self._folders:
-            sync_folder(folder)
+            flush(folder)

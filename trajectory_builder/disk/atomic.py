@@ -55,9 +55,9 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, so that it survives a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -90,7 +90,7 @@ def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
         temporary.unlink(missing_ok=True)
         raise
     if sync:
-        sync_folder(path.parent)
+        flush(path.parent)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

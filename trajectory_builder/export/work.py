@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trajectory_builder.build import record
+from trajectory_builder.build.card import size_category
 from trajectory_builder.curate import card
 from trajectory_builder.disk import ownership
-from trajectory_builder.disk.atomic import temporary_name, write_atomic
+from trajectory_builder.disk.atomic import flush, temporary_name, write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError
@@ -194,11 +195,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -262,7 +259,7 @@ def _card(
             f"Crops of {request.crop} x {request.crop} pixels that overlap by {request.overlap},"
             " lossless; the last of each row and column is moved back to the edge."
         )
-    size = {"size_categories": [card.size_category(sum(pairs.values()))]}
+    size = {"size_categories": [size_category(sum(pairs.values()))]}
     lines = [
         *card.front_lines(kept | size | dict(front)),
         "",

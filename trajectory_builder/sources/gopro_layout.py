@@ -6,8 +6,6 @@ Two trees exist: `GOPRO_Large` (blur, blur_gamma and sharp of the official pairs
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,27 +71,6 @@ def find_trees(src: Path, frames: Path | None = None) -> Trees:
             home.parent / f"{home.name}_all")]  # fmt: skip
     found = next((folder for folder in near if _kind(folder) == "frames"), None)
     return Trees(pairs, found)
-
-
-def names_sha256(trees: Trees) -> str:
-    """Digest of the names of all sequences and their files: everything that a plan depends on."""
-    digest = hashlib.sha256()
-    for root, kinds in ((trees.pairs, PAIR_FOLDERS), (trees.frames, ("",))):
-        for split in GOPRO_SPLITS if root else ():
-            home = f"{root}/{split}"
-            sequences = [name for name in _listed(home) if SEQUENCE_NAME.fullmatch(name)]
-            for path in [f"{home}/{name}/{kind}" for name in sequences for kind in kinds]:
-                text = "\0".join([path.removeprefix(str(root)), *_listed(path), ""])
-                digest.update(os.fsencode(text))
-    return digest.hexdigest()
-
-
-def _listed(folder: str) -> list[str]:
-    """Sorted names; where `folder` cannot be read, one that no file can have."""
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return ["/"]
 
 
 def _kind(folder: Path) -> str | None:
