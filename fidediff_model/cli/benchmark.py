@@ -28,7 +28,7 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 @click.command("benchmark")
 @click.option("--preset", type=click.Choice(["tiny", "sd21"]), default="sd21", show_default=True,
               help="Model configuration.")  # fmt: skip
-@click.option("--base-model", default="random:0", show_default="random ones",
+@click.option("--base-model", default="random:0", show_default="random weights",
               help="Folder or hub id of base weights.")  # fmt: skip
 @click.option("--random-base", is_flag=True, help="Use random base weights, which is the default.")
 @click.option("--size", default="1280x720", show_default=True, callback=read_size,

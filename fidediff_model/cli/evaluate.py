@@ -117,8 +117,8 @@ def command(request: EvaluateRequest, layout: str, as_json: bool) -> int:
 
     \b
     Examples:
-      fidediff evaluate --model RUN/model --data OUT --vgg16 vgg16.pth --out scores
-      fidediff evaluate --restored NAFNet=DIR --data OUT --metrics psnr --out scores
+      fidediff evaluate --model RUN/model --data OUT --vgg16 vgg.pth --out scores
+      fidediff evaluate --restored NAF=DIR --data OUT --metrics psnr --out scores
       fidediff evaluate --compare scores --compare others --out both
     """
     from fidediff_model.evaluate import make_plan, run

@@ -12,7 +12,8 @@ from trajectory_builder.cli.app import Command, pack
 FOLDER = click.Path(path_type=Path, readable=False)
 _OPTIONS = [
     click.option("--base-model", help="Folder or hub id of the base weights, if they were moved."),
-    click.option("--latent-stride", type=click.Choice([4, 8]), help="[default: as trained]"),
+    click.option("--latent-stride", type=click.Choice([4, 8]),
+                 help="Image pixels per latent cell. [default: as trained]"),
     click.option("--control", type=click.Choice(["none", "filter"]),
                  help="none: run without the kernel control; filter: require it. [default: as"
                       " trained]"),

@@ -141,7 +141,9 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
     ]
     if stage == "base":
         presets = click.Choice(list(PRESETS))
-        options.append(click.Option(["--preset"], type=presets, help="Size. [default: sd21]"))
+        options.append(
+            click.Option(["--preset"], type=presets, help="Model configuration. [default: sd21]")
+        )
         about = "Model or run folder to train on, or small, the model of the package."
     else:
         about = "Run folder of the stage before."

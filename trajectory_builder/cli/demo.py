@@ -1,4 +1,4 @@
-"""`trajbuild demo`: the whole way on the sample."""
+"""`trajbuild demo`: every step on the sample."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trajectory_builder.cli.app import say
               help="Folder for everything.")  # fmt: skip
 @options.jobs
 def command(out: Path, jobs: int) -> int:
-    """Run the whole way on a small sample: write GOPRO_Large and
+    """Run every step on a small sample: write GOPRO_Large and
     GOPRO_Large_all in miniature, expand them, verify every file, make a report.
 
-    Run it again and it finds everything whole.
+    Run it again: what is finished is kept.
 
     \b
     Example:

@@ -20,19 +20,19 @@ from trajectory_builder.cli.app import say
 @click.option("--crop", type=click.IntRange(8), metavar="PX",
               help="Cut square crops. [default: complete images]")  # fmt: skip
 @click.option("--overlap", type=click.IntRange(0), metavar="PX",
-              help="What neighbouring crops share. [default: half of --crop]")  # fmt: skip
+              help="Pixels that crops share. [default: half of --crop]")  # fmt: skip
 @click.option("--rows", type=click.Choice(["pair", "trajectory"]), default="pair",
-              show_default=True, help="hf: what a row is.")  # fmt: skip
+              show_default=True, help="hf: what a row contains.")  # fmt: skip
 @click.option("--layout", type=click.Choice(["mprnet", "hinet", "mimo", "deepdeblur"]),
               default="mprnet", show_default=True,
-              help="folders: whose. NAFNet and Restormer read MPRNet's.")  # fmt: skip
+              help="folders: whose layout; NAFNet and Restormer read MPRNet's.")  # fmt: skip
 @click.option("--blur-key", default="blur_gamma", show_default=True, metavar="NAME",
               help="deepdeblur: folder of the blurs; its trainer reads blur_gamma.")  # fmt: skip
 @click.option("--files", type=click.Choice(["hardlink", "copy", "symlink", "reference"]),
               default="hardlink", show_default=True,
               help="folders: how complete images get there.")  # fmt: skip
 @click.option("--shard-mb", type=click.IntRange(1), default=300, show_default=True,
-              help="hf, webdataset: about the size of a shard.")  # fmt: skip
+              help="hf, webdataset: approximate size of a shard.")  # fmt: skip
 @options.jobs
 @options.allow_links
 @options.as_json  # fmt: skip

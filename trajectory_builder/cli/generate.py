@@ -27,7 +27,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 _WINDOWS = options.chain(
     click.option("--n-frames", callback=_numbers, metavar="N,N,...", help="Odd numbers of frames"
                  " that a blur averages. [default: 5,7,9,11,13]"),
-    click.option("--recipe", metavar="NAME|FILE", help="Take the numbers from a recipe instead."),
+    click.option("--recipe", metavar="NAME|FILE", help="Take them from a recipe instead."),
     click.option("--every", type=click.IntRange(1), help="Frames between the centres of"
                  " neighbouring trajectories. [default: the longest window]"),
     click.option("--max-per-clip", type=click.IntRange(1), help="At most this many trajectories per"
@@ -38,21 +38,21 @@ _WINDOWS = options.chain(
     # The option's first name.
     click.option("--split", "first_split", hidden=True),
     click.option("--seed", type=int, default=0, show_default=True,
-                 help="Of the split, camera paths and noise."),
+                 help="Seed of the split, camera paths and noise."),
     click.option("--timestep-map", type=click.Choice(["frames", "exposure"]), default="frames",
                  show_default=True, help="t by the number of frames, or by the time they span,"
                  " in frames of 240 fps."),
 )  # fmt: skip
 
 _FOOTAGE = options.chain(
-    click.option("--fps", type=click.FloatRange(1, 100_000), help="Frames a second at which it"
-                 " was shot. [default: the file's own]"),
-    click.option("--join-chapters", is_flag=True, help="One clip of a shot's chapter files."),
+    click.option("--fps", type=click.FloatRange(1, 100_000), help="Frames per second at which"
+                 " it was shot. [default: the file's own]"),
+    click.option("--join-chapters", is_flag=True, help="Join a shot's chapters into one clip."),
     click.option("--interpolate", type=click.IntRange(0, 63), default=0, show_default=True,
                  metavar="K", help="Draw K frames between neighbours by optical flow; n then"
                  " counts them too."),
     click.option("--motion-floor", type=click.FloatRange(0), default=0.5, show_default=True,
-                 metavar="PX", help="Windows that move less make no pair."),
+                 metavar="PX", help="Windows that move less, in pixels, make no pair."),
     click.option("--hdr", type=click.Choice(["refuse", "convert"]), default="refuse",
                  show_default=True, help="HLG and PQ video: refuse it, or convert it to ordinary"
                  " video (BT.709)."),
@@ -71,7 +71,7 @@ _LOOK = options.chain(
 )  # fmt: skip
 
 _STILLS = options.chain(
-    click.option("--stills", is_flag=True, help="Pictures are photographs: move a camera."),
+    click.option("--stills", is_flag=True, help="Take pictures as photographs, and move a camera."),
     click.option("--paths-per-still", type=click.IntRange(1, 999), default=1, show_default=True,
                  help="Camera paths for each photograph."),
     click.option("--max-side", type=click.IntRange(0), default=1920, show_default=True,

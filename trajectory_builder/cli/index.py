@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
 from trajectory_builder.trajectory import SPLITS
+
+if TYPE_CHECKING:
+    from trajectory_builder.curate.links import FileMode
 
 
 @click.command(name="index", short_help="Write a manifest for an existing set of pairs.")
@@ -36,7 +40,7 @@ def command(
     out: Path,
     split: str | None,
     test_list: Path | None,
-    files: str,
+    files: FileMode,
     jobs: int,
     as_json: bool,
 ) -> int:
@@ -55,7 +59,7 @@ def command(
 
     report = index.index(
         source, out, layout, splitting=splitting(source, layout, split, test_list),
-        files=files, jobs=jobs, progress=True,  # type: ignore[arg-type]
+        files=files, jobs=jobs, progress=True,
     )  # fmt: skip
     if as_json:
         say(json.dumps(report.as_data()))

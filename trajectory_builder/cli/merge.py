@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options, paths
+
+if TYPE_CHECKING:
+    from trajectory_builder.curate.links import FileMode
 
 
 @click.command(name="merge", short_help="Join data sets into one; splits are kept.")
@@ -23,7 +27,7 @@ def command(
     sources: tuple[Path, ...],
     out: Path,
     clashes: str,
-    files: str,
+    files: FileMode,
     allow_links: bool,
     as_json: bool,
 ) -> None:
@@ -38,6 +42,6 @@ def command(
     from trajectory_builder.curate import merge
 
     report = merge.merge(
-        sources, out, clashes=clashes, files=files, allow_links=allow_links,  # type: ignore[arg-type]
+        sources, out, clashes=clashes, files=files, allow_links=allow_links,
     )  # fmt: skip
     options.print_derived(report, as_json=as_json, linked=files in options.SYMLINKS)

@@ -58,7 +58,7 @@ jobs: Callable[[F], F] = click.option(
 _WORKERS: tuple[Callable[[F], F], ...] = (
     jobs,
     click.option("--backend", type=click.Choice(["loky", "threading", "dask", "ray"]),
-                 default="loky", show_default=True, help="Where shards run."),
+                 default="loky", show_default=True, help="What runs the shards."),
     click.option("--dask-scheduler", metavar="ADDRESS",
                  help="A running Dask scheduler; needs --backend dask."),
     click.option("--ray-address", metavar="ADDRESS",
@@ -66,7 +66,7 @@ _WORKERS: tuple[Callable[[F], F], ...] = (
     click.option("--strict", is_flag=True, help="Stop at the first problem."),
     click.option("--wait", type=click.FloatRange(0), default=0.0, show_default=True,
                  metavar="SECONDS", help="How long to wait for another builder in OUT."),
-    click.option("--progress/--no-progress", default=True, help="Progress on stderr."),
+    click.option("--progress/--no-progress", default=True, help="Show progress on stderr."),
 )  # fmt: skip
 _BUILD_OPTIONS = pack("build", "trajectory_builder.cli.options:build_options")
 

@@ -25,7 +25,7 @@ def command(out: Path, as_json: bool) -> None:
     \b
     Example:
       trajbuild sample --out sample
-      trajbuild expand --src sample/GOPRO_Large
+      trajbuild expand sample/GOPRO_Large
 
     Run the same command again to resume, or to repair the sample.
     """

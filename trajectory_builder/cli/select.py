@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trajectory_builder.cli import options, paths
 from trajectory_builder.cli.app import say
+
+if TYPE_CHECKING:
+    from trajectory_builder.curate.links import FileMode
 
 
 @click.command(name="select", short_help="Take a part of a data set.")
@@ -38,14 +42,14 @@ def command(  # noqa: PLR0913  # one parameter an option
     balance: str | None,
     sample: int | None,
     seed: int,
-    files: str,
+    files: FileMode,
     allow_links: bool,
     as_json: bool,
 ) -> None:
     """Write the pairs of DATASET that meet all conditions as a data set of
     their own, or print their sample_ids, one per line.
 
-    Conditions apply in the order of the options above. Random choices depend
+    Conditions apply in the order of the options below. Random choices depend
     on seed and sample_id alone, not on order. Backward points that are left
     out disappear from backward_n_frames.
 
@@ -71,7 +75,7 @@ def command(  # noqa: PLR0913  # one parameter an option
         return
     report = select.select(
         [source], out, criteria,
-        files=files, allow_links=allow_links, progress=True,  # type: ignore[arg-type]
+        files=files, allow_links=allow_links, progress=True,
     )  # fmt: skip
     options.print_derived(report, as_json=as_json, linked=files in options.SYMLINKS)
     _print_missing(sample, sum(report.pairs.values()))
