@@ -33,7 +33,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in read_regular_text(path, at_most=MAX_BYTES, errors="replace").splitlines():
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a kill cut the line short
         if isinstance(values, dict):
             objects.append(values)

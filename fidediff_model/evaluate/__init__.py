@@ -37,7 +37,7 @@ from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.scorer import Scorer
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.disk.ownership import refuse_other_config
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import read_regular_json
 from trajectory_builder.errors import UsageError, UserError
 from trajectory_builder.images.pictures import read_rgb8
 
@@ -369,7 +369,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> None:
     known: dict[str, Any] = {}
     if file.is_file():
         try:
-            stored = dict(json.loads(read_regular_text(file)))
+            stored = dict(read_regular_json(file))
             known = dict(stored.get("methods", {}))
         except (ValueError, TypeError):
             stored = {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trajectory_builder import manifest as manifests
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import ManifestError, UsageError, shorten
 from trajectory_builder.images.formats import FORMATS
 
@@ -316,7 +317,7 @@ def _check_files(results: Results) -> None:
 
 def _unfit(path: Path) -> str:
     """Why a result cannot be scored, or nothing; from the first bytes (PNG specification, IHDR)."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(29)
     if not head.startswith(_PNG) or len(head) < 29:
         return "JPEG" if head.startswith(b"\xff\xd8") else "no PNG"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from fidediff_model.evaluate.scoring import Row
 from fidediff_model.evaluate.sets import Pair
 from fidediff_model.scores.definitions import METRICS
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import read_regular_json
 from trajectory_builder.errors import UsageError
 
 SUMMARY_FILE = "summary.json"
@@ -206,7 +205,7 @@ def read_summaries(place: Path) -> list[Summary]:
     file = place / SUMMARY_FILE if place.is_dir() else place
     cure = "give a folder that fidediff evaluate finished, or its summary.json"
     try:
-        values = json.loads(read_regular_text(file))
+        values = read_regular_json(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{place} has no scores", where=str(file), cure=cure) from error
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fidediff_model.data.json_lines import append_line, read_lines
 from fidediff_model.restore.request import Job
 from trajectory_builder.disk.ownership import differences
 from trajectory_builder.errors import UsageError, printable, shorten
@@ -21,15 +21,10 @@ def read_records(out: Path) -> dict[str, Record]:
     """The records of an output folder by target; a line that a kill cut short is left out."""
     records: dict[str, Record] = {}
     try:
-        lines = (out / RECORD_FILE).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_lines(out / RECORD_FILE)
+    except OSError:
         return records
-    for line in lines:
-        try:
-            record = json.loads(line)
-            records[record["target"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue
+    return records | {line["target"]: line for line in lines if isinstance(line.get("target"), str)}
     return records
 
 
@@ -43,9 +38,7 @@ def append_record(job: Job, out: Path, settings: Mapping[str, Any], result: Reco
         result: size, t_hat, seconds and notes, or `failed`, the reason.
     """
     record = _identity(job, out, settings) | result
-    # JSON escapes all but ASCII, so a name of any bytes survives.
-    with open(out / RECORD_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    append_line(out / RECORD_FILE, record)
 
 
 def left_to_do(

@@ -36,7 +36,12 @@ from torch.optim import Optimizer
 
 from fidediff_model.errors import TrainingError
 from trajectory_builder.disk.atomic import TEMPORARY, flush
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import (
+    open_regular,
+    read_regular,
+    read_regular_json,
+    read_regular_text,
+)
 from trajectory_builder.errors import ExitCode
 
 FOLDER = "checkpoints"
@@ -191,8 +196,8 @@ def load(path: Path, resumable: Resumable, *, rank: int) -> Progress:
     random_file = path / f"random-{rank}.safetensors"
     # With more processes than before, the new ones keep the state that they started with.
     if random_file.is_file():
-        plain = random_file.with_suffix(".json").read_text(encoding="utf-8")
-        set_generator_states(Generators(random_file.read_bytes(), plain))
+        plain = read_regular_text(random_file.with_suffix(".json"))
+        set_generator_states(Generators(read_regular(random_file), plain))
     return Progress(**_read(path / STATE))
 
 
@@ -330,12 +335,12 @@ def _drop_temporaries(folder: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(read_regular_text(path))
+    values: dict[str, Any] = read_regular_json(path)
     return values
 
 

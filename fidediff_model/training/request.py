@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import yaml
-
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.training import settings as train_settings
 from fidediff_model.training.settings import RunConfig, Stage
+from trajectory_builder.disk.strict_yaml import parse_yaml
 from trajectory_builder.errors import UsageError, shorten
 
 
@@ -70,7 +69,11 @@ def parse_sets(words: Sequence[str], stage: Stage) -> Values:
             raise model_config.unknown_setting(name, names, "--set")
         group, _, rest = name.partition(".")
         target = values.settings if group == "settings" else values.model
-        target[rest] = yaml.safe_load(text)
+        try:
+            target[rest] = parse_yaml(text)
+        except ValueError as error:
+            cure = "give a plain value, such as 0.5, true or [8, 16]"
+            raise UsageError(f"{name}: {error}", where="--set", cure=cure) from error
     return values
 
 

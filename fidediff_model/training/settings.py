@@ -26,6 +26,7 @@ from fidediff_model.config import ModelConfig, need
 from trajectory_builder.disk import atomic
 from trajectory_builder.disk.ownership import differences, other_config_error
 from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.strict_yaml import parse_yaml
 from trajectory_builder.errors import ExitCode, UsageError
 
 Stage = Literal["base", "kernel", "control"]
@@ -34,6 +35,8 @@ Source = Literal["paper", "prior", "ours"]
 Precision = Literal["auto", "bf16", "fp32", "fp16"]
 _IMAGES: tuple[Stage, ...] = ("base", "control")
 CONFIG = "config.yaml"
+MAX_BYTES = 1 << 20
+"""Larger files of settings are not read."""
 VERSION = 1
 _HEAD = """\
 # What this run was started with. To continue it: fidediff train {stage} --run-dir THIS --resume
@@ -301,8 +304,8 @@ def read_yaml(path: Path) -> dict[str, object]:
         UsageError: it cannot be read or contains something else.
     """
     try:
-        values = yaml.safe_load(read_regular_text(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = parse_yaml(read_regular_text(path, at_most=MAX_BYTES))
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path.name} cannot be read: {str(error).splitlines()[0]}",
             where=str(path),

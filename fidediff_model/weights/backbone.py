@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from fidediff_model.errors import WeightsError
 from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import shorten
 
 DOWNLOAD = "download"
 """The value of an option such as `--vgg16` that downloads the file."""
+
+MAX_BYTES = 2 << 30
+"""Four times the largest published file."""
 
 RANDOM_FOR_TESTS = "random-for-tests"
 """The value that gives seeded random weights; only for tests of the program."""
@@ -155,18 +159,20 @@ def convert_backbone(
 
 
 def _read(file: BackboneFile, path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(
             f"there is no such {file.network} file",
             where=str(path),
             cure=f"give the path of {file.name} or of its safetensors",
         )
     try:
+        open_regular(path, at_most=MAX_BYTES).close()  # the loaders would wait for a pipe
         if path.suffix == ".safetensors":
             return load_file(path)
         # weights_only: a pickle that needs code to load is refused.
         tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError,
+            ValueError) as error:  # fmt: skip
         raise WeightsError(
             f"the {file.network} file cannot be read: {str(error).splitlines()[0]}",
             where=str(path),

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from fidediff_model.errors import ModelError
+from trajectory_builder.disk.regular import open_regular, read_regular_json
 
 NAME = "small"
 FOLDER = Path(__file__).with_name(NAME)
@@ -38,7 +39,7 @@ def check(folder: Path) -> None:
         ModelError: a file is missing or differs.
     """
     try:
-        digests: dict[str, str] = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        digests: dict[str, str] = read_regular_json(folder / DIGESTS)
     except (OSError, ValueError) as error:
         raise ModelError(
             "the model small is missing or incomplete", where=str(folder / DIGESTS), cure=_CURE
@@ -58,5 +59,5 @@ def write_digests(folder: Path) -> None:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

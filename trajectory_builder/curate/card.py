@@ -13,10 +13,14 @@ import yaml
 
 from trajectory_builder import manifest
 from trajectory_builder.build.card import size_category
+from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.strict_yaml import parse_yaml
 
 _CODE = re.compile(r"^```.*?^```\n*", re.MULTILINE | re.DOTALL)
 KEPT_KEYS = ("license", "license_name", "license_link", "language", "tags", "task_categories")
 """What of a source's card is still true of a part of it; counts and names are not."""
+MAX_BYTES = 1 << 20
+"""Larger cards are left out."""
 
 
 def text(
@@ -69,13 +73,21 @@ def front_lines(front: Mapping[str, Any]) -> list[str]:
     return ["---", *yaml.safe_dump(dict(front), sort_keys=True).splitlines(), "---"]
 
 
+def read_card(folder: Path) -> str:
+    """The README.md of a data set; empty where there is none that can be read."""
+    try:
+        return read_regular_text(folder / "README.md", at_most=MAX_BYTES, errors="replace")
+    except OSError:
+        return ""
+
+
 def split_front(card: str) -> tuple[dict[str, Any], str]:
     """A card's YAML head, empty where there is none that can be read, and the text below it."""
     if card.startswith("---\n") and "\n---\n" in card[3:]:
         head, body = card[4:].split("\n---\n", 1)
         try:
-            front = yaml.safe_load(head)
-        except yaml.YAMLError:
+            front = parse_yaml(head)
+        except ValueError:
             return {}, body
         return (front if isinstance(front, dict) else {}), body
     return {}, card

@@ -295,5 +295,5 @@ def _describe(
 
 def _source_cards(files: Sequence[Path]) -> list[str]:
     """The cards of the sources that have one, each once."""
-    places = dict.fromkeys(path.absolute().parent.parent / "README.md" for path in files)
-    return [p.read_text(encoding="utf-8", errors="replace") for p in places if p.is_file()]
+    homes = dict.fromkeys(path.absolute().parent.parent for path in files)
+    return [text for home in homes if (text := card.read_card(home))]

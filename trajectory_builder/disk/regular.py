@@ -7,10 +7,12 @@ file of gigabytes under the name of a note would fill the memory.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 SMALL = 1 << 24
 """Enough for notes, configs and records: 16 MiB."""
@@ -65,3 +67,16 @@ def read_regular_text(path: str | Path, *, at_most: int = SMALL, errors: str = "
         UnicodeDecodeError: it is not UTF-8, where `errors` is `strict`.
     """
     return read_regular(path, at_most=at_most).decode("utf-8", errors)
+
+
+def read_regular_json(path: str | Path, *, at_most: int = SMALL) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: as `open_regular`.
+        ValueError: it is not UTF-8, not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(read_regular_text(path, at_most=at_most))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.strict_yaml import parse_yaml
 from trajectory_builder.errors import UsageError, shorten
 from trajectory_builder.trajectory import MAX_TIMESTEP, TIMESTEP_STEP
 
@@ -166,14 +166,10 @@ def load_recipe(name_or_file: str) -> Recipe:
 
 def parse(text: str, *, where: str) -> Recipe:
     """A recipe from YAML text; `where` names it in errors."""
-    import yaml
-
     try:
-        data = yaml.load(text, Loader=_strict_loader())
-    # A number of thousands of digits is a ValueError, a thousand brackets a RecursionError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise _unusable(f"the recipe is not sound YAML: {reason}", where=where) from error
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise _unusable(f"the recipe is not sound YAML: {error}", where=where) from error
     if not isinstance(data, dict):
         raise _unusable("the recipe is not a table of keys and values", where=where)
     _refuse_unknown(data, KEYS, where=where)
@@ -292,32 +288,3 @@ def _check(recipe: Recipe, where: str) -> None:
         # Written so that .nan fails too.
         if not abs(sum(choices.values()) - 1) <= 1e-9 or min(choices.values()) < 0:
             raise _unusable(f"the draws of {native} do not sum to 1", where=where)
-
-
-@cache
-def _strict_loader() -> type[Any]:
-    """YAML's safe loader without aliases, in which a repeated key is an error.
-
-    YAML would take the last of repeated keys; aliases of aliases grow without bound.
-    """
-    import yaml
-
-    class StrictLoader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.composer.ComposerError(None, None, "aliases are not read")
-            return super().compose_node(parent, index)
-
-    def mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
-        """A mapping whose keys all differ; else yaml's error, with the place."""
-        keys = [loader.construct_object(key) for key, _ in node.value]
-        doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if doubled:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {doubled[0]} is there twice", node.start_mark
-            )
-        plain: dict[Any, Any] = loader.construct_mapping(node, deep=True)
-        return plain
-
-    StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
-    return StrictLoader

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from trajectory_builder.disk.atomic import TEMPORARY, write_atomic
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import read_regular_json
 from trajectory_builder.errors import ExitCode, OutputError, printable
 from trajectory_builder.images.png import Pixels, encode_png
 from trajectory_builder.pixels.averaging import mean_of_window
@@ -125,7 +125,7 @@ def _claim(out: Path) -> dict[str, str]:
 
 def _read_record(out: Path) -> dict[str, str]:
     try:
-        stored = json.loads(read_regular_text(out / RECORD))
+        stored = read_regular_json(out / RECORD)
         if stored["sample"] != TITLE:
             raise KeyError(stored["sample"])
         sums = stored["sha256"] if stored["version"] == VERSION else {}

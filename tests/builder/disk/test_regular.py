@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trajectory_builder.disk.regular import open_regular, read_regular
+from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_json
 
 
 def test_a_file_comes_back(tmp_path):
@@ -43,3 +43,15 @@ def test_a_larger_file_is_refused_with_its_size(tmp_path):
 def test_an_absent_file_is_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "a")
+
+
+def test_json_comes_back(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1, null]}')
+    assert read_regular_json(tmp_path / "a.json") == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "9" * 5000, '{"a": "\\ud800"', "\xff"])
+def test_what_is_no_json_is_a_value_error(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"\S"):
+        read_regular_json(tmp_path / "a.json")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import ExitCode, VideoError, printable
 
 SUFFIXES = (
@@ -52,23 +53,15 @@ def sniff(path: Path) -> str:
         VideoError: not a regular file, unreadable, empty, a GIF, text, or an unknown format.
     """
     where = printable(str(path))
-    if path.exists() and not path.is_file():
-        # Opening a named pipe would wait for a writer for ever.
-        raise VideoError(
-            "the video is not a regular file",
-            reason="video-unreadable",
-            where=where,
-            cure="give a file, not a pipe or a device",
-        )
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(_SNIFFED_BYTES)
     except OSError as error:
         raise VideoError(
             f"the video cannot be read: {error.strerror}",
             reason="video-unreadable",
             where=where,
-            cure="check the name and the permissions",
+            cure="check the name and the permissions; give a file, not a pipe or a device",
         ) from error
     if not head:
         raise VideoError(
