@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trajectory_builder.disk import atomic
-from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_text
+from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_json
 from trajectory_builder.errors import ExitCode, ManifestError, shorten
+from trajectory_builder.manifest.bounds import check_bounds
 from trajectory_builder.manifest.check import check
 from trajectory_builder.manifest.paths import hostile_paths, is_hostile, resolve
 from trajectory_builder.manifest.schema import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILE_COLUMNS", "FILE_NAME", "FORMAT_VERSION", "FURTHER", "ORIGINS", "ROWS_A_GROUP",
-    "SCHEMA", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "conform",
+    "SCHEMA", "WRITER_OPTIONS", "Manifest", "ManifestError", "check", "check_bounds", "conform",
     "content_sha256", "file_sha256", "files", "hostile_paths", "is_hostile", "open_file", "read",
     "recorded_sha256", "resolve", "schema_metadata", "to_bytes", "write",
 ]  # fmt: skip
@@ -48,8 +49,6 @@ ROWS_A_GROUP = 10_000
 # Columns of few values; on columns of hashes a dictionary costs 40 % more bytes.
 DICTIONARY_COLUMNS = ["split", "clip_id", "origin", "average_domain"]
 MAX_FILE_BYTES = 4 << 30
-_LEAST_BYTES_PER_ROW = 1
-_MOST_GROWTH = 500
 _PREFIX = b"trajbuild."
 WRITER_OPTIONS: dict[str, Any] = {
     "version": "2.6",
@@ -257,7 +256,7 @@ def recorded_sha256(path: Path) -> str | None:
     """The manifest's digest as recorded in build.json beside its split folder, or None."""
     record = path.parent.parent / BUILD_FILE
     try:
-        build = json.loads(read_regular_text(record))
+        build = read_regular_json(record)
         return str(build["manifests"][f"{path.parent.name}/{path.name}"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -291,8 +290,8 @@ def open_file(path: Path) -> tuple[pq.ParquetFile, dict[str, str]]:
             )
         open_regular(path, at_most=MAX_FILE_BYTES).close()
         size = path.stat().st_size
+        check_bounds(_readable(path), size)
         file = pq.ParquetFile(_readable(path), page_checksum_verification=True)
-        _check_bounds(file, size)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             f"the manifest is damaged or cannot be read: {str(error).splitlines()[0]}",
@@ -338,7 +337,7 @@ def _read_file(path: Path) -> pa.Table:
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         _check_version(file.schema_arrow, path)
-        _check_bounds(file, len(content))
+        check_bounds(pa.BufferReader(content), len(content))
         table = file.read()
         # Parquet does not check that its strings are UTF-8, nor its lists' offsets.
         table.validate(full=True)
@@ -347,23 +346,6 @@ def _read_file(path: Path) -> pa.Table:
             f"the manifest is damaged: {str(error).splitlines()[0]}", where=str(path), cure=damaged
         ) from error
     return conform(table, where=str(path))
-
-
-def _check_bounds(file: pq.ParquetFile, size: int) -> None:
-    """Refuse a file that would grow beyond measure when it is read.
-
-    Every real row has two SHA-256 digests, which do not compress; millions of equal rows do.
-
-    Raises:
-        ValueError: in words for an error.
-    """
-    rows = file.metadata.num_rows
-    if rows > size // _LEAST_BYTES_PER_ROW:
-        raise ValueError(f"{rows:,} rows in {size:,} bytes are no real rows")
-    groups = range(file.metadata.num_row_groups)
-    unpacked = sum(file.metadata.row_group(index).total_byte_size for index in groups)
-    if unpacked > _MOST_GROWTH * size + (1 << 24):
-        raise ValueError(f"{size:,} bytes would become {unpacked:,}")
 
 
 def _check_version(schema: pa.Schema, path: Path) -> None:

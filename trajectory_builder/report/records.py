@@ -5,7 +5,6 @@ Both are untrusted: what cannot be read or understood is reported, and the repor
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trajectory_builder.disk.regular import read_regular, read_regular_text
+from trajectory_builder import manifest
+from trajectory_builder.disk.regular import read_regular, read_regular_json
 from trajectory_builder.trajectory import BUILD_FILE
 
 EXAMPLES = 5
@@ -91,7 +91,9 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
     if not path.is_file():
         return None, ""
     try:
-        content = pa.BufferReader(read_regular(path, at_most=MAX_PROBLEM_BYTES))
+        payload = read_regular(path, at_most=MAX_PROBLEM_BYTES)
+        content = pa.BufferReader(payload)
+        manifest.check_bounds(content, len(payload))
         table = pq.ParquetFile(content, page_checksum_verification=True).read(
             ["reason", "what", "cure"], use_threads=False
         )  # a small file
@@ -114,7 +116,7 @@ def _text(value: object) -> str:
 def read_build(folder: Path) -> Mapping[str, Any]:
     """build.json, empty where there is none that can be read."""
     try:
-        build = json.loads(read_regular_text(folder / BUILD_FILE))
+        build = read_regular_json(folder / BUILD_FILE)
     except (OSError, ValueError):
         return {}
     return build if isinstance(build, dict) else {}
