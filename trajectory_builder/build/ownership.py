@@ -34,6 +34,7 @@ def claim(folder: OutputFolder, plan: Plan, link: str) -> str:
     known = stored.get("plan_sha256") == digest
     if not known:
         _refuse_other_source(folder, plan.table)
+    record.write_sources(folder, plan.roots)
     if plan.alignment is not None:
         record.write_alignment(folder, plan.alignment)
     # A damaged config.json is written again, once build.json has shown the same plan.
@@ -58,7 +59,8 @@ def refuse_other_config(
         return stored
     if not settled and "offsets" in config:
         wanted["offsets"] = config["offsets"]
-    recipe = (config.get("recipe") or {}).get("name", "?")
+    stored_recipe = config.get("recipe")
+    recipe = stored_recipe.get("name", "?") if isinstance(stored_recipe, dict) else "?"
     options = (
         "the options that it was made with"
         if recipe == "own"  # the name of a recipe that was made from options

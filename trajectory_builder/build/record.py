@@ -33,6 +33,8 @@ from trajectory_builder.version import __version__
 CONFIG = ".trajbuild/config.json"
 PROBLEMS = "problems.parquet"
 PLAN = ".trajbuild/plan.parquet"
+SOURCES = ".trajbuild/sources.json"
+"""Where the source is on this machine; build.json, which may be published, names it alone."""
 ALIGNMENT = ".trajbuild/alignment.json"
 PROBLEM_SCHEMA = pa.schema([pa.field(f.name, pa.string(), nullable=False) for f in fields(Problem)])
 _PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "kornia-rs", "isal", "joblib")
@@ -75,6 +77,29 @@ def read_alignment(folder: OutputFolder) -> dict[str, Any] | None:
     return {k: v for k, v in stored.items() if k != "sha256"} if stored else None
 
 
+def write_sources(folder: OutputFolder, roots: Mapping[str, Path]) -> None:
+    """Remember where the source is, for `verify --level deep`."""
+    # `fsencode` and not `str`: names of any bytes come back.
+    places = {name: os.fsencode(root).decode("latin-1") for name, root in roots.items()}
+    stored = folder.read_sealed(SOURCES)
+    if stored is None or stored.get("roots") != places:
+        folder.write_sealed(SOURCES, {"roots": places})
+
+
+def read_sources(folder: OutputFolder) -> dict[str, Path]:
+    """Where the source was when this folder was built; beside the folder where no note says."""
+    stored = folder.read_sealed(SOURCES)
+    try:
+        roots = (stored or {})["roots"].items()
+        return {name: Path(os.fsdecode(place.encode("latin-1"))) for name, place in roots}
+    except (KeyError, AttributeError, UnicodeError):
+        pass
+    # `/` takes an absolute name as it is: early builds have the paths in build.json.
+    beside = folder.root.resolve().parent
+    build = read_build(folder.root) or {}
+    return {name: beside / place for name, place in build.get("source", {}).items()}
+
+
 def plan_bytes(table: pa.Table) -> bytes:
     """A plan as a Parquet file: the same bytes for the same rows and the same pyarrow."""
     sink = pa.BufferOutputStream()
@@ -90,7 +115,7 @@ def read_plan(folder: OutputFolder) -> pa.Table | None:
     """The stored plan, or None where it is absent or damaged."""
     try:
         return _read_table(folder.root / PLAN)
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):
         return None
 
 
@@ -102,7 +127,7 @@ def is_finished(
     A build that met bad input is never finished: the input may have been fixed since.
     """
     build = read_build(folder.root)
-    if build is None or build.get("plan_sha256") != plan_sha256 or build["bad_inputs"]:
+    if build is None or build.get("plan_sha256") != plan_sha256 or build.get("bad_inputs"):
         return False
     # A new pixel check gives another report, which build.json must contain.
     if alignment is not None and build.get("alignment") != alignment:
@@ -204,7 +229,7 @@ def write(
         ),
         "manifests": manifests,
         "files": files,
-        "source": {name: printable(str(root)) for name, root in sorted(plan.roots.items())},
+        "source": {name: printable(root.name) for name, root in sorted(plan.roots.items())},
         "codecs": png.codecs(),
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -239,8 +264,36 @@ def write_build(root: Path, build: Mapping[str, Any]) -> None:
 
 
 def read_build(root: Path) -> dict[str, Any] | None:
-    """build.json, or None where it is absent, torn or altered."""
-    return OutputFolder(root).read_sealed(BUILD_FILE)
+    """build.json, or None where it is absent, torn, altered or of another form."""
+    build = OutputFolder(root).read_sealed(BUILD_FILE)
+    return build if build is not None and _has_form(build) else None
+
+
+def _has_form(build: Mapping[str, Any]) -> bool:
+    """Whether what is read of build.json has the types that are written, and names files below it.
+
+    Its digest shows an accident, not an author: anybody can compute it.
+    """
+    tables = [build.get(k, {}) for k in ("config", "manifests", "files", "source")]
+    derived = build.get("derived_from", [])
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(derived, list):
+        return False
+    _, manifests, files, source = tables
+    entries = [entry for entry in manifests.values() if isinstance(entry, dict)]
+    return (
+        len(entries) == len(manifests)
+        and all(_is_split_file(name) for name in manifests)
+        and all(type(entry.get("sha256")) is str for entry in entries)
+        and all(type(entry.get("rows")) is int for entry in entries)
+        and all(type(text) is str for text in (*files.values(), *source.values()))
+        and all(isinstance(one, dict) and type(one.get("set")) is str for one in derived)
+        and not any(manifest.is_hostile(name) for name in files)
+    )
+
+
+def _is_split_file(name: str) -> bool:
+    split, slash, rest = name.partition("/")
+    return bool(slash) and split in SPLITS and not manifest.is_hostile(rest)
 
 
 def _write_file(folder: OutputFolder, name: str, content: bytes) -> str:
@@ -268,7 +321,9 @@ def _read_table(path: Path) -> pa.Table:
     In this thread: where threads still start while a command ends, about one process in thirty
     aborted (pyarrow 26, "terminate called without an active exception").
     """
-    content = pa.BufferReader(read_regular(path, at_most=manifest.MAX_FILE_BYTES))
+    payload = read_regular(path, at_most=manifest.MAX_FILE_BYTES)
+    content = pa.BufferReader(payload)
+    manifest.check_bounds(content, len(payload))
     return pq.ParquetFile(content, page_checksum_verification=True).read(use_threads=False)
 
 

@@ -76,7 +76,15 @@ def differences(
     if source not in ("gopro", "footage"):
         raise _not_rendered(folder, build, len(wanted))
     make_tasks = _gopro_tasks if source == "gopro" else _footage_tasks
-    tasks = list(make_tasks(folder, build, frames, wanted))
+    try:
+        tasks = list(make_tasks(folder, build, frames, wanted))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # A stranger's config may have any form; where that shows depends on what reads it first.
+        raise BuildError(
+            f"build.json or the plan is not of this release: {error!r}",
+            where=str(folder),
+            cure="run the command that built it again",
+        ) from error
     left, findings = dict(wanted), []
     with Progress(len(wanted), "blurs", shown=progress) as bar:
         for seen, found in workers.each(_compare, tasks, jobs=jobs):
@@ -109,9 +117,12 @@ def _not_rendered(folder: Path, build: Mapping[str, Any], count: int) -> BuildEr
 def _gopro_tasks(
     folder: Path, build: Mapping[str, Any], frames: Path | None, wanted: Rows
 ) -> Iterator[_Task]:
-    root = _frames_root(build, frames)
+    known = record.read_sources(OutputFolder(folder))
+    root = _frames_root(known, frames)
     table = record.read_plan(OutputFolder(folder))
-    rows: list[PlanRow] = _gopro_plan(build, root).rows() if table is None else table.to_pylist()
+    rows: list[PlanRow] = (
+        _gopro_plan(build, known, root).rows() if table is None else table.to_pylist()
+    )
     lost = wanted.keys() - {row["sample_id"] for row in rows}
     if lost:
         raise BuildError(
@@ -131,8 +142,9 @@ def _gopro_tasks(
 def _footage_tasks(
     folder: Path, build: Mapping[str, Any], sources: Path | None, wanted: Rows
 ) -> Iterator[_Task]:
-    stored = sorted(build["source"].items(), key=lambda item: int(item[0].removeprefix("src")))
-    paths = [sources] if sources else [Path(path) for _, path in stored]
+    known = record.read_sources(OutputFolder(folder))
+    stored = sorted(known.items(), key=lambda item: int(item[0].removeprefix("src")))
+    paths = [sources] if sources else [path for _, path in stored]
     plan = footage.plan_footage(footage.request_of(build["config"], paths))
     roots = {name: str(root) for name, root in plan.roots.items()}
     wanted_rows = (row for row in plan.rows() if row["sample_id"] in wanted)
@@ -149,24 +161,23 @@ def _task(shard: Shard, wanted: Rows) -> _Task:
     return _Task(shard, pixels, marker.get("frames", {}))
 
 
-def _frames_root(build: Mapping[str, Any], frames: Path | None) -> Path:
-    stored = build["source"].get("frames")
-    root = frames or Path(stored or "")
-    if (not stored and frames is None) or not root.is_dir():
+def _frames_root(known: Mapping[str, Path], frames: Path | None) -> Path:
+    root = frames or known.get("frames")
+    if root is None or not root.is_dir():
         raise BuildError(
             "the frames are not where the build found them",
-            where=str(root),
+            where=str(root or "no folder is noted"),
             cure="give their place: --frames GOPRO_Large_all",
         )
     return root
 
 
-def _gopro_plan(build: Mapping[str, Any], root: Path) -> Plan:
+def _gopro_plan(build: Mapping[str, Any], known: Mapping[str, Path], root: Path) -> Plan:
     """The plan from names, where `.trajbuild` was deleted."""
     config = build["config"]
-    pairs = Path(build["source"].get("pairs", ""))
+    pairs = known.get("pairs", root)
     return gopro.plan_gopro(
-        pairs if pairs.is_dir() and "pairs" in build["source"] else root,
+        pairs if pairs.is_dir() else root,
         recipe.from_data(config["recipe"]),
         frames=root,
         expand_test=config["expand_test"],

@@ -118,9 +118,14 @@ def test_change_is_found_without_markers_too(copy):
     assert all("markers" in finding.what for finding in findings)
 
 
-def test_missing_frames_ask_for_the_option_that_names_them(copy, made):
+def test_frames_are_found_beside_the_set_without_the_state_folder(copy):
+    shutil.rmtree(copy / "out/.trajbuild")
+    assert verify_folder(copy / "out", "deep").findings == ()
+
+
+def test_missing_frames_ask_for_the_option_that_names_them(copy):
     build_record = json.loads((copy / "out/build.json").read_text())
-    assert build_record["source"]["frames"] == str(made / "GOPRO_Large_all")
+    assert build_record["source"]["frames"] == "GOPRO_Large_all"
     with pytest.raises(BuildError, match="not where the build found them") as caught:
         verify_folder(copy / "out", "deep", frames=copy / "nowhere")
     assert "--frames" in caught.value.cure
