@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from trajectory_builder.cli.app import Command, pack
+from trajectory_builder.errors import UserError, printable
 
 FOLDER = click.Path(path_type=Path, readable=False)
+def agreed_base(function: Command) -> Command:
+    """Pass a command the base weights that may be used; see `base_to_use`."""
+
+    @functools.wraps(function)
+    def command(*, allow_download: bool, **options: Any) -> Any:
+        base = base_to_use(options["base_model"], options["model"], allow_download)
+        return function(**(options | {"base_model": base}))
+
+    return command  # type: ignore[return-value]
+
+
 _OPTIONS = [
     click.option("--base-model", help="Folder or hub id of the base weights, if they were moved."),
+    click.option("--allow-download", is_flag=True,
+                 help="Download the base weights that the model names from the hub."),
     click.option("--latent-stride", type=click.Choice([4, 8]),
                  help="Image pixels per latent cell. [default: as trained]"),
     click.option("--control", type=click.Choice(["none", "filter"]),
@@ -30,6 +47,7 @@ _OPTIONS = [
     ),
     click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
                  help="Images of equal size restored together."),
+    agreed_base,
     pack("settings", "fidediff_model.model.engine:Settings"),
 ]  # fmt: skip
 
@@ -74,3 +92,26 @@ def read_timestep(ctx: click.Context, parameter: click.Parameter, value: str) ->
         return float(value)
     except ValueError:
         raise click.BadParameter(f"{value} is neither auto nor a number from 0 to 999") from None
+
+
+def base_to_use(base_model: str | None, model: Path | None, allow_download: bool) -> str | None:
+    """`--base-model`, or the hub id that the model names, where the user agrees to fetch it.
+
+    A person at a terminal is asked; anywhere else `--allow-download` is needed.
+    """
+    if base_model is not None or model is None:
+        return base_model
+    from fidediff_model.model.folder import read_config
+    from fidediff_model.weights.base_folder import in_hub_cache, is_hub_id
+
+    try:
+        name = str(read_config(model)["base_model"])
+    except UserError:
+        return None  # loading reports it
+    if not is_hub_id(name) or Path(name).is_dir() or in_hub_cache(name):
+        return None
+    question = f"fetch the base weights {printable(name)} from huggingface.co?"
+    agrees = allow_download or (
+        sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(question, err=True)
+    )
+    return name if agrees else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
+from fidediff_model.cli.model_options import base_to_use
 from fidediff_model.config import ControlVariant
 from fidediff_model.presets import PRESETS
 from fidediff_model.training.request import parse_sets
@@ -148,6 +149,8 @@ def _folder_options(stage: Stage) -> list[click.Parameter]:
     else:
         about = "Run folder of the stage before."
     options.append(click.Option(["--from", "start"], type=FOLDER, help=about))
+    about = "Fetch the base weights that its model names from the hub."
+    options.append(click.Option(["--allow-download"], is_flag=True, help=about))
     return options
 
 
@@ -196,6 +199,11 @@ def _run(stage: Stage, values: dict[str, Any]) -> int:
         settings.setdefault("checkpointing", "all")
     sets = parse_sets(typed.pop("sets", ()), stage)
     settings, model = settings | sets.settings, model | sets.model
+    allowed = typed.pop("allow_download", False)
+    if "start" in typed:
+        inside = typed["start"] / "model"
+        model_folder = inside if inside.is_dir() else typed["start"]
+        typed["base_model"] = base_to_use(typed.get("base_model"), model_folder, allowed)
     request = import_module("fidediff_model.training.request")
     module = import_module(f"fidediff_model.training.{stage}")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
+from fidediff_model.model.base_name import without_places
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return asdict(self)
+
+    def without_places(self) -> Card:
+        """A copy without paths of this machine: their last names alone."""
+        return Card(**without_places(asdict(self)))
 
 
 def to_markdown(card: Card, config: ModelConfig, *, base_model: str, parts: list[str]) -> str:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.errors import ModelError
+from fidediff_model.model import base_name, diffusion
 from fidediff_model.model import card as model_card
-from fidediff_model.model import diffusion
 from fidediff_model.model import folder as model_folder
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.card import Card
@@ -255,7 +255,8 @@ class FideDiff(nn.Module):
             ModelError: the folder holds something else.
             WeightsError: the LoRA was fused.
         """
-        card = card or Card()
+        card = (card or Card()).without_places()
+        base_model = base_name.portable(self.base_model, Path(folder))
 
         def write(place: Path) -> None:
             """Fill the temporary folder that becomes the model."""
@@ -267,13 +268,13 @@ class FideDiff(nn.Module):
             for part in self.parts:
                 settings = model_config.settings_of(self.config, part)
                 model_folder.save_part(place / part, self.part(part), settings)
-            names, base = ["base", *self.parts], self.base_model
-            text = model_card.to_markdown(card, self.config, base_model=base, parts=names)
+            names = ["base", *self.parts]
+            text = model_card.to_markdown(card, self.config, base_model=base_model, parts=names)
             (place / "README.md").write_text(text, encoding="utf-8")
             values = {
                 "format": model_folder.FORMAT,
                 "version": model_folder.VERSION,
-                "base_model": self.base_model,
+                "base_model": base_model,
                 "base_fingerprint": self.base_fingerprint,
                 "parts": self.parts,
                 "card": card.to_dict(),
@@ -298,15 +299,13 @@ class FideDiff(nn.Module):
         Args:
             folder: what `save` wrote.
             base_model: folder or hub id of the base weights, or weights already loaded (clean);
-                None takes the name that the model remembers.
+                None takes what the model names, which is not fetched from the hub.
             add: parts to make afresh where the folder lacks them, for the next stage.
             dtype: of the frozen base.
             seed: of the added parts.
 
         Raises:
-            ModelError: the folder is foreign, older, newer or damaged.
-            ModelError: the base weights cannot be used.
-            ModelError: the base weights are not those it was trained over.
+            ModelError: the folder or the base weights cannot be used, or do not belong together.
         """
         folder = Path(folder)
         values = model_folder.read_config(folder)
@@ -320,9 +319,11 @@ class FideDiff(nn.Module):
                 cure="install the release that wrote it",
             )
         if not isinstance(base_model, BaseWeights):
-            name = base_model if base_model is not None else values["base_model"]
+            # Only a name that the caller gives is fetched: the folder may be a stranger's.
+            own = base_model is not None
+            name = base_model or base_name.located(values["base_model"], folder)
             # The prompt comes from the folder, so no text encoder is needed here.
-            base_model = load_base(name, config.base, dtype=dtype, prompt_start="normal")
+            base_model = load_base(name, config.base, dtype=dtype, prompt_start="normal", fetch=own)
         model_folder.refuse_other_base(values, base_model.name, base_model.fingerprint, where=where)
         model = build(config, base_model, parts=[*stored, *add], seed=seed)
         model.base.load(folder / "base")
@@ -339,7 +340,7 @@ def open_model(
     Args:
         folder: what a training stage or `FideDiff.save` wrote.
         settings: how it will be used.
-        base_model: folder or hub id of the base weights; None takes the name it remembers.
+        base_model: folder or hub id of the base weights; None takes what the model names.
 
     Raises:
         ModelError: the folder is not a model, or lacks a part that the settings ask for.

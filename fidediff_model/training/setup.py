@@ -19,6 +19,7 @@ from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
 from fidediff_model.model import folder
+from fidediff_model.model.base_name import located
 from fidediff_model.model.engine import choose_threads
 from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.step import PARTS, Part
@@ -34,6 +35,7 @@ from fidediff_model.weights.sd21 import RANDOM, BaseWeights, load_base
 from fidediff_model.weights.vgg import VGG16, open_vgg16
 from trajectory_builder import manifest
 from trajectory_builder.disk.ownership import differences
+from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import ExitCode, UsageError, shorten
 
 if TYPE_CHECKING:
@@ -110,7 +112,9 @@ def open_run(stage: Stage, request: Request) -> Run:
     train_settings.refuse_other(request.run_dir, config, resume=request.resume)
     # Base weights come from a hub only now that nothing else is wrong.
     if config.base_model.partition(":")[0] != RANDOM:
-        check_folder(find_folder(config.base_model), config.model.base)
+        # What the model of the stage before names may be a stranger's choice.
+        fetch = request.base_model is not None or stored is not None
+        check_folder(find_folder(config.base_model, fetch=fetch), config.model.base)
     if not torch.cuda.is_available():
         choose_threads(config.model.base.unet_channels[0])
     accelerator = processes.start(config.settings.precision)
@@ -206,7 +210,7 @@ def _base_model(
     if stored is not None:
         return stored.base_model
     if start is not None:
-        return str(folder.read_config(start)["base_model"])
+        return located(str(folder.read_config(start)["base_model"]), start)
     raise UsageError(
         f"the stage {stage} needs base weights",
         where="--base-model",
@@ -255,7 +259,7 @@ def _digest_of(place: Path) -> str:
     for path in sorted(place.rglob("*")):
         if path.suffix in (".safetensors", ".json"):
             digest.update(str(path.relative_to(place)).encode())
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 

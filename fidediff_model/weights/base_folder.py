@@ -15,7 +15,7 @@ from typing import Any
 from fidediff_model.config import BaseConfig
 from fidediff_model.errors import ModelError
 from fidediff_model.weights import shipped
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import open_regular, read_regular_json
 
 USE_BASE = "give --base-model a folder of SD 2.1-base (512 pixels) in diffusers' layout"
 
@@ -93,8 +93,18 @@ def write_base(folder: Path, unet: Any, vae: Any) -> None:
     (folder / "scheduler" / SCHEDULE_FILE).write_text(text, encoding="utf-8")
 
 
-def find_folder(location: str | Path) -> Path:
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id: OWNER/NAME."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~")
+
+
+def find_folder(location: str | Path, *, fetch: bool = True) -> Path:
     """Return the local folder of `small`, a path or a hub id; the hub's safetensors are fetched.
+
+    Args:
+        location: as `load_base` takes it.
+        fetch: ask the hub for what is not in its local cache.
 
     Raises:
         ModelError: there is no such folder, and the hub does not have it.
@@ -110,16 +120,33 @@ def find_folder(location: str | Path) -> Path:
             where=str(folder),
             cure="convert the checkpoint to a folder with diffusers once, and give the folder",
         )
-    parts = str(location).split("/")
-    if isinstance(location, Path) or len(parts) != 2 or not all(parts) or parts[0] in (".", ".."):
+    if isinstance(location, Path) or not is_hub_id(str(location)):
         raise unusable_base(f"there is no folder {location}", where=str(location))
-    return _from_hub(str(location))
+    return in_hub_cache(str(location)) or _from_hub(str(location), fetch)
 
 
-def _from_hub(name: str) -> Path:
+def in_hub_cache(name: str) -> Path | None:
+    """The folder of a hub id in the local cache; None where it is not complete there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    return folder if all((folder / part).is_dir() for part in (*PARTS, "scheduler")) else None
+
+
+def _from_hub(name: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if not fetch:
+        raise unusable_base(
+            f"the model asks for the base weights {name} of the hub; nothing was fetched",
+            where=f"https://huggingface.co/{name}, some gigabytes of someone's choice",
+            cure="give --allow-download to fetch them, or --base-model FOLDER",
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -234,7 +261,7 @@ def weight_file(folder: Path) -> tuple[Path, str | None]:
 
 
 def _refuse_pointer(file: Path) -> None:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         start = stream.read(40)
     if start.startswith(b"version https://git-lfs"):
         raise unusable_base(
@@ -247,7 +274,7 @@ def _refuse_pointer(file: Path) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """Read a table of settings. Raises `ModelError` where the file is absent or not one."""
     try:
-        values = json.loads(read_regular_text(file))
+        values = read_regular_json(file)
     except FileNotFoundError as error:
         raise unusable_base(
             f"the base model lacks {file.parent.name}/{file.name}",

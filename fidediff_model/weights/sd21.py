@@ -94,6 +94,7 @@ def load_base(
     *,
     dtype: torch.dtype = torch.float32,
     prompt_start: PromptStart = "empty",
+    fetch: bool = True,
 ) -> BaseWeights:
     """Check and load base weights.
 
@@ -102,6 +103,7 @@ def load_base(
         config: the structure that they must have.
         dtype: of the loaded weights, whatever the files' own.
         prompt_start: `empty` needs `text_encoder/` and `tokenizer/` in the folder as well.
+        fetch: ask the hub for a hub id that is not in its local cache.
 
     Raises:
         ModelError: the folder is not a model, a part or tensor is missing, the widths differ,
@@ -111,7 +113,7 @@ def load_base(
     if str(location).partition(":")[0] == RANDOM:
         weights = random_base(config, seed=_seed_of(str(location)))
     else:
-        folder = find_folder(location)
+        folder = find_folder(location, fetch=fetch)
         check_folder(folder, config)
         unet, vae = (_load_part(folder, part) for part in PARTS)
         prompt = _first_prompt(folder, config, prompt_start)
@@ -219,6 +221,8 @@ def _empty_ids(folder: Path, tokens: int) -> Tensor:
 
 def _seed_of(name: str) -> int:
     seed = name.partition(":")[2] or "0"
-    if not seed.isdecimal():
-        raise unusable_base(f"{name} names no random base", where=name, cure="give random:SEED")
+    if not seed.isdecimal() or int(seed[:20]) >= 1 << 63:
+        raise unusable_base(
+            f"{name} names no random base", where=name, cure="give random:SEED, 0 or more"
+        )
     return int(seed)
