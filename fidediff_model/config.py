@@ -192,27 +192,64 @@ def check(config: ModelConfig) -> None:
     """
     base, kernel, control = config.base, config.kernel, config.control
     need(config.codec.latent_stride in (4, 8), "codec.latent_stride", "4 or 8")
-    need(kernel.kernel_size % 2 == 1 and kernel.kernel_size >= 3, "kernel.kernel_size", "odd, >= 3")
+    need(kernel.kernel_size % 2 == 1, "kernel.kernel_size", "an odd number")
     need(
         control.variant in get_args(ControlVariant),
         "control.variant",
         str(get_args(ControlVariant)),
     )
     need(config.prompt.start in get_args(PromptStart), "prompt.start", str(get_args(PromptStart)))
-    need(config.lora.rank >= 1, "lora.rank", "1 or more")
     need(bool(config.lora.targets.strip(", ")), "lora.targets", "endings of layer names")
     need(len(base.unet_channels) == len(base.unet_heads) == 4, "base.unet_channels", "4 levels")
+    check_bounds(config)
     wanted = 8 if base.vae_patch == 1 else config.codec.latent_stride
     need(base.vae_stride == wanted, "base.vae_channels", "4 levels, so that the VAE is f8")
     need(set(base.unet_attention) <= {0, 1, 2, 3}, "base.unet_attention", "levels from 0 to 3")
-    need(base.latent_channels >= 1, "base.latent_channels", "1 or more")
     for name, widths, groups in (
         ("base.unet_channels", base.unet_channels, base.unet_groups),
         ("base.vae_channels", base.vae_channels, base.vae_groups),
     ):
         need(groups > 0 and all(w % groups == 0 for w in widths), name, f"multiples of {groups}")
+    heads = zip(base.unet_channels, base.unet_heads, strict=True)
+    need(all(w % h == 0 for w, h in heads), "base.unet_heads", "divisors of base.unet_channels")
     ratios = tuple(w / base.unet_channels[0] for w in base.unet_channels)
     need(ratios == (1, 2, 4, 4), "base.unet_channels", "in the ratio 1:2:4:4 of SD 2.1")
+
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "base.unet_channels": (1, 2560),
+    "base.unet_heads": (1, 256),
+    "base.unet_groups": (1, 256),
+    "base.prompt_width": (1, 4096),
+    "base.prompt_tokens": (2, 1024),
+    "base.vae_channels": (1, 2048),
+    "base.vae_groups": (1, 256),
+    "base.latent_channels": (1, 256),
+    "base.vae_patch": (1, 8),
+    "lora.rank": (1, 1024),
+    "lora.alpha": (1, 100_000),
+    "kernel.kernel_size": (3, 99),
+    "kernel.channels": (1, 1024),
+    "timestep.channels": (1, 1024),
+    "control.channels": (1, 1024),
+    "control.points": (1, 1024),
+    "control.condition_channels": (1, 1024),
+    "discriminator.head_channels": (1, 4096),
+}
+"""Least and largest numbers, some times those of SD 2.1 and ours: a config that asks for a million
+channels would fill the memory before a weight is read."""
+MOST_LEVELS = 8
+
+
+def check_bounds(config: ModelConfig) -> None:
+    """Refuse numbers outside `BOUNDS`. Raises `UsageError` as `check` does."""
+    for dotted, (least, most) in BOUNDS.items():
+        group, _, name = dotted.partition(".")
+        value = getattr(getattr(config, group), name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        fits = all(least <= number <= most for number in numbers)
+        wanted = f"from {least} to {most:,}" + ("" if numbers is not value else ", 1 to 8 of them")
+        need(fits and 1 <= len(numbers) <= MOST_LEVELS, dotted, wanted)
 
 
 def need(holds: bool, name: str, allowed: str) -> None:

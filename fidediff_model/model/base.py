@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fidediff_model.errors import WeightsError
+from fidediff_model.model.folder import refuse_not_finite
 from fidediff_model.weights.sd21 import cast, seeded
 from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.errors import UsageError, shorten
@@ -187,6 +188,7 @@ class LoraUNet(nn.Module):
                 where=str(folder / LORA_FILE),
                 cure="load it with the config.json that it was saved with",
             )
+        refuse_not_finite(tensors, folder / LORA_FILE)
         peft.set_peft_model_state_dict(self.unet, tensors, adapter_name="default")
         prompt = _read(folder / PROMPT_FILE).get("prompt", torch.empty(0))
         if prompt.shape != self.prompt.shape:
@@ -195,6 +197,7 @@ class LoraUNet(nn.Module):
                 where=str(folder / PROMPT_FILE),
                 cure="load it with the config.json that it was saved with",
             )
+        refuse_not_finite({"prompt": prompt}, folder / PROMPT_FILE)
         self.prompt.data = prompt.float().to(self.prompt.device)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fidediff_model.errors import ModelError
+from fidediff_model.errors import ModelError, WeightsError
 from trajectory_builder.disk.atomic import flush
-from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_text
+from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_json
 from trajectory_builder.errors import shorten
 
 FORMAT = "fidediff-model"
@@ -57,7 +57,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     try:
-        values = json.loads(read_regular_text(folder / CONFIG_FILE))
+        values = read_regular_json(folder / CONFIG_FILE)
         ours = isinstance(values, dict) and values.get("format") == FORMAT
     except (OSError, ValueError):
         ours = False
@@ -100,7 +100,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     try:
-        values = json.loads(read_regular_text(file))
+        values = read_regular_json(file)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is not a FideDiff model folder",
@@ -220,7 +220,23 @@ def load_part(folder: Path, module: nn.Module) -> None:
             where=str(file),
             cure="take config.json and weights from the same model",
         )
+    refuse_not_finite(tensors, file)
     module.load_state_dict(tensors)
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse weights with NaN or infinity, which would restore black images without a word.
+
+    Raises:
+        WeightsError: naming the tensors.
+    """
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"the weights hold values that are not numbers: {shorten(broken, at_most=2)}",
+            where=str(file),
+            cure="copy the model folder again, or train it again",
+        )
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

@@ -101,3 +101,34 @@ def test_config_of_an_older_release_means_the_defaults():
     for name in config.ADDED_LATER:
         del values["base"][name]
     assert config.from_dict(values) == presets.preset("tiny")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("base", "unet_channels"), [10**6, 2 * 10**6, 4 * 10**6, 4 * 10**6]),
+        (("base", "unet_channels"), [-8, -16, -32, -32]),
+        (("base", "unet_heads"), [0, 0, 0, 0]),
+        (("base", "unet_heads"), [3, 3, 3, 3]),
+        (("base", "prompt_tokens"), 10**9),
+        (("base", "latent_channels"), 0),
+        (("base", "vae_patch"), -1),
+        (("lora", "rank"), 10**8),
+        (("lora", "alpha"), float("nan")),
+        (("kernel", "kernel_size"), 99_999),
+        (("kernel", "channels"), []),
+        (("kernel", "channels"), [8] * 100),
+        (("kernel", "channels"), [0, 8]),
+        (("timestep", "channels"), [10**6]),
+        (("control", "channels"), float("inf")),
+        (("control", "points"), 0),
+        (("discriminator", "head_channels"), 10**400),
+    ],
+)
+def test_absurd_numbers_are_refused_before_anything_is_built(path, value):
+    values = config.to_dict(presets.preset("tiny"))
+    values[path[0]][path[1]] = value
+    with pytest.raises(UsageError) as caught:
+        config.from_dict(values)
+    assert path[1] in caught.value.where
+    assert caught.value.cure
