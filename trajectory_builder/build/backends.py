@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from trajectory_builder.build import retry, workers
+from trajectory_builder.build import cluster, retry, workers
 from trajectory_builder.build.shard import Shard, ShardResult
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import BuildError, ExitCode, UserError
@@ -141,6 +141,8 @@ def _results(
 def _joblib(
     shards: Sequence[Shard], backend: str, jobs: int, token: str
 ) -> Generator[Result, None, None]:
+    if backend == "loky":
+        workers.refuse_without_semaphores()
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -173,16 +175,16 @@ def _dask(
     with ExitStack() as stack:
         if address is None:
             # Loopback only and no dashboard, as for Ray: no port is open to other machines.
-            cluster = distributed.LocalCluster(
+            local = distributed.LocalCluster(
                 n_workers=jobs, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
                 silence_logs=logging.CRITICAL,
             )  # fmt: skip
-            stack.enter_context(cluster)
+            stack.enter_context(local)
         try:
-            client = stack.enter_context(distributed.Client(address or cluster, timeout=10))
-        except (OSError, ValueError) as error:
-            start = "dask scheduler"
-            raise _no_answer("Dask scheduler", address, start, "--dask-scheduler") from error
+            client = stack.enter_context(distributed.Client(address or local, timeout=10))
+        # Without its certificates, a TLS address raises TypeError or RuntimeError.
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise cluster.no_answer(cluster.DASK, address, error) from error
         yield from _dask_futures(distributed, client, shards, token)
 
 
@@ -243,7 +245,7 @@ def _dask_futures(
     def cores() -> int:
         return sum(one["nthreads"] for one in client.scheduler_info(-1)["workers"].values())
 
-    nobody = _none_left("Dask", "start some with `dask worker ADDRESS`")
+    nobody = cluster.none_left(cluster.DASK, PATIENCE_SECONDS)
     for shard, future in _in_flight(shards, submit, wait, cores, nobody):
         try:
             yield future.result()
@@ -283,8 +285,8 @@ def _start_ray(ray: Any, jobs: int, address: str | None) -> None:
         return
     try:
         ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _no_answer("Ray head", address, "ray start --head", "--ray-address") from error
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise cluster.no_answer(cluster.RAY, address, error) from error
 
 
 def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Result, None, None]:
@@ -299,7 +301,7 @@ def _ray_tasks(ray: Any, shards: Sequence[Shard], token: str) -> Generator[Resul
     def cores() -> int:
         return int(ray.cluster_resources().get("CPU", 0))
 
-    nobody = _none_left("Ray", "start a node with `ray start --address ADDRESS`")
+    nobody = cluster.none_left(cluster.RAY, PATIENCE_SECONDS)
     died = (
         ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError,
         ray.exceptions.OutOfMemoryError,
@@ -361,20 +363,4 @@ def _not_installed(backend: str, where: str) -> BuildError:
         where=where,
         cure=f'pip install "fidediff[{backend}]"',
         exit_code=ExitCode.WRONG_USE,
-    )
-
-
-def _no_answer(what: str, address: str | None, command: str, option: str) -> BuildError:
-    return BuildError(
-        f"no {what} answers at {address}",
-        where=f"{option} {address}",
-        cure=f"start one with `{command}`, or leave {option} out to use this machine alone",
-    )
-
-
-def _none_left(name: str, start: str) -> BuildError:
-    return BuildError(
-        f"no {name} worker is left",
-        where=f"none came within {PATIENCE_SECONDS:.0f} s; finished shards stay",
-        cure=f"{start} and run the same command again to resume",
     )
