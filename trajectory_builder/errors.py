@@ -13,6 +13,9 @@ from typing import ClassVar
 LISTED_AT_MOST = 5
 
 
+_LONGEST = 4000
+
+
 class ExitCode(IntEnum):
     """How a command ended. Scripts may rely on these numbers."""
 
@@ -57,11 +60,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         # File names may come from strangers and hold sequences that a terminal would obey.
-        lines = [printable(self.what)]
+        lines = [_line(self.what)]
         if self.where:
-            lines.append(f"  where: {printable(self.where)}")
+            lines.append(f"  where: {_line(self.where)}")
         if self.cure:
-            lines.append(f"  cure:  {printable(self.cure)}")
+            lines.append(f"  cure:  {_line(self.cure)}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,6 +108,11 @@ def _rebuild(
     kind: type[UserError], what: str, where: str, cure: str, exit_code: ExitCode, reason: str
 ) -> UserError:
     return kind(what, where=where, cure=cure, exit_code=exit_code, reason=reason)
+
+
+def _line(text: str) -> str:
+    """A part of an error as a line; a stranger's value in it may be megabytes long."""
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 
 def shorten(names: Sequence[str], *, at_most: int = LISTED_AT_MOST) -> str:

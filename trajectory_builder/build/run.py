@@ -12,13 +12,13 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from trajectory_builder.build import backends, record
+from trajectory_builder.build import backends, record, workers
 from trajectory_builder.build.ghosts import ghost_notes
 from trajectory_builder.build.manifest_rows import with_records
 from trajectory_builder.build.ownership import claim
@@ -149,7 +149,8 @@ def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildRe
     # Markers and file sizes decide: a run that was killed reported nothing.
     pending = [shard for shard in shards if not _is_complete(folder, shard)]
     _check_space(pending, folder.root)
-    made = _run(pending, plan, folder, options)
+    with _temporaries_removed(folder, options):
+        made = _run(pending, plan, folder, options)
     report = _finish(folder, plan, shards, digest, options)
     return replace(report, made=made)
 
@@ -318,6 +319,20 @@ def _run(pending: list[Shard], plan: Plan, folder: OutputFolder, options: BuildO
                 if problems:
                     raise _strict(problems[0], len(problems))
     return made
+
+
+@contextmanager
+def _temporaries_removed(folder: OutputFolder, options: BuildOptions) -> Iterator[None]:
+    """On an error, remove what workers left that were killed in the middle of a write."""
+    try:
+        yield
+    except BaseException:
+        # Threads tidy up themselves; workers of a cluster may still be at work on their shards.
+        if options.backend == "loky":
+            workers.end_workers()
+            with suppress(OSError):
+                folder.remove_temporaries()
+        raise
 
 
 def _finish(

@@ -106,6 +106,30 @@ def initializer(parent: int) -> Callable[[], None]:
     return partial(die_with_parent, parent)
 
 
+def refuse_without_semaphores() -> None:
+    """Refuse to start processes where the system gives none of the semaphores that they share.
+
+    Linux keeps them in /dev/shm, which may be missing, read-only or full in a container. joblib
+    would go on in threads with a warning, and end with an error.
+
+    Raises:
+        BuildError: naming the system's reason.
+    """
+    from trajectory_builder.errors import BuildError
+
+    try:
+        from _multiprocessing import SemLock
+
+        # kind, value, largest value, name, unlink: it exists for this moment alone
+        SemLock(1, 1, 1, f"/trajbuild-{os.getpid()}", True)
+    except (ImportError, OSError) as error:
+        raise BuildError(
+            f"worker processes cannot be started: {error}",
+            where="/dev/shm, where their semaphores are",
+            cure="give --jobs 1, or a /dev/shm that can be written (docker run --shm-size 256m)",
+        ) from error
+
+
 def each(
     function: Callable[[T], R], items: Sequence[T], *, jobs: int, keep_workers: bool = False
 ) -> Generator[R, None, None]:
@@ -119,6 +143,7 @@ def each(
     if jobs == 1 or len(items) < 2:
         yield from map(function, items)
         return
+    refuse_without_semaphores()
     with parallel_config(backend="loky", n_jobs=jobs, initializer=initializer(os.getpid())):
         # Unordered, so that a slow item delays no other result.
         tasks = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD * jobs)

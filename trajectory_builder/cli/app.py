@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from importlib import import_module
 from inspect import signature
 from types import FrameType
@@ -26,6 +26,10 @@ from trajectory_builder.cli.exit import prepare
 from trajectory_builder.errors import ExitCode, UserError, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_NO_MEMORY = (
+    "Cannot allocate memory", "can't allocate memory", "Insufficient memory", "out of memory",
+    "failed to map segment", "can't start new thread",
+)  # fmt: skip
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
@@ -139,6 +143,7 @@ def run(program: Program, args: list[str] | None = None) -> None:
     argv = sys.argv[1:] if args is None else args
     leave: Callable[[int], NoReturn] = sys.exit
     if args is None:  # this process runs nothing else
+        open_standard_streams()
         leave = prepare()
     signal.signal(signal.SIGTERM, _terminate)
     code = _exit_code(program, argv)
@@ -202,6 +207,19 @@ def _as_user_error(raised: Exception, program: Program) -> UserError | None:
             where=os.fsdecode(raised.filename) if raised.filename else "what the output is sent to",
             cure="make space there and run the same command again",
         )
+    if isinstance(raised, OSError) and raised.errno in (EMFILE, ENFILE):
+        return UserError(
+            f"this process may open no more files: {raised.strerror}",
+            where=os.fsdecode(raised.filename or "ulimit -n"),
+            cure="raise the limit (ulimit -n 1024), or give fewer --jobs; finished work stays",
+        )
+    if is_out_of_memory(raised):
+        return UserError(
+            f"out of memory: {str(raised).splitlines()[0] if str(raised) else type(raised).__name__}",
+            where="the limit of this process (ulimit -v, a batch system) or this machine",
+            cure="give more memory, or fewer --jobs, a smaller --batch or --tile; finished work"
+            " stays",
+        )
     ours = ("trajectory_builder", "fidediff_model")
     missing = (raised.name or "") if isinstance(raised, ModuleNotFoundError) else ""
     if program.extra and missing and missing.partition(".")[0] not in ours:
@@ -212,6 +230,33 @@ def _as_user_error(raised: Exception, program: Program) -> UserError | None:
             exit_code=ExitCode.WRONG_USE,
         )
     return None
+
+
+def is_out_of_memory(raised: BaseException) -> bool:
+    """Whether an exception, of whichever library, says that no more memory is to be had."""
+    if isinstance(raised, MemoryError):
+        return True
+    text = str(raised)
+    return isinstance(raised, (OSError, RuntimeError, ImportError, SystemError)) and any(
+        sign in text for sign in _NO_MEMORY
+    )
+
+
+def open_standard_streams() -> None:
+    """Open what the caller closed of stdin, stdout and stderr onto nothing.
+
+    Python has None for a closed stream, and the next file opened would get its number: what a
+    library writes to number 2 would land in a data file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(opened, True)  # workers need it too
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _bug(raised: Exception, program: Program) -> UserError:

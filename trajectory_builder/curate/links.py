@@ -19,7 +19,7 @@ from typing import Literal
 import pyarrow as pa
 
 from trajectory_builder import manifest
-from trajectory_builder.disk.atomic import TEMPORARY, flush
+from trajectory_builder.disk.atomic import TEMPORARY, flush, reporting_disk_errors
 from trajectory_builder.disk.batch import Batch
 from trajectory_builder.errors import OutputError
 from trajectory_builder.images.files import read_bytes
@@ -47,7 +47,8 @@ def fresh_folder(out: Path) -> Iterator[Path]:
             where="nothing in it was changed",
             cure="choose another --out, or remove that one first",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with reporting_disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.absolute().with_name(f"{TEMPORARY}{out.name}")
     lock = FileLock(str(folder) + ".lock", timeout=0)
     try:
@@ -58,9 +59,10 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         ) from error
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder
-        os.replace(folder, out)
+        with reporting_disk_errors(out):
+            folder.mkdir()
+            yield folder
+            os.replace(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         Path(str(folder) + ".lock").unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ REFUSALS = NO_ROOM | {errno.EACCES, errno.EIO}
 """Error numbers by which a disk says that it is full, read-only or broken."""
 _LONGEST_SUFFIX = 32
 _passed: dict[str, int] = {}
+_counting = threading.Lock()
 
 
 def fault_point(name: str, subject: str = "") -> None:
@@ -41,8 +43,9 @@ def fault_point(name: str, subject: str = "") -> None:
     wanted = os.environ.get(FAULT_VARIABLE)
     if wanted is None:
         return
-    _passed[name] = _passed.get(name, 0) + 1
-    if wanted in (f"{name}:{_passed[name]}", f"{name}={subject}"):
+    with _counting:  # flushing threads pass here too
+        _passed[name] = passes = _passed.get(name, 0) + 1
+    if wanted in (f"{name}:{passes}", f"{name}={subject}"):
         os.kill(os.getpid(), signal.Signals[os.environ.get(SIGNAL_VARIABLE, "SIGKILL")])
 
 
@@ -116,9 +119,14 @@ def not_written(what: str, reason: Exception, out: Path, cure: str) -> OutputErr
 
 @contextmanager
 def reporting_disk_errors(out: Path) -> Iterator[None]:
-    """Turn an `OSError` inside the block into an `OutputError` with a cure."""
+    """Turn a disk's refusal to be written, inside the block, into an `OutputError` with a cure.
+
+    Other errors of the file system pass.
+    """
     cure = "make room or choose another --out, then run the same command again to resume"
     try:
         yield
     except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
         raise not_written("the output", error, out, cure) from error

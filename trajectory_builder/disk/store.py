@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from trajectory_builder.disk.atomic import TEMPORARY, fault_point, json_bytes, write_atomic
-from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.regular import read_regular_json, read_regular_text
 from trajectory_builder.errors import OutputError, shorten
 from trajectory_builder.trajectory import BUILD_FILE
 
 STATE = ".trajbuild"
+SHARED_MEMORY = Path("/dev/shm")  # where Linux has named semaphores
 
 
 class OutputFolder:
@@ -83,6 +86,7 @@ class OutputFolder:
                 cure="wait for it (--wait SECONDS), or choose another --out",
             ) from error
         try:
+            _sweep_shared_memory(holder, socket.gethostname())
             # Only for people to read: the kernel's lock alone decides.
             me = {"pid": os.getpid(), "host": socket.gethostname()}
             write_atomic(holder, json.dumps(me).encode(), sync=False)
@@ -138,7 +142,7 @@ class OutputFolder:
     def read_sealed(self, name: str) -> dict[str, Any] | None:
         """Read what `write_sealed` wrote, digest included; None if absent, torn or altered."""
         try:
-            content = json.loads(read_regular_text(self.root / name))
+            content = read_regular_json(self.root / name)
             whole = isinstance(content, dict) and content.get("sha256") == _seal(content)
         except (OSError, ValueError, RecursionError):
             return None
@@ -151,9 +155,32 @@ def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json_bytes(rest)).hexdigest()
 
 
+def _sweep_shared_memory(holder: Path, host: str) -> None:
+    """Remove what a killed builder of this folder left in shared memory, by its note of itself.
+
+    Its own tidying is killed with its group, and nothing else ever removes semaphores. Called under
+    the lock: whoever the note names is dead, unless its number is another process's by now.
+    """
+    try:
+        content = read_regular_json(holder)
+        pid, wrote_on = int(content["pid"]), content["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # the last builder ended in order, and removed its note
+    if wrote_on != host or pid == os.getpid() or Path(f"/proc/{pid}").exists():
+        return
+    # Names of loky's semaphores and of joblib's folders for large arrays.
+    for folder, pattern in (
+        (SHARED_MEMORY, f"sem.loky-{pid}-*"), (SHARED_MEMORY, f"joblib_memmapping_folder_{pid}_*"),
+        (Path(gettempdir()), f"joblib_memmapping_folder_{pid}_*"),
+    ):  # fmt: skip
+        for left in folder.glob(pattern):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def _holder(path: Path) -> str:
     try:
-        content = json.loads(read_regular_text(path))
+        content = read_regular_json(path)
         return f"process {content['pid']} on {content['host']}"
     except (OSError, ValueError, KeyError):
         return "its process did not say who it is"

@@ -8,11 +8,13 @@ dot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trajectory_builder.disk.atomic import write_atomic
+from trajectory_builder.disk.atomic import not_written, write_atomic
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.errors import UserError
 from trajectory_builder.export import work
@@ -32,6 +34,7 @@ PAIRS_PER_COMMIT = 64
 COMPRESSION_LEVEL = 1
 """Third field of meta_info.txt. BasicSR's reader skips it."""
 META_INFO = "meta_info.txt"
+_LEAST_FREE = 1 << 20  # bytes: a disk with fewer is called full
 KERNELS = "kernels.lmdb"
 """No trainer reads it; keys are those of complete pairs, without a crop's `_s001`."""
 
@@ -140,18 +143,24 @@ class _Database:
 
     def __init__(self, home: Path, size: int) -> None:
         # Without a write-ahead sync a commit is still atomic; close() syncs.
-        self._lmdb = _package()
-        self._environment = self._lmdb.open(str(home), map_size=size, sync=False)
+        self._lmdb, self._home = _package(), home
+        with self._reporting():
+            # No lock file: the folder is locked, and LMDB maps its own, which kills the process
+            # (SIGBUS) where the disk is full.
+            self._environment = self._lmdb.open(str(home), map_size=size, sync=False, lock=False)
         self._waiting: list[tuple[bytes, bytes]] = []
 
     def __enter__(self) -> _Database:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._commit()
-            self._environment.sync(True)
-        self._environment.close()
+        try:
+            if kind is None:
+                self._commit()
+                with self._reporting():
+                    self._environment.sync(True)
+        finally:
+            self._environment.close()
 
     def __contains__(self, key: str) -> bool:
         with self._environment.begin() as transaction:
@@ -166,13 +175,27 @@ class _Database:
     def _commit(self) -> None:
         while True:
             try:
-                with self._environment.begin(write=True) as transaction:
+                with self._reporting(), self._environment.begin(write=True) as transaction:
                     for key, payload in self._waiting:
                         transaction.put(key, payload)
                 break
             except self._lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         self._waiting.clear()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Inside, what the database cannot write is an error with its folder and cure."""
+        try:
+            yield
+        except self._lmdb.MapFullError:
+            raise
+        except self._lmdb.Error as error:
+            # LMDB calls a full disk an input/output error, so look.
+            full = shutil.disk_usage(self._home).free < _LEAST_FREE
+            why = "No space left on device" if full else str(error)
+            cure = "make room or choose another --out, then run the same command again to resume"
+            raise not_written("the database", OSError(0, why), self._home, cure) from error
 
 
 def _reading(splits: list[str]) -> list[str]:

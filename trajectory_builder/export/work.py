@@ -13,11 +13,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trajectory_builder.build import record
+from trajectory_builder.build import record, workers
 from trajectory_builder.build.card import size_category
 from trajectory_builder.curate import card
 from trajectory_builder.disk import ownership
-from trajectory_builder.disk.atomic import flush, temporary_name, write_atomic
+from trajectory_builder.disk.atomic import (
+    flush,
+    reporting_disk_errors,
+    temporary_name,
+    write_atomic,
+)
 from trajectory_builder.disk.progress import Progress
 from trajectory_builder.disk.store import OutputFolder
 from trajectory_builder.errors import ExitCode, OutputError
@@ -94,7 +99,7 @@ def claimed(request: Request, target: str, pairs: Sequence[Pair]) -> Iterator[Ou
     """
     folder = OutputFolder(request.out)
     folder.prepare()
-    with folder.lock():
+    with reporting_disk_errors(request.out), folder.lock():
         config = request.config(target) | {"rows_sha256": _digest(pairs)}
         stored = folder.read_sealed(CONFIG)
         if stored is not None:
@@ -156,10 +161,11 @@ def run(folder: OutputFolder, units: Sequence[Unit], make: Callable[[Unit], Writ
     done = total - sum(len(unit.pairs) for unit in pending)
     if pending:
         request = pending[0].request
+        jobs = min(request.jobs, len(pending))
+        if jobs > 1:
+            workers.refuse_without_semaphores()
         with Progress(total, "pairs", done=done, shown=request.progress) as bar:
-            parallel = Parallel(
-                n_jobs=min(request.jobs, len(pending)), return_as="generator_unordered"
-            )
+            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
             for index, written in parallel(
                 delayed(_make)(make, unit, index) for index, unit in enumerate(pending)
             ):
@@ -249,9 +255,7 @@ def _card(
     front: Mapping[str, object],
 ) -> str:
     """What this is, how to read it, and below it the source's own card."""
-    place = request.source / "README.md"
-    source = place.read_text(encoding="utf-8", errors="replace") if place.is_file() else ""
-    head, body = card.split_front(source)
+    head, body = card.split_front(card.read_card(request.source))
     kept = {key: head[key] for key in card.KEPT_KEYS if key in head}
     crops = "Complete images, the source's files byte for byte."
     if request.crop is not None:
