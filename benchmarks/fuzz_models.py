@@ -12,7 +12,7 @@ import fuzz_damage as damage
 import small_gopro
 from fuzz_tries import Outcome, Try, command
 
-from fidediff_model import config
+from fidediff_model import presets
 from fidediff_model.cli import main as fidediff
 from fidediff_model.model.fidediff import PARTS, build
 from fidediff_model.weights.sd21 import random_base
@@ -21,7 +21,7 @@ from trajectory_builder.images import png
 
 def models(root: Path) -> Try:
     """A tiny model with all parts over a random base, one file of it damaged."""
-    tiny = config.preset("tiny")
+    tiny = presets.preset("tiny")
     build(tiny, random_base(tiny.base), parts=PARTS).save(root / "model")
     (root / "a.png").write_bytes(png.encode_png(small_gopro.moving(1, (48, 32), seed=3)[0]))
 

@@ -14,6 +14,8 @@ from trajectory_builder.cli.app import Command, pack
 from trajectory_builder.errors import UserError, printable
 
 FOLDER = click.Path(path_type=Path, readable=False)
+
+
 def agreed_base(function: Command) -> Command:
     """Pass a command the base weights that may be used; see `base_to_use`."""
 

@@ -126,9 +126,10 @@ def test_a_pipe_in_place_of_the_card_hangs_no_tool(tmp_path, in_process):
 
 def test_a_pipe_among_videos_is_named(tmp_path, in_process):
     pipe_in_place_of(tmp_path / "a.mp4")
-    done = in_process("generate", "--src", tmp_path / "a.mp4", "--out", tmp_path / "out")
-    assert done.returncode in (1, 2, 4)
-    assert "regular file" in done.stderr
+    for source in (tmp_path, tmp_path / "a.mp4"):
+        done = in_process("generate", "--src", source, "--out", tmp_path / "out")
+        assert done.returncode in (1, 2, 4)
+        assert "regular file" in done.stderr
 
 
 def test_a_card_of_aliases_does_not_grow(tmp_path, in_process):
@@ -180,9 +181,9 @@ def test_a_long_text_that_many_rows_repeat_is_refused_before_it_grows(tmp_path, 
     folder = make(tmp_path / "set")
     path = folder / "train" / manifest.FILE_NAME
     table = pq.read_table(path)
-    table = table.take(pa.array(np.zeros(200_000, np.int64)))
+    table = table.take(pa.array(np.zeros(5000, np.int64)))
     index = pa.array(np.zeros(len(table), np.int32))
-    long = pa.DictionaryArray.from_arrays(index, pa.array(["x" * 1_000_000]))
+    long = pa.DictionaryArray.from_arrays(index, pa.array(["x" * 200_000]))
     if nested:
         offsets = pa.array(np.arange(len(table) + 1, dtype=np.int32))
         long = pa.ListArray.from_arrays(offsets, long)

@@ -136,9 +136,10 @@ def find(
     roots: dict[str, Path] = {}
     parts: list[tuple[Kind, Part]] = []
     for source in sources:
-        if not source.exists():
+        if not (source.is_file() or source.is_dir()):
+            why = "is not a regular file or a folder" if source.exists() else "does not exist"
             raise DataError(
-                f"{printable(str(source))} does not exist",
+                f"{printable(str(source))} {why}",
                 where=printable(str(source.absolute())),
                 cure="give a video, a folder of videos or a folder of frames",
                 exit_code=ExitCode.WRONG_USE,
