@@ -193,6 +193,36 @@ def test_a_long_text_that_many_rows_repeat_is_refused_before_it_grows(tmp_path, 
         manifest.read(folder)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("verify",), ("stats",), ("report", "--out", "page.html"), ("select",), ("diff", "SET"),
+     ("explain", "x"), ("split", "--by", "trajectory", "--out", "split"),
+     ("merge", "SET", "--out", "merged"),
+     ("export", "--to", "folders", "--out", "folders", "--jobs", "1")],
+    ids=lambda words: words[0],
+)  # fmt: skip
+def test_a_split_that_is_a_link_out_is_refused(tmp_path, in_process, monkeypatch, words):
+    folder = make(tmp_path / "set")
+    shutil.move(folder / "train", tmp_path / "elsewhere")
+    (folder / "train").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "SET", seed=3)
+    done = in_process(words[0], folder, *words[1:])
+    if words[0] == "explain":  # it looks at one row, and opens no file
+        assert done.returncode == 2
+    else:
+        assert done.returncode in (1, 2)
+        assert "a split is a link out of the data set: train" in done.stderr
+
+
+def test_a_split_that_is_a_link_may_be_named_itself_or_allowed(tmp_path, in_process):
+    folder = make(tmp_path / "set")
+    shutil.move(folder / "train", tmp_path / "elsewhere")
+    (folder / "train").symlink_to(tmp_path / "elsewhere")
+    assert in_process("stats", folder / "train").returncode == 0
+    assert in_process("verify", folder, "--allow-links").returncode in (0, 3)
+
+
 # What is published
 
 

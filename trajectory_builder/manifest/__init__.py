@@ -184,11 +184,15 @@ def content_sha256(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def files(source: Path) -> list[Path]:
+def files(source: Path, *, allow_links: bool = False) -> list[Path]:
     """The manifest files of a data set's folder, a split's folder or a file; train first.
 
+    Args:
+        source: what the caller named, which may be a link itself.
+        allow_links: accept splits that are links out of a data set's folder.
+
     Raises:
-        ManifestError: there is none.
+        ManifestError: there is none, or a split is a link out of the folder.
     """
     if source.is_file():
         return [source]
@@ -201,6 +205,14 @@ def files(source: Path) -> list[Path]:
             where=f"looked for {FILE_NAME} in it and in its folders",
             cure="give the folder that `trajbuild expand --out` wrote, or make one first",
             exit_code=ExitCode.FAILED if source.is_dir() else ExitCode.WRONG_USE,
+        )
+    home = source.resolve()
+    outside = [path for path in found if not path.resolve().is_relative_to(home)]
+    if outside and not allow_links:
+        raise ManifestError(
+            f"a split is a link out of the data set: {outside[0].parent.name}",
+            where=f"{outside[0]} -> {outside[0].resolve()}",
+            cure=f"give the folder that you mean: {outside[0].parent.resolve()}",
         )
     order = {split: rank for rank, split in enumerate(SPLITS)}
     return sorted(found, key=lambda p: (order.get(p.parent.name, len(order)), p.parent.name))
@@ -219,7 +231,7 @@ def read(source: Path | str | Sequence[Path | str], *, allow_links: bool = False
             type, with a sample_id twice, a backward point that is not there, or a hostile path.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
-    paths = [path for one in sources for path in files(Path(one))]
+    paths = [path for one in sources for path in files(Path(one), allow_links=allow_links)]
     tables: list[pa.Table] = []
     folders: list[tuple[int, Path]] = []
     metadata: dict[str, str] = {}

@@ -64,7 +64,7 @@ def verify_folder(
         ManifestError: there is no manifest at all.
         BuildError: `deep` without the frames or the record of the build.
     """
-    manifest.files(folder)
+    manifest.files(folder, allow_links=allow_links)
     findings = list(_records(folder))
     try:
         rows = manifest.read(folder, allow_links=allow_links)
