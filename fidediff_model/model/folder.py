@@ -120,7 +120,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             cure="install a newer release" if newer else "train it again, or use an older release",
         )
     for key, kind in (("base_model", str), ("base_fingerprint", str), ("parts", list)):
-        if not isinstance(values.get(key), kind):
+        value = values.get(key)
+        if not isinstance(value, kind) or not all(isinstance(part, str) for part in value):
             raise ModelError(
                 f"the model's config lacks {key}", where=str(file), cure="copy the folder again"
             )
@@ -131,8 +132,22 @@ def model_digest(folder: Path) -> str:
     """A digest that distinguishes models without reading gigabytes.
 
     It covers the config, and of each weight file the name, the size and a megabyte at both ends.
+
+    Raises:
+        ModelError: a file is absent or no regular file.
     """
-    digest = hashlib.sha256(read_regular(folder / "config.json"))
+    try:
+        return _model_digest(folder)
+    except OSError as error:
+        raise ModelError(
+            f"a file of the model cannot be read: {error.strerror}",
+            where=str(error.filename or folder),
+            cure=_advice(folder),
+        ) from error
+
+
+def _model_digest(folder: Path) -> str:
+    digest = hashlib.sha256(read_regular(folder / CONFIG_FILE))
     for path in sorted(folder.rglob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
