@@ -19,13 +19,11 @@ Record = dict[str, Any]
 
 def read_records(out: Path) -> dict[str, Record]:
     """The records of an output folder by target; a line that a kill cut short is left out."""
-    records: dict[str, Record] = {}
     try:
         lines = read_lines(out / RECORD_FILE)
-    except OSError:
-        return records
-    return records | {line["target"]: line for line in lines if isinstance(line.get("target"), str)}
-    return records
+    except OSError:  # larger than any record
+        return {}
+    return {line["target"]: line for line in lines if isinstance(line.get("target"), str)}
 
 
 def append_record(job: Job, out: Path, settings: Mapping[str, Any], result: Record) -> None:

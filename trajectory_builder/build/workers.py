@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache, partial
+from importlib import import_module
 from typing import TypeVar
 
 AHEAD = 2
@@ -118,10 +119,9 @@ def refuse_without_semaphores() -> None:
     from trajectory_builder.errors import BuildError
 
     try:
-        from _multiprocessing import SemLock
-
+        made_of = import_module("_multiprocessing")
         # kind, value, largest value, name, unlink: it exists for this moment alone
-        SemLock(1, 1, 1, f"/trajbuild-{os.getpid()}", True)
+        made_of.SemLock(1, 1, 1, f"/trajbuild-{os.getpid()}", True)
     except (ImportError, OSError) as error:
         raise BuildError(
             f"worker processes cannot be started: {error}",
