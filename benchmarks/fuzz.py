@@ -35,7 +35,7 @@ HANG_SECONDS = 100.0
 """Of the clock: a machine at other work gives a try little of its processor."""
 START_SECONDS = 300.0
 MEMORY = 4 << 30
-COUNTS = {"images": 3000, "videos": 400, "data sets": 600, "recipes": 300, "models": 200}
+COUNTS = {"images": 3000, "videos": 200, "data sets": 300, "recipes": 300, "models": 100}
 WRONG = ("fault", "hang", "crash", "wrong")
 
 
