@@ -72,7 +72,7 @@ def png_of(chunks: list[Chunk]) -> bytes:
 _EXTRA: list[Chunk] = [
     (b"acTL", struct.pack(">II", 2, 0)), (b"acTL", b"junk"), (b"fcTL", bytes(26)),
     (b"fdAT", bytes(9)), (b"tRNS", bytes(6)), (b"gAMA", struct.pack(">I", 1)),
-    (b"eXIf", b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x03\x00\x00"),
+    (b"eXIf", b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"),
     (b"iCCP", b"x\0\0" + zlib.compress(bytes(200_000))), (b"PLTE", bytes(range(9))),
     (b"zTXt", b"k\0\0" + zlib.compress(bytes(10_000_000))), (b"sBIT", b"\5\5\5"),
     (b"ABCD", b"unknown and critical"), (b"IHDR", bytes(13)), (b"IDAT", b""), (b"IEND", b""),

@@ -122,14 +122,18 @@ def _through_opencv(bare: bytes) -> npt.NDArray[Any] | None:
 def _through_pillow(bare: bytes) -> npt.NDArray[Any] | None:
     from PIL import Image
 
-    with Image.open(io.BytesIO(bare), formats=["PNG"]) as opened:
-        opened.load()
-        image: Any = opened
-        if image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        elif image.mode == "1":
-            image = image.convert("L")
-        values = np.array(image)  # a copy that can be written to
+    try:
+        with Image.open(io.BytesIO(bare), formats=["PNG"]) as opened:
+            opened.load()
+            image: Any = opened
+            if image.mode == "P":
+                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+            elif image.mode == "1":
+                image = image.convert("L")
+            values = np.array(image)  # a copy that can be written to
+    # Pillow raises these for an unknown filter, or a palette that is missing or too long.
+    except (OSError, SyntaxError, ValueError):
+        return None
     return values[:, :, None] if values.ndim == 2 else values
 
 

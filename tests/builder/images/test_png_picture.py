@@ -126,3 +126,23 @@ def test_an_animation_is_refused_by_both_readers():
         with pytest.raises(ImageError, match="animation") as caught:
             read(content, name="a")
         assert caught.value.reason == "frame-animated"
+
+
+def with_filter_9(stream):
+    rows = bytearray(zlib.decompress(stream))
+    rows[0] = 9
+    return zlib.compress(bytes(rows))
+
+
+@pytest.mark.parametrize(("kind", "depth"), TYPES)
+def test_a_row_with_an_unknown_filter_is_damage(kind, depth):
+    payload = png(samples(kind, depth), kind, depth, stream=with_filter_9)
+    with pytest.raises(ImageError) as caught:
+        decode(payload, name="a")
+    assert caught.value.reason == "frame-damaged"
+
+
+def test_a_palette_image_without_its_palette_is_damage():
+    with pytest.raises(ImageError) as caught:
+        decode(png(samples(3, 8) % 4, 3, 8), name="a")
+    assert caught.value.reason == "frame-damaged"
