@@ -56,6 +56,8 @@ def read_png(payload: bytes, name: str, white: int | None = None) -> Picture:
             where=name,
             cure="save its pictures apart, or make a video of them (ffmpeg -i FILE video.mp4)",
         )
+    if header.color_type == _PALETTE:
+        _check_palette(by_kind.get(b"PLTE", b""), header, name)
     values = _channels(payload, header, chunks, name)  # (H, W, C), C = 1 to 4
     if b"tRNS" in by_kind and values.shape[2] in (1, 3) and header.color_type != _PALETTE:
         opaque = _opaque(values, by_kind[b"tRNS"], header)
@@ -96,7 +98,8 @@ def _channels(
     bare = bare_png(payload, header, chunks, name)
     if (header.color_type, header.depth, header.interlace) == (RGB, 8, 0):
         return png.decode_bare(bare, header, name)
-    values = _through_opencv(bare) if header.depth == 16 else _through_pillow(bare)
+    colours = sum(c.end - c.start for c in chunks if c.kind == b"PLTE") // 3
+    values = _through_opencv(bare) if header.depth == 16 else _through_pillow(bare, colours)
     if values is None or values.shape[:2] != (header.height, header.width):
         raise damaged("its pixels cannot be decoded", name)
     if header.color_type == _GRAY_ALPHA and values.shape[2] == 4:
@@ -119,7 +122,14 @@ def _through_opencv(bare: bytes) -> npt.NDArray[Any] | None:
     return np.ascontiguousarray(values[:, :, order])
 
 
-def _through_pillow(bare: bytes) -> npt.NDArray[Any] | None:
+def _check_palette(content: bytes, header: PngHeader, name: str) -> None:
+    """Refuse a palette that is missing or of an odd length: decoders would draw it black."""
+    colours, rest = divmod(len(content), 3)
+    if rest or not 1 <= colours <= 1 << header.depth:
+        raise damaged("its palette is missing or has an impossible length", name)
+
+
+def _through_pillow(bare: bytes, colours: int) -> npt.NDArray[Any] | None:
     from PIL import Image
 
     try:
@@ -127,6 +137,8 @@ def _through_pillow(bare: bytes) -> npt.NDArray[Any] | None:
             opened.load()
             image: Any = opened
             if image.mode == "P":
+                if np.asarray(image).max() >= colours:
+                    return None  # a pixel of a colour that the palette lacks
                 image = image.convert("RGBA" if "transparency" in image.info else "RGB")
             elif image.mode == "1":
                 image = image.convert("L")

@@ -142,7 +142,13 @@ def test_a_row_with_an_unknown_filter_is_damage(kind, depth):
     assert caught.value.reason == "frame-damaged"
 
 
-def test_a_palette_image_without_its_palette_is_damage():
+@pytest.mark.parametrize(
+    "palette",
+    [(), ((b"PLTE", b""),), ((b"PLTE", bytes(11)),), ((b"PLTE", bytes(3000)),),
+     ((b"PLTE", bytes(9)),)],
+    ids=["missing", "empty", "odd", "too long", "too short for a pixel"],
+)  # fmt: skip
+def test_a_palette_that_cannot_be_is_damage(palette):
     with pytest.raises(ImageError) as caught:
-        decode(png(samples(3, 8) % 4, 3, 8), name="a")
+        decode(png(samples(3, 8) % 4, 3, 8, *palette), name="a")
     assert caught.value.reason == "frame-damaged"
