@@ -49,4 +49,6 @@ def command(
         say(f"{finding.reason}: {finding.what}", f"  cure:  {finding.cure}")
     state = f"{len(report.findings):,} findings" if report.findings else "all as it should be"
     say(f"{report.rows:,} pairs, {report.files:,} files, level {level}: {state}")
+    if report.problems:
+        say(f"{report.problems:,} problems of the build are in problems.parquet")
     return int(report.exit_code)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from trajectory_builder import manifest
 from trajectory_builder.build import record, workers
 from trajectory_builder.build.record import CONFIG
@@ -86,7 +88,8 @@ def verify_folder(
         unsound = {finding.file for finding in findings}
         different = rerender.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
         findings += [finding for finding in different if finding.file not in unsound]
-    return VerifyReport(folder, level, len(rows), len(expected), tuple(findings))
+    problems = _problem_count(folder)
+    return VerifyReport(folder, level, len(rows), len(expected), tuple(findings), problems)
 
 
 def _records(folder: Path) -> Iterator[Finding]:
@@ -107,6 +110,13 @@ def _records(folder: Path) -> Iterator[Finding]:
     for name in build["manifests"]:
         if not (folder / name).is_file():
             yield Finding("manifest-missing", f"{name} is not there", name)
+
+
+def _problem_count(folder: Path) -> int:
+    try:
+        return len(record.read_problems(folder))
+    except (OSError, ValueError, TypeError, pa.ArrowException):
+        return 0  # a damaged file is a finding by its digest
 
 
 def _expected(rows: manifest.Manifest, folder: Path) -> list[_Expected]:

@@ -29,13 +29,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` looked at and what it found."""
+    """What `verify` looked at and what it found.
+
+    Attributes:
+        problems: rows of problems.parquet: what the build could not make, and said so.
+    """
 
     folder: Path
     level: str
     rows: int
     files: int
     findings: tuple[Finding, ...]
+    problems: int = 0
 
     @property
     def exit_code(self) -> ExitCode:
@@ -49,5 +54,6 @@ class VerifyReport:
             "level": self.level,
             "rows": self.rows,
             "files": self.files,
+            "problems": self.problems,
             "findings": [asdict(finding) for finding in self.findings],
         }

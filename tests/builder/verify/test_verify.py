@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gopro_tree import SMALL_PAIRS, load, save, three_parts, trajbuild, tree, write_small
 
@@ -54,6 +55,14 @@ def test_finished_build_is_as_it_should_be(small_built, level):
 
 def test_build_with_problems_is_as_it_should_be(part_built):
     assert found(part_built) == set()
+
+
+def test_problems_of_a_build_are_counted(part_built, in_process):
+    count = verify.verify_folder(part_built).problems
+    assert count == pq.read_metadata(part_built / "problems.parquet").num_rows > 0
+    done = in_process("verify", part_built)
+    assert done.returncode == 0
+    assert f"{count:,} problems of the build are in problems.parquet" in done.stdout
 
 
 def test_build_without_an_official_blur_leaves_no_file_without_a_row(tmp_path):
