@@ -223,6 +223,33 @@ def test_a_split_that_is_a_link_may_be_named_itself_or_allowed(tmp_path, in_proc
     assert in_process("verify", folder, "--allow-links").returncode in (0, 3)
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("n_frames", "7"), ("blur_bytes", "x"), ("motion_px", "None"), ("split", 3), ("width", 3.5),
+     ("kernel_path", 7), ("kernel_path", "x"), ("camera", 4)],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [("verify",), ("stats",), ("report", "--out", "page.html")],
+                         ids=lambda words: words[0])  # fmt: skip
+def test_a_column_of_another_type_is_one_error(
+    tmp_path, in_process, monkeypatch, column, values, command
+):
+    folder = make(tmp_path / "set")
+    path = folder / "train" / manifest.FILE_NAME
+    table = pq.read_table(path)
+    odd = pa.array([values] * len(table))
+    if column in table.column_names:
+        table = table.set_column(table.column_names.index(column), column, odd)
+    else:
+        table = table.append_column(column, odd)
+    pq.write_table(table, path)
+    (folder / "build.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    done = in_process(command[0], folder, *command[1:])
+    assert done.returncode in (1, 3)
+    assert column.partition("_")[0] in done.stdout + done.stderr
+    assert "has a bug" not in done.stderr
+
+
 # What is published
 
 

@@ -132,7 +132,7 @@ def is_finished(
     # A new pixel check gives another report, which build.json must contain.
     if alignment is not None and build.get("alignment") != alignment:
         return False
-    for name, entry in build["manifests"].items():
+    for name, entry in build.get("manifests", {}).items():
         path = folder.root / name
         try:
             content = read_regular(path, at_most=manifest.MAX_FILE_BYTES)
@@ -147,7 +147,9 @@ def is_finished(
         rows = file.read(columns=there, use_threads=False)  # see `_read_table`
         if not _all_have_sizes(path.parent, rows):
             return False
-    return all(file_sha256(folder.root / name) == sha256 for name, sha256 in build["files"].items())
+    return all(
+        file_sha256(folder.root / name) == sha256 for name, sha256 in build.get("files", {}).items()
+    )
 
 
 def _all_have_sizes(folder: Path, rows: pa.Table) -> bool:
@@ -173,7 +175,7 @@ def file_sha256(path: Path) -> str | None:
 
 def pair_counts(folder: OutputFolder) -> dict[str, int]:
     """Pairs per split of a finished build, from build.json."""
-    manifests = (read_build(folder.root) or {"manifests": {}})["manifests"]
+    manifests = (read_build(folder.root) or {}).get("manifests", {})
     return {name.split("/")[0]: manifests[name]["rows"] for name in _in_order(manifests)}
 
 

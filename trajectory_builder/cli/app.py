@@ -215,7 +215,7 @@ def _as_user_error(raised: Exception, program: Program) -> UserError | None:
         )
     if is_out_of_memory(raised):
         return UserError(
-            f"out of memory: {str(raised).splitlines()[0] if str(raised) else type(raised).__name__}",
+            f"out of memory: {(str(raised) or type(raised).__name__).splitlines()[0]}",
             where="the limit of this process (ulimit -v, a batch system) or this machine",
             cure="give more memory, or fewer --jobs, a smaller --batch or --tile; finished work"
             " stays",

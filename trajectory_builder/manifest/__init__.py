@@ -32,6 +32,7 @@ from trajectory_builder.manifest.schema import (
     FURTHER,
     ORIGINS,
     SCHEMA,
+    conform,
 )
 from trajectory_builder.trajectory import BUILD_FILE, SPLITS
 
@@ -140,38 +141,6 @@ def write(table: pa.Table, path: Path, metadata: Mapping[str, str]) -> str:
     content = to_bytes(table, metadata)
     atomic.write_atomic(path, content)
     return hashlib.sha256(content).hexdigest()
-
-
-def conform(table: pa.Table, *, where: str = "the table in memory") -> pa.Table:
-    """The table with the columns of `SCHEMA` first, in order and type, further ones after.
-
-    Args:
-        table: rows with at least the columns of `SCHEMA`, in any order.
-        where: what to name in an error.
-
-    Raises:
-        ManifestError: a column is missing, occurs twice or cannot be cast.
-    """
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if missing or twice:
-        raise ManifestError(
-            f"a manifest lacks columns: {shorten(missing)}"
-            if missing
-            else f"a manifest has columns twice: {shorten(twice)}",
-            where=where,
-            cure="see manifests/README.md for the columns of version 1",
-        )
-    extra = [table.schema.field(n) for n in table.column_names if n not in SCHEMA.names]
-    schema = pa.schema([*SCHEMA, *extra], metadata=table.schema.metadata)
-    try:
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowException, ValueError) as error:
-        raise ManifestError(
-            f"a manifest's column has the wrong type: {error}",
-            where=where,
-            cure="see manifests/README.md for the columns of version 1",
-        ) from error
 
 
 def content_sha256(table: pa.Table) -> str:

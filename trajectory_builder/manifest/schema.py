@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from trajectory_builder.errors import ManifestError, shorten
+
 FORMAT_VERSION = 2
+_COLUMNS = f"see manifests/README.md for the columns of version {FORMAT_VERSION}"
 FILE_NAME = "metadata.parquet"
 ORIGINS = ("official", "averaged", "interpolated", "synthetic")
 FILE_COLUMNS = {
@@ -108,3 +111,60 @@ FURTHER = pa.schema(
     ]
 )
 """Columns that `trajbuild generate` adds where they apply."""
+
+
+def conform(table: pa.Table, *, where: str = "the table in memory") -> pa.Table:
+    """The table with the columns of `SCHEMA` first, in order and type, further ones after.
+
+    Args:
+        table: rows with at least the columns of `SCHEMA`, in any order.
+        where: what to name in an error.
+
+    Raises:
+        ManifestError: a column is missing, occurs twice or cannot be cast.
+    """
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if "kernel_path" in table.column_names:  # a file has a size and a digest too
+        missing += [name for name in FURTHER.names if name.startswith("kernel_")
+                    and name not in table.column_names]  # fmt: skip
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if missing or twice:
+        raise ManifestError(
+            f"a manifest lacks columns: {shorten(missing)}"
+            if missing
+            else f"a manifest has columns twice: {shorten(twice)}",
+            where=where,
+            cure=_COLUMNS,
+        )
+    extra = [table.schema.field(n) for n in table.column_names if n not in SCHEMA.names]
+    # The type alone: a field's metadata would change the bytes of files that have it.
+    extra = [f.with_type(FURTHER.field(f.name).type) if f.name in FURTHER.names else f
+             for f in extra]  # fmt: skip
+    schema = pa.schema([*SCHEMA, *extra], metadata=table.schema.metadata)
+    odd = [f.name for f in schema if not _fits(table.schema.field(f.name).type, f.type)]
+    if odd:
+        raise ManifestError(
+            f"a manifest's column has the wrong type: {shorten(odd)}",
+            where=where,
+            cure=_COLUMNS,
+        )
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise ManifestError(
+            f"a manifest's column has the wrong type: {error}",
+            where=where,
+            cure=_COLUMNS,
+        ) from error
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column's type is of the kind wanted: Arrow would parse texts as numbers."""
+    kinds = (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_list)
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_large_string(found):
+        found = pa.string()
+    if pa.types.is_null(found) or (pa.types.is_floating(wanted) and pa.types.is_integer(found)):
+        return True
+    return found == wanted or any(kind(found) and kind(wanted) for kind in kinds)

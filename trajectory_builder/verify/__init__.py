@@ -104,10 +104,10 @@ def _records(folder: Path) -> Iterator[Finding]:
     if build is None:
         yield Finding("record-altered", "build.json is damaged or was altered", BUILD_FILE)
         return
-    for name, sha256 in build["files"].items():
+    for name, sha256 in build.get("files", {}).items():
         if record.file_sha256(folder / name) != sha256:
             yield Finding("file-altered", f"{name} is missing or differs from what was built", name)
-    for name in build["manifests"]:
+    for name in build.get("manifests", {}):
         if not (folder / name).is_file():
             yield Finding("manifest-missing", f"{name} is not there", name)
 
