@@ -111,8 +111,6 @@ def lost_in(picture: Picture, file_format: str) -> tuple[str, ...]:
         lost.append(f"the PNG's chunks {', '.join(kinds)} are lost in {file_format}")
     if picture.exif and file_format == "TIFF":
         lost.append("EXIF is lost in TIFF")
-    if picture.xmp and file_format == "PNG":
-        lost.append("XMP is lost in PNG")
     return tuple(lost)
 
 
@@ -133,6 +131,8 @@ def _png(values: npt.NDArray[Any], picture: Picture) -> bytes:
         chunks += png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(picture.icc))
     if picture.exif:
         chunks += png_chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
+    if picture.xmp:
+        chunks += png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp)
     chunks += b"".join(png_chunk(kind, payload) for kind, payload in picture.chunks)
     return bytes(content[:_PNG_HEAD] + chunks + content[_PNG_HEAD:])
 

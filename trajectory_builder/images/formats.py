@@ -36,7 +36,7 @@ _GIF = ("a GIF", "convert it to PNG; make a video of an animation (ffmpeg -i FIL
 _BMP = ("a BMP", _CONVERT)
 _JPEG_2000 = ("a JPEG 2000", _CONVERT)
 _JPEG_XL = ("a JPEG XL", "convert it to PNG (djxl FILE out.png)")
-_RAW = ("a raw photograph", "develop it to TIFF or PNG first")
+RAW = ("a raw photograph", "develop it to TIFF or PNG first")
 _PSD = ("a Photoshop document", "save it as TIFF or PNG")
 _HDR = ("an HDR image of floats", "convert it to 16-bit PNG or TIFF")
 _NETPBM = ("a Netpbm image", _CONVERT)
@@ -55,7 +55,7 @@ NOT_READ: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf",
          ".rw2", ".rwl", ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".erf", ".mrw", ".gpr"),
-        _RAW,
+        RAW,
     ),
     **dict.fromkeys(
         (".wmv", ".asf", ".flv", ".mpg", ".mpeg", ".m2v", ".vob", ".mxf", ".ogv", ".3g2", ".rm",
@@ -73,11 +73,11 @@ _OTHERS = (
     (b"\xff\x4f\xff\x51", _JPEG_2000),
     (b"\xff\x0a", _JPEG_XL),
     (b"\0\0\0\x0cJXL \r\n", _JPEG_XL),
-    (b"FUJIFILMCCD-RAW", _RAW),
-    (b"II*\0\x10\0\0\0CR", _RAW),
-    (b"IIRO", _RAW),
-    (b"IIU\0", _RAW),
-    (b"FOVb", _RAW),
+    (b"FUJIFILMCCD-RAW", RAW),
+    (b"II*\0\x10\0\0\0CR", RAW),
+    (b"IIRO", RAW),
+    (b"IIU\0", RAW),
+    (b"FOVb", RAW),
     (b"8BPS", _PSD),
     (b"v/1\x01", _HDR),
     (b"#?RADIANCE", _HDR),
@@ -117,7 +117,7 @@ def _of_brands(payload: bytes) -> str | None:
 def other_kind(payload: bytes) -> tuple[str, str]:
     """What to call a file that is no image that is read, and the cure."""
     if payload[4:12] == b"ftypcrx ":
-        return _RAW  # Canon's CR3
+        return RAW  # Canon's CR3
     for start, kind in _OTHERS:
         if payload.startswith(start):
             return kind

@@ -9,12 +9,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from trajectory_builder.errors import ExitCode, ImageError
+from trajectory_builder.images.nclx import notes_on_colours
 from trajectory_builder.images.picture import (
     Picture,
     check_size,
     damaged,
     full_range,
     read_exif,
+    upright_xmp,
 )
 
 
@@ -25,6 +27,7 @@ def read_heic(payload: bytes, name: str) -> Picture:
         ImageError: damaged, too large, or pillow-heif is not installed.
     """
     image, notes = _primary(io.BytesIO(payload), name)
+    notes += notes_on_colours(payload, image.info.get("icc_profile"), name)
     try:
         values = np.array(image)
     # libheif reports damage in whatever error its step has.
@@ -46,7 +49,7 @@ def read_heic(payload: bytes, name: str) -> Picture:
         gray,
         image.info.get("icc_profile"),
         exif,
-        xmp=image.info.get("xmp"),
+        xmp=upright_xmp(image.info.get("xmp")),
         notes=notes,
     )
 

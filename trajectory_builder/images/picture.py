@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ COPY_AGAIN = "copy this file again from its source and run the same command agai
 # Orientation -> (quarter turns counter-clockwise, then mirrored left to right).
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)}
 _TURNS |= {7: (1, True), 8: (1, False)}
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +105,11 @@ def read_exif(block: bytes | None) -> tuple[int, bytes | None]:
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error) as error:
         log.debug("EXIF that cannot be read is left out: %s", error)
         return 1, None
+
+
+def upright_xmp(packet: bytes | None) -> bytes | None:
+    """An XMP packet whose copy of the orientation is set to upright; some viewers prefer it."""
+    return packet and _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
 
 
 def check_size(width: int, height: int, name: str) -> None:

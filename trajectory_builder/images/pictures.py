@@ -21,6 +21,7 @@ from trajectory_builder.errors import ImageError, printable
 from trajectory_builder.images.files import MAX_FILE_BYTES, read_bytes, unreadable
 from trajectory_builder.images.formats import format_of, other_kind
 from trajectory_builder.images.heif import heic_size, read_heic
+from trajectory_builder.images.nclx import notes_on_colours
 from trajectory_builder.images.picture import (
     COPY_AGAIN,
     Picture,
@@ -28,6 +29,7 @@ from trajectory_builder.images.picture import (
     damaged,
     read_exif,
     upright,
+    upright_xmp,
 )
 from trajectory_builder.images.png import Pixels
 from trajectory_builder.images.png_check import png_header
@@ -148,8 +150,10 @@ def _through_pillow(payload: bytes, kind: str, name: str) -> Picture:
         with Image.open(io.BytesIO(payload), formats=[kind]) as opened:
             check_size(*opened.size, name)
             notes = _notes_on_more_images(opened, kind, name)
-            if kind == "AVIF" and (bits := _bits_of_avif(payload)) > 8:
-                notes += (f"{bits} bits became 8",)
+            if kind == "AVIF":
+                notes += notes_on_colours(payload, opened.info.get("icc_profile"), name)
+                bits = _bits_of_avif(payload)
+                notes += (f"{bits} bits became 8",) if bits > 8 else ()
             opened.load()
             return _from_pillow(opened, kind, notes)
     # Pillow raises all of these for files that are not what they claim to be.
@@ -190,14 +194,17 @@ def _from_pillow(opened: Any, kind: str, notes: tuple[str, ...]) -> Picture:
     values = upright(values, orientation)
     alpha = np.ascontiguousarray(values[:, :, 3]) if values.shape[2] == 4 else None
     pixels = np.ascontiguousarray(values[:, :, :3])
-    xmp = opened.info.get("xmp")
+    xmp = upright_xmp(opened.info.get("xmp"))
     return Picture(pixels, kind, alpha, gray, icc, exif, xmp=xmp, notes=notes)
 
 
 def _bits_of_avif(payload: bytes) -> int:
-    """Bits per channel by the box `pixi` (ISO/IEC 23008-12, 6.5.6); Pillow decodes to 8."""
-    at = payload.find(b"pixi")
-    return payload[at + 9] if 0 <= at < len(payload) - 9 else 8
+    """Bits per channel by the box `av1C` (AV1-ISOBMFF, 2.3.3), which each AVIF has."""
+    at = payload.find(b"av1C")
+    flags = payload[at + 6] if 0 <= at < len(payload) - 6 else 0
+    if not flags & 0x40:  # high_bitdepth
+        return 8
+    return 12 if flags & 0x20 else 10  # twelve_bit
 
 
 def _jpeg_is_complete(payload: bytes) -> bool:

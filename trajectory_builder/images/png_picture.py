@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from trajectory_builder.images.picture import (
     damaged,
     read_exif,
     upright,
+    upright_xmp,
 )
 from trajectory_builder.images.png_check import RGB, Chunk, PngHeader, png_chunks, png_header
 from trajectory_builder.images.png_stream import bare_png
@@ -30,6 +31,8 @@ from trajectory_builder.images.white import notes_on_white, with_white
 KEPT_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs")
 """Chunks on colours and size that hold for other pixels as well (PNG specification, 11.3)."""
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP")
+_OF_THIS_FILE = (b"tIME", b"hIST", b"sBIT")  # say when and of what these very pixels were made
 _MAX_PROFILE = 1 << 24
 _GRAY, _PALETTE, _GRAY_ALPHA = 0, 3, 4
 
@@ -70,18 +73,36 @@ def read_png(payload: bytes, name: str, white: int | None = None) -> Picture:
     gray, alpha = values.shape[2] <= 2, values.shape[2] % 2 == 0
     colour = values[:, :, :1].repeat(3, axis=2) if gray else values[:, :, :3]
     kept = [(c.kind, payload[c.start : c.end]) for c in chunks if c.kind in KEPT_CHUNKS]
-    kept += [(c.kind, payload[c.start : c.end]) for c in chunks if c.kind in TEXT_CHUNKS]
+    kept += [
+        (c.kind, upright_xmp(payload[c.start : c.end]) or b"")
+        for c in chunks
+        if c.kind in TEXT_CHUNKS
+    ]
+    icc = _profile(by_kind.get(b"iCCP"))
     return Picture(
         np.ascontiguousarray(colour),
         "PNG",
         np.ascontiguousarray(values[:, :, -1]) if alpha else None,
         gray,
-        _profile(by_kind.get(b"iCCP")),
+        icc,
         exif,
         chunks=tuple(kept),
-        notes=notes_on_white(ends_at, white if header.depth == 16 else None),
+        notes=_lost(by_kind, icc, exif)
+        + notes_on_white(ends_at, white if header.depth == 16 else None),
         ends_at=ends_at,
     )
+
+
+def _lost(chunks: Mapping[bytes, bytes], icc: bytes | None, exif: bytes | None) -> tuple[str, ...]:
+    """What of a PNG's chunks other pixels cannot have, or cannot be read."""
+    handled = {*KEPT_CHUNKS, *TEXT_CHUNKS, *_PIXEL_CHUNKS, *_OF_THIS_FILE}
+    lost = sorted({kind.decode("ascii") for kind in chunks if kind not in handled})
+    notes = [f"the PNG's chunks {', '.join(lost)} are left out"] if lost else []
+    if b"iCCP" in chunks and icc is None:
+        notes.append("the ICC profile cannot be read and is left out")
+    if b"eXIf" in chunks and exif is None:
+        notes.append("the EXIF block cannot be read and is left out")
+    return tuple(notes)
 
 
 def png_size(header: PngHeader, orientation: int) -> tuple[int, int, int]:

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trajectory_builder.errors import ImageError
+from trajectory_builder.images.formats import RAW
 from trajectory_builder.images.picture import (
     Picture,
     check_size,
     damaged,
     full_range,
     upright,
+    upright_xmp,
 )
 from trajectory_builder.images.white import notes_on_white, with_white
 
@@ -28,7 +30,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "a raw mosaic"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
-_TAGS = {"bits": 258, "format": 339, "xmp": 700, "exif": 34665}
+_TAGS = {"bits": 258, "sub_images": 330, "format": 339, "xmp": 700, "dng": 50706}
+_EXIF_TAGS = (271, 272, 306, 315, 33432, 34665, 34853)  # maker to GPS: of the photograph
 _UNSIGNED = 1
 
 
@@ -72,15 +75,16 @@ def read_tiff(payload: bytes, name: str, white: int | None = None) -> Picture:
             page = _only_page(file, name)
             layout = _layout(page, name)
             picture = _picture(page, layout, payload, name, white)
-            tags = {kind: _tag(page, number) for kind, number in _TAGS.items()}
+            has_exif = any(number in page.tags for number in _EXIF_TAGS)
+            packet = _tag(page, _TAGS["xmp"])
             icc = page.iccprofile
     except ImageError:
         raise
     # tifffile and its codecs raise whatever a contradiction in the tags leads to.
     except Exception as error:
         raise damaged(f"the TIFF cannot be read: {error}", name) from error
-    notes = picture.notes + (("EXIF of a TIFF is left out",) if tags["exif"] else ())
-    xmp = tags["xmp"] if isinstance(tags["xmp"], bytes) else None
+    notes = picture.notes + (("EXIF of a TIFF is left out",) if has_exif else ())
+    xmp = upright_xmp(packet if isinstance(packet, bytes) else None)
     return replace(picture, icc=icc, xmp=xmp, notes=notes)
 
 
@@ -106,6 +110,12 @@ def tiff_size(file: BinaryIO, name: str) -> tuple[int, int, int]:
 
 
 def _only_page(file: Any, name: str) -> Any:
+    first = file.pages.first
+    is_reduced = int(first.subfiletype) & _REDUCED and _TAGS["sub_images"] in first.tags
+    if _TAGS["dng"] in first.tags or is_reduced:
+        # DNG, NEF, ARW: a preview, and the sensor's values in an image below it.
+        what, cure = RAW
+        raise _refused(f"the file is {what}", name, cure, "frame-unknown-format")
     pages = [page for page in file.pages if not int(page.subfiletype) & (_REDUCED | _MASK)]
     if len(pages) != 1:
         raise _refused(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from trajectory_builder.errors import ImageError
+from trajectory_builder.images.picture import upright, upright_xmp
 from trajectory_builder.images.pictures import decode, size_and_bits
 
 H, W = 48, 64
@@ -54,6 +55,47 @@ def test_an_orientation_in_avif_turns_once():
     exif[0x0112] = 6
     picture = decode(avif(exif=exif), name="a")
     assert np.abs(picture.pixels.astype(int) - np.rot90(RGB, -1)).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_orientation_of_a_heic_turns_once(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = heic(RGB, exif=exif.tobytes())  # stored as irot and imir boxes, and in EXIF
+    picture = decode(content, name="a")
+    assert np.abs(picture.pixels.astype(int) - upright(RGB, orientation)).max() <= 4
+    again = Image.Exif()
+    again.load(picture.exif)
+    assert again.get(0x0112, 1) == 1
+    (tmp_path / "a.heic").write_bytes(content)
+    height, width = picture.pixels.shape[:2]
+    assert size_and_bits(tmp_path / "a.heic") == (width, height, 8)
+
+
+def deep_avif(bits):
+    codecs = pytest.importorskip("imagecodecs")
+    values = np.rint(SMOOTH * (2**bits - 1)).astype(np.uint16)
+    content = codecs.avif_encode(values, bitspersample=bits, level=100, pixelformat="444")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_deep_avif_is_right_at_eight_bits_and_says_so(bits):
+    picture = decode(deep_avif(bits), name="a")
+    assert np.abs(picture.pixels - SMOOTH * 255).max() <= 3
+    assert picture.notes == (f"{bits} bits became 8",)
+
+
+@pytest.mark.parametrize("make", [lambda: heic(RGB), lambda: avif()], ids=["heic", "avif"])
+def test_colours_named_by_numbers_are_noted_or_refused(make):
+    content = make()
+    at = content.index(b"colrnclx") + 8
+    wide = content[:at] + b"\0\x0c" + content[at + 2 :]
+    assert "Display P3" in " ".join(decode(wide, name="a").notes)
+    hdr = content[:at] + b"\0\x09\0\x10" + content[at + 4 :]
+    with pytest.raises(ImageError, match="HDR: PQ") as caught:
+        decode(hdr, name="a")
+    assert caught.value.cure
 
 
 @pytest.mark.parametrize(("name", "make"), [("a.heic", lambda: heic(RGB)), ("a.avif", avif)])
@@ -107,3 +149,13 @@ def test_kinds_that_are_not_read_are_named_with_a_cure(start, word):
     with pytest.raises(ImageError, match=word) as caught:
         decode(start + b"\0" * 64, name="a")
     assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b'<a tiff:Orientation="6"/>', b"<a tiff:Orientation = '8'/>", b"<tiff:Orientation>3<"],
+)
+def test_the_orientation_in_xmp_becomes_upright_too(packet):
+    turned = upright_xmp(packet)
+    assert len(turned) == len(packet)
+    assert turned == packet.translate(bytes.maketrans(b"368", b"111"))

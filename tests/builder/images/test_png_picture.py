@@ -82,6 +82,19 @@ def test_chunks_on_colours_and_texts_are_kept_as_they_are():
     assert sorted(picture.chunks) == sorted(chunks)
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "note"),
+    [
+        (b"bKGD", b"\0\1\0\1\0\1", "chunks bKGD are left out"),
+        (b"iCCP", b"icc\0\0no zlib", "ICC profile cannot be read"),
+        (b"tIME", b"\7\xe8\1\1\0\0\0", ""),
+    ],
+)
+def test_what_cannot_be_kept_of_a_png_is_noted(kind, content, note):
+    picture = decode(png(samples(2, 8), 2, 8, (kind, content)), name="a")
+    assert (picture.notes == ()) if not note else (note in picture.notes[0])
+
+
 def test_gamma_changes_no_sample():
     values = samples(2, 16)
     picture = decode(png(values, 2, 16, (b"gAMA", b"\0\0\x27\x10")), name="a")

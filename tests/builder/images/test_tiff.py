@@ -205,6 +205,28 @@ def test_other_kinds_are_refused_by_name(content, words):
     assert caught.value.cure
 
 
+def test_a_raw_photograph_in_a_tiff_is_refused_by_name():
+    dng = tiff(stored(8), photometric="rgb", extratags=[(50706, "B", 4, b"\1\4\0\0", True)])
+    sink = io.BytesIO()
+    with tifffile.TiffWriter(sink) as writer:  # as NEF and ARW: a preview, the sensor below it
+        writer.write(stored(8)[::4, ::4], photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(stored(16)[:, :, 0], photometric=32803)
+    for content in (dng, sink.getvalue()):
+        with pytest.raises(ImageError, match="raw photograph") as caught:
+            decode(content, name="a")
+        assert "develop it" in caught.value.cure
+
+
+def test_exif_of_a_tiff_is_noted():
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    sink = io.BytesIO()
+    Image.fromarray(stored(8)).save(sink, "TIFF", exif=exif)
+    picture = decode(sink.getvalue(), name="a")
+    assert np.array_equal(picture.pixels, stored(8))
+    assert "EXIF of a TIFF is left out" in picture.notes
+
+
 def test_a_cut_tiff_is_refused():
     content = tiff(stored(16), photometric="rgb")
     with pytest.raises(ImageError, match="damaged"):

@@ -168,6 +168,16 @@ def test_xmp_survives_in_every_format_that_has_it():
     for file_format in ("JPEG", "TIFF", "WEBP"):
         picture = Picture(scene(20, 30), file_format, xmp=packet)
         assert decode(encode_picture(picture), name="a").xmp == packet
+    as_png = encode_picture(Picture(scene(20, 30), "JPEG", xmp=packet), file_format="PNG")
+    assert Image.open(io.BytesIO(as_png)).info["XML:com.adobe.xmp"].encode() == packet
+
+
+def test_exif_is_listed_as_lost_in_tiff():
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    picture = Picture(scene(20, 30), "JPEG", exif=exif.tobytes())
+    assert lost_in(picture, "TIFF") == ("EXIF is lost in TIFF",)
+    assert lost_in(picture, "PNG") == ()
 
 
 def test_what_a_format_cannot_hold_is_listed():
