@@ -23,15 +23,20 @@ from trajectory_builder.errors import VideoError, printable
 from trajectory_builder.images.video.colour import (
     Colour,
     RgbConverter,
+    changes_colour,
     colour_of_frame,
     stream_tags,
 )
 from trajectory_builder.images.video.containers import main_stream, open_container, pyav
 from trajectory_builder.images.video.orientation import orientation_of, upright
+from trajectory_builder.images.video.packets import times_restart
 from trajectory_builder.images.video.properties import losses, read_properties
 from trajectory_builder.images.video.writing import VideoWriter
 
 _AHEAD = 4
+_SPLIT = (
+    "split it there and restore the parts, for example with `ffmpeg -i IN -t SECONDS -c copy PART`"
+)
 
 
 def restore_video(
@@ -105,7 +110,7 @@ class _Restoration:
         self.opened, self.film, self.source = opened, film, source
         self.convert: RgbConverter | None = None
         self.size = (0, 0)  # stored width and height of the first frame
-        self.decoded = 0
+        self.decoded, self.latest = 0, -(1 << 63)  # frames so far, and the time of the last one
         self.shape: tuple[int, ...] = (0, 0)
         self.t_hats: list[float] = []
         self.notes: dict[str, None] = {}
@@ -149,10 +154,20 @@ class _Restoration:
                 f" {decoded.width} x {decoded.height}",
                 reason="video-size-changes",
                 where=f"{printable(str(self.source))}, after {self.decoded} frames",
-                cure="split it there and restore the parts, for example with"
-                " `ffmpeg -i IN -t SECONDS -c copy PART`",
+                cure=_SPLIT,
             )
         deep = max((part.bits for part in decoded.format.components), default=8) > 8
+        if changes_colour(decoded, self.convert.colour):
+            raise VideoError(
+                "the video changes its colour matrix or range",
+                reason="video-colour-changes",
+                where=f"{printable(str(self.source))}, after {self.decoded} frames",
+                cure=_SPLIT,
+            )
+        if decoded.pts is not None:
+            if decoded.pts < self.latest:
+                raise times_restart(self.decoded, self.source)
+            self.latest = decoded.pts
         # 16 bits also for HDR of 8 bits: the converter would turn it into ordinary video.
         self.decoded += 1
         colour = self.convert.colour

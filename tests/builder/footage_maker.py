@@ -99,3 +99,21 @@ def write_audio(path):
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
+
+
+def with_cover(path, clip, side=320):
+    """The clip with a cover picture that is larger than the film and comes first."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        film = source.streams.video[0]
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = side
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        copy = target.add_stream_from_template(film)
+        picture = av.VideoFrame.from_ndarray(np.full((side, side, 3), 90, np.uint8), "rgb24")
+        target.mux([*cover.encode(picture), *cover.encode()])
+        for packet in source.demux(film):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    return path

@@ -49,8 +49,8 @@ _WHAT = {
     motion.STATIC: ("nothing moves in it, so blur and sharp are the same", "move the camera, or"
                     " lower --motion-floor"),
     DAMAGED: ("a frame of it cannot be read", "copy the frame again from its source"),
-    VIDEO_DAMAGED: ("a frame of it is damaged or of another size", "copy the video again from the"
-                    " camera; split it where its size changes"),
+    VIDEO_DAMAGED: ("a frame of it is damaged or of another size or colour coding", "copy the video"
+                    " again from the camera; split it where its size or colour changes"),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from footage_maker import broken, pan, write_audio, write_video
+from footage_maker import broken, pan, with_cover, write_audio, write_video
 
 from trajectory_builder.errors import VideoError
 from trajectory_builder.images.video import containers
@@ -116,24 +116,6 @@ def test_alpha_is_told(tmp_path):
     assert video.index(path).alpha
 
 
-def with_cover(path, clip, side=320):
-    """The clip with a cover picture that is larger than the film and comes first."""
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        film = source.streams.video[0]
-        cover = target.add_stream("mjpeg", rate=1)
-        cover.width = cover.height = side
-        cover.pix_fmt = "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
-        copy = target.add_stream_from_template(film)
-        picture = av.VideoFrame.from_ndarray(np.full((side, side, 3), 90, np.uint8), "rgb24")
-        target.mux([*cover.encode(picture), *cover.encode()])
-        for packet in source.demux(film):
-            if packet.dts is not None:
-                packet.stream = copy
-                target.mux(packet)
-    return path
-
-
 def test_cover_picture_is_not_the_film(tmp_path, clip):
     path = with_cover(tmp_path / "cover.mp4", clip)
     assert len(video.index(path)) == 40
@@ -170,6 +152,30 @@ def test_frames_after_a_change_of_size_are_lost(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     frames = decoded(joined)
+    assert [frame is not None for frame in frames] == [True] * 12 + [False] * 12
+
+
+def joined(path, *options):
+    """Recordings of equal size joined end to end; the times go on only where options say so."""
+    parts = []
+    for number, changes in enumerate(options):
+        part = write_video(path.with_name(f"{number}.ts"), pan(12), codec="libx264",
+                           pix_fmt="yuv420p", **{"options": X264} | changes)  # fmt: skip
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def test_times_that_begin_anew_are_refused(tmp_path):
+    with pytest.raises(VideoError, match="begin anew after 12 frames") as caught:
+        video.index(joined(tmp_path / "a.ts", {}, {}))
+    assert caught.value.cure
+
+
+def test_frames_after_a_change_of_colour_matrix_are_lost(tmp_path):
+    bt709 = {"tags": {"colorspace": 1, "color_range": 1}}
+    bt601 = {"tags": {"colorspace": 5, "color_range": 1}, "pts": range(48, 96, 4)}
+    frames = decoded(joined(tmp_path / "a.ts", bt709, bt601))
     assert [frame is not None for frame in frames] == [True] * 12 + [False] * 12
 
 

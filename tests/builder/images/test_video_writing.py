@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from footage_maker import pan, write_video
+from footage_maker import pan, with_cover, write_video
 
 from trajectory_builder.images.video import reading as video
 from trajectory_builder.images.video.colour import (
@@ -252,3 +252,34 @@ def test_times_that_begin_late_are_kept(tmp_path):
     copied(source, tmp_path / "b.ts")
     one, other = video.index(source), video.index(tmp_path / "b.ts")
     assert [one.time(k) for k in range(6)] == [other.time(k) for k in range(6)]
+
+
+def test_chapters_are_kept(tmp_path):
+    plain = coded(tmp_path / "plain.mp4", "yuv420p")
+    chapter = {"id": 1, "start": 0, "end": 80, "time_base": Fraction(1, 1000)}
+    with av.open(str(plain)) as opened, av.open(str(tmp_path / "a.mkv"), "w") as target:
+        target.set_chapters([chapter | {"metadata": {"title": "one"}}])
+        copy = target.add_stream_from_template(opened.streams.video[0])
+        for packet in opened.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    assert copied(tmp_path / "a.mkv", tmp_path / "b.mkv") == []
+    with av.open(str(tmp_path / "b.mkv")) as file:
+        assert [one["metadata"]["title"] for one in file.chapters()] == ["one"]
+
+
+def test_a_lost_cover_picture_is_listed(tmp_path):
+    plain = coded(tmp_path / "plain.mp4", "yuv420p", tags={"colorspace": 1, "color_range": 1})
+    source = with_cover(tmp_path / "cover.mp4", plain)
+    notes = copied(source, tmp_path / "b.mp4")
+    assert notes == ["other tracks: 1 cover or further picture became none"]
+
+
+def test_lost_levels_of_hdr_are_listed(tmp_path):
+    levels = {"x264-params": "mastering-display=G(13250,34500)B(7500,3000)R(34000,16000)"
+              "WP(15635,16450)L(10000000,1):cll=1000,400"}  # fmt: skip
+    tags = {"colorspace": 9, "color_range": 1, "color_trc": 16, "color_primaries": 9}
+    source = coded(tmp_path / "a.mp4", "yuv420p10le", "bt2020", tags=tags, options=X264 | levels)
+    (note,) = copied(source, tmp_path / "b.mp4")
+    assert "picture metadata: content_light_level, mastering_display_metadata became none" in note

@@ -205,6 +205,14 @@ def test_a_change_of_size_is_one_clear_error(tmp_path, batch):
     assert "split it" in caught.value.cure
 
 
+def test_times_that_begin_anew_are_one_clear_error(tmp_path):
+    part = make_video(tmp_path / "part.ts", sound=False).read_bytes()
+    (tmp_path / "a.ts").write_bytes(part + part)
+    with pytest.raises(VideoError, match="begin anew after 3 frames") as caught:
+        restored(tmp_path / "a.ts", tmp_path / "b.ts")
+    assert caught.value.cure
+
+
 def test_a_bad_video_ends_that_file_only(tmp_path):
     out = tmp_path / "out"
     two_sizes(tmp_path / "a.ts")

@@ -126,6 +126,15 @@ def colour_of_frame(frame: Any, of_stream: dict[str, int], path: Path) -> Colour
     )
 
 
+def changes_colour(frame: Any, colour: Colour) -> bool:
+    """Whether a frame names another matrix or range than that of its stream's first frame."""
+    tags = frame_tags(frame, dict(_TAGS))  # its own tags alone
+    matrix = _OF_TAG.get(tags["colorspace"], colour.matrix)
+    told = tags["color_range"] != _TAGS["color_range"] and colour.matrix != "rgb"
+    other_range = told and (tags["color_range"] == _FULL_RANGE) != colour.full_range
+    return colour.matrix != "rgb" and (matrix != colour.matrix or other_range)
+
+
 @cache
 def rgb_matrix(matrix: str, full_range: bool) -> npt.NDArray[np.float64]:
     """The (3, 4) matrix from 8-bit (Y, Cb, Cr, 1) to 8-bit (R, G, B).

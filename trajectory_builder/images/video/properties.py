@@ -16,6 +16,12 @@ _MATRICES = {0: "RGB", 1: "BT.709", 2: "unspecified", 4: "FCC", 5: "BT.601", 6: 
 _CHROMA = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
 
 
+_SHOWN_BY = (
+    "mastering_display_metadata", "content_light_level", "dynamic_hdr_plus", "dynamic_hdr_vivid",
+    "dovi_rpu_buffer", "dovi_metadata", "spherical", "stereo3d", "icc_profile", "a53_cc",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Properties:
     """The properties of a video that a viewer or an editor would miss, as texts.
@@ -33,7 +39,10 @@ class Properties:
     transfer_characteristics: str
     colour_primaries: str
     timecode: str
+    picture_metadata: str
     subtitle_tracks: str
+    other_tracks: str
+    chapters: str
 
 
 def read_properties(path: Path) -> Properties:
@@ -59,7 +68,10 @@ def read_properties(path: Path) -> Properties:
             transfer_characteristics=_number(tags["color_trc"]),
             colour_primaries=_number(tags["color_primaries"]),
             timecode=timecode_of(container) or "none",
+            picture_metadata=_picture_metadata(frame),
             subtitle_tracks=str(len(container.streams.subtitles)),
+            other_tracks=_other_tracks(container, stream),
+            chapters=str(len(container.chapters())),
         )
 
 
@@ -95,6 +107,23 @@ def timecode_of(container: Any) -> str:
     """The time code of the first frame, from wherever the container stores it; "" without one."""
     tables = [container.metadata, *(stream.metadata for stream in container.streams)]
     return next((table["timecode"] for table in tables if table.get("timecode")), "")
+
+
+def _picture_metadata(frame: Any) -> str:
+    """Kinds of data beside a frame's pixels that change how it is shown, such as HDR levels."""
+    kinds = {data.type.name.lower() for data in frame.side_data}
+    return ", ".join(sorted(kind for kind in kinds if kind in _SHOWN_BY)) or "none"
+
+
+def _other_tracks(container: Any, film: Any) -> str:
+    """Types of all tracks but the film, its sound, subtitles and time code (which stand above)."""
+    others = [
+        "cover or further picture" if stream.type == "video" else stream.type or "unknown"
+        for stream in container.streams
+        if stream.index != film.index and stream.type not in ("audio", "subtitle")
+        and not stream.metadata.get("timecode")
+    ]  # fmt: skip
+    return ", ".join(f"{others.count(kind)} {kind}" for kind in sorted({*others})) or "none"
 
 
 def _ratio(value: Fraction) -> str:

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from array import array
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from trajectory_builder.images.video import times as clock
 from trajectory_builder.images.video.colour import (
     Colour,
     RgbConverter,
+    changes_colour,
     colour_of_frame,
     luma_of,
     stream_tags,
@@ -34,6 +33,7 @@ from trajectory_builder.images.video.orientation import (
     swaps_sides,
     upright,
 )
+from trajectory_builder.images.video.packets import Packets, read_packets, times_restart
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -102,7 +102,8 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
 
     Raises:
         VideoError: not a video, cut, without a video stream, HDR (unless converted), in a colour
-            matrix that is not read, too large, without frames or without a rate.
+            matrix that is not read, too large, without frames or without a rate, or its times begin
+            anew.
     """
     with open_container(path) as container:
         stream = main_stream(container, path)
@@ -110,7 +111,7 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
         context = stream.codec_context
         codec, tags = str(context.name), stream_tags(stream)
         base, rate = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
-        packets = _packets(container, stream)
+        packets = read_packets(container, stream)
     first = _first_frame(path)
     if first is None or not packets.pts:
         raise VideoError(
@@ -118,6 +119,8 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
             where=f"{printable(str(path))}: {codec}, {len(packets.pts)} packets",
             cure="check that it plays; copy it again from the camera",
         )
+    if packets.restarts_after:
+        raise times_restart(packets.restarts_after, path)
     times = packets if packets.timed else _decoded_times(path)
     pts = np.sort(np.array(times.pts, dtype=np.int64))
     keys = np.sort(np.array(times.keys, dtype=np.int64))
@@ -147,37 +150,6 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
     return video
 
 
-@dataclass
-class _Packets:
-    """Times of packets in file order, eight bytes each: an hour of slow motion has a million."""
-
-    pts: array[int] = field(default_factory=lambda: array("q"))
-    keys: array[int] = field(default_factory=lambda: array("q"))
-    timed: bool = True  # every packet has a time
-    broken: bool = False  # reading broke off
-    sha256: str = ""
-
-    def add(self, pts: int | None, is_key: bool) -> None:
-        self.timed = self.timed and pts is not None
-        self.pts.append(pts or 0)
-        if is_key:
-            self.keys.append(pts or 0)
-
-
-def _packets(container: Any, stream: Any) -> _Packets:
-    av = pyav()
-    found, digest = _Packets(), hashlib.sha256()
-    try:
-        for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
-                digest.update(packet)
-                found.add(packet.pts, packet.is_keyframe)
-    except av.error.FFmpegError:
-        found.broken = True
-    found.sha256 = digest.hexdigest()
-    return found
-
-
 def _first_frame(path: Path) -> Any:
     """The first frame that decodes, whatever comes before it; None if there is none."""
     for frame in _raw_frames(path, None):
@@ -186,9 +158,9 @@ def _first_frame(path: Path) -> Any:
     return None
 
 
-def _decoded_times(path: Path) -> _Packets:
+def _decoded_times(path: Path) -> Packets:
     """Times by decoding, for containers whose packets carry none (AVI)."""
-    found = _Packets()
+    found = Packets()
     for frame in _raw_frames(path, None):
         time = None if frame is None else _time_of(frame)
         if time is not None:
@@ -302,8 +274,8 @@ def decode(wanted: Stretch, *, bits: int = 8) -> Iterator[npt.NDArray[Any] | Non
 def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | None]:
     """The frames of a stretch, in order, one at a time.
 
-    A frame that is damaged, absent or of another size is None, and so are all that follow a
-    damaged one up to the next keyframe, since they build on it.
+    A frame that is damaged, absent, of another size or colour coding is None, and so are all that
+    follow a damaged one up to the next keyframe, since they build on it.
 
     Args:
         wanted: from `stretch`.
@@ -334,7 +306,8 @@ def decode_with_luma(wanted: Stretch, *, bits: int = 8) -> Iterator[Decoded | No
             continue
         yield from [None] * (index - following)
         following = index + 1
-        if not sound or upright_size(frame, wanted.orientation) != wanted.size:
+        other = upright_size(frame, wanted.orientation) != wanted.size
+        if not sound or other or changes_colour(frame, wanted.colour):
             yield None
         else:
             pixels = upright(convert(frame, bits=bits), wanted.orientation)

@@ -66,6 +66,8 @@ class VideoWriter:
         self._file.metadata.update(
             {k: v for k, v in source.metadata.items() if k.lower() not in _OWN_TAGS}
         )
+        if source.chapters():
+            self._file.set_chapters(source.chapters())
         # Created with the video's stream, which comes first in the file; until then sound waits.
         self._sounds: dict[int, Any] = {}
         self._waiting: list[Any] = []
