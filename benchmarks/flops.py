@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fidediff_model import presets
 from fidediff_model.config import CodecConfig, ModelConfig
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.step import PARTS
 from fidediff_model.weights.sd21 import random_base

@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fidediff_model import presets
+from fidediff_model.model import presets
 from fidediff_model.model.discriminator import discriminator_loss, frozen, generator_loss
 from fidediff_model.model.fidediff import build, build_discriminator
 from fidediff_model.model.step import PARTS

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from fidediff_model import presets
 from fidediff_model.config import CodecConfig
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import build
 from fidediff_model.model.step import PARTS
 from fidediff_model.weights.sd21 import random_base

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fidediff_model import presets
-from fidediff_model.model import diffusion
+from fidediff_model.model import diffusion, presets
 from fidediff_model.training import checkpoint
 from fidediff_model.weights.base_folder import write_base
 from fidediff_model.weights.packed_codec import write_codec

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fidediff_model import presets
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import build
 from fidediff_model.model.step import PARTS
 from fidediff_model.scores.losses import ReconstructionLoss

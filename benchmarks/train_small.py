@@ -29,7 +29,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fidediff_model import config, presets
+from fidediff_model import config
+from fidediff_model.model import presets
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.model.kernels import KernelEstimator

@@ -31,10 +31,10 @@ from torch import Tensor
 from train_tiny_table import KNOWN_SET, LEVELS, Scores
 
 from fidediff_model import config as model_config
-from fidediff_model import presets
 from fidediff_model.config import ModelConfig
 from fidediff_model.demo import practice
 from fidediff_model.model import folder as model_folder
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.reblur import reblur
 from fidediff_model.model.step import Part

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fidediff_model.demo.practice import make as make_practice_base
     from fidediff_model.model.diffusion import alpha_bar, z0_hat
     from fidediff_model.model.fidediff import FideDiff
+    from fidediff_model.model.presets import preset
     from fidediff_model.model.step import Restored
-    from fidediff_model.presets import preset
     from fidediff_model.scores.metrics import psnr, ssim, trajectory_gap
     from fidediff_model.training.base import train as train_base
     from fidediff_model.training.control import train as train_control
@@ -61,7 +61,7 @@ _HOMES = {
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),
     "make_practice_base": ("demo.practice", "make"),
-    "preset": ("presets", "preset"),
+    "preset": ("model.presets", "preset"),
     "psnr": ("scores.metrics", "psnr"),
     "ssim": ("scores.metrics", "ssim"),
     "train_base": ("training.base", "train"),

@@ -28,8 +28,8 @@ from fidediff_model.errors import DeviceError
 from fidediff_model.model import engine
 from fidediff_model.model.engine import ReadyModel, Settings
 from fidediff_model.model.fidediff import FideDiff, build
+from fidediff_model.model.presets import preset
 from fidediff_model.model.step import PARTS
-from fidediff_model.presets import preset
 from fidediff_model.weights.sd21 import RANDOM, load_base
 from trajectory_builder.disk.atomic import write_atomic
 from trajectory_builder.errors import ExitCode

@@ -19,7 +19,7 @@ ROOMS = {
     ),
     "fidediff_model": (
         "cli", "doctor", "benchmark", "demo", "evaluate", "training", "restore", "scores", "model",
-        "weights", "data", "presets", "config", "errors",
+        "weights", "data", "config", "errors",
     ),
 }  # fmt: skip
 DOOR = ("manifest", "images", "disk", "errors", "trajectory", "cli")

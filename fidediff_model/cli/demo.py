@@ -28,7 +28,7 @@ def command(out: Path, scale: float) -> None:
     """
     from fidediff_model.demo import run
     from fidediff_model.model.engine import choose_threads
-    from fidediff_model.presets import preset
+    from fidediff_model.model.presets import preset
 
     choose_threads(preset("tiny").base.unet_channels[0])
     begun = time.monotonic()

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from fidediff_model.cli.model_options import base_to_use
 from fidediff_model.config import ControlVariant
-from fidediff_model.presets import PRESETS
+from fidediff_model.model.presets import PRESETS
 from fidediff_model.training.request import parse_sets
 from fidediff_model.training.settings import (
     DEFAULTS,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from fidediff_model import presets
 from fidediff_model.data.batches import collate, to_device
 from fidediff_model.data.rules import DrawRules
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.demo import practice
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.metrics import as_uint8, psnr
 from fidediff_model.training import base, control, kernel, log

@@ -75,23 +75,23 @@ class TrainSettings:
     fixed_timestep: float = _setting(200.0, "t of every blur with --timestep-of fixed.")
     augment: bool = _setting(True, "Flip and turn crops.")
     workers: int = _setting(4, "Loader processes; any number gives the same run.", safe=True)
-    seed: int = _setting(0, "Of the draws and of new weights.")
+    seed: int = _setting(0, "Seed of the draws and of new weights.")
     # Optimisation.
     steps: int = _setting(100_000, "Training steps.", "prior", safe=True)
-    learning_rate: float = _setting(5e-5, "Of what is trained.", "prior")
+    learning_rate: float = _setting(5e-5, "Learning rate of the trained weights.", "prior")
     new_rate_factor: float = _setting(
-        2.0, "Times --learning-rate, for T, filter and zero convolutions.", stages=("control",)
+        2.0, "Factor on --learning-rate for T, filter and zero convolutions.", stages=("control",)
     )
     optimizer: Literal["adamw", "adamw8bit"] = _setting(
         "adamw", "adamw8bit needs bitsandbytes and a GPU.", "prior"
     )
-    weight_decay: float = _setting(0.01, "Of AdamW.")
+    weight_decay: float = _setting(0.01, "Weight decay of AdamW.")
     schedule: Literal["constant", "cosine", "linear"] = _setting(
-        "constant", "Of the learning rate after the warm-up."
+        "constant", "Learning rate after the warm-up."
     )
     warmup_steps: int = _setting(500, "Steps over which the learning rate rises.")
-    accumulate: int = _setting(1, "Batches added up for one step.", safe=True)
-    clip: float = _setting(1.0, "Greatest norm of the gradient.")
+    accumulate: int = _setting(1, "Batches accumulated per step.", safe=True)
+    clip: float = _setting(1.0, "Largest gradient norm; larger gradients are scaled down.")
     ema: float = _setting(0.999, "Decay of the weights' moving average; 0 switches it off.")
     precision: Literal["auto", "bf16", "fp32", "fp16"] = _setting(
         "auto", "auto: bf16 on a GPU that has it, else fp32."
@@ -100,38 +100,42 @@ class TrainSettings:
         "none", "Activations computed again in the backward pass, to save memory.", safe=True
     )
     # Losses.
-    l1_weight: float = _setting(1.0, "Of L1.", "paper", stages=_IMAGES)
+    l1_weight: float = _setting(1.0, "Weight of L1.", "paper", stages=_IMAGES)
     l1_in: Literal["pixels", "latents"] = _setting(
         "pixels", "L1 of images, or of z0_hat.", "paper", stages=_IMAGES
     )
     perceptual: Literal["none", "lpips", "ea-lpips", "dists"] = _setting(
         "ea-lpips", "Perceptual distance; all but none need --vgg16.", "paper", stages=_IMAGES
     )
-    perceptual_weight: float = _setting(2.0, "lambda1.", stages=_IMAGES)
+    perceptual_weight: float = _setting(
+        2.0, "Weight of the perceptual distance (lambda1).", stages=_IMAGES
+    )
     vgg16: str = _setting("", "VGG16 file; see `fidediff doctor`.", stages=_IMAGES, safe=True)
-    gan_weight: float = _setting(0.5, "lambda2; 0 trains without D.", stages=_IMAGES)
+    gan_weight: float = _setting(
+        0.5, "Weight of the GAN loss, lambda2; 0 trains without D.", stages=_IMAGES
+    )
     gan_loss: Literal["hinge", "softplus"] = _setting("hinge", "Kind of L_G.", stages=_IMAGES)
     gan_start: int = _setting(0, "First step with D.", stages=_IMAGES)
     gan_noise: Literal["none", "random"] = _setting(
         "none", "Noise on the latents that D sees: none, or that of a random t.", stages=_IMAGES
     )
     discriminator_rate: float = _setting(5e-5, "Learning rate of D.", "prior", stages=_IMAGES)
-    time_weight: float = _setting(1.0, "Of L_time.", stages=("control",))
+    time_weight: float = _setting(1.0, "Weight of L_time.", stages=("control",))
     kernel_weight: float = _setting(
-        0.0, "Of M's reblur loss; 0 leaves M frozen.", stages=("control",)
+        0.0, "Weight of M's reblur loss; 0 leaves M frozen.", stages=("control",)
     )
     control_timestep: Literal["given", "estimated"] = _setting(
         "given", "t that the UNet gets while the control trains.", stages=("control",)
     )
     # What is seen and kept.
-    max_train_minutes: float = _setting(0.0, "Save and stop then; 0 never.", safe=True)
+    max_train_minutes: float = _setting(0.0, "Minutes to train at most; 0: no limit.", safe=True)
     log_every: int = _setting(20, "Steps between lines of log.jsonl.")
     save_every: int = _setting(1000, "Steps between checkpoints.", safe=True)
-    keep: int = _setting(3, "Checkpoints kept.", safe=True)
+    keep: int = _setting(3, "Newest checkpoints to keep.", safe=True)
     validate_every: int = _setting(2000, "Steps between validations; 0 never.")
     validation_split: str = _setting("auto", "Split held out; auto: validation where it exists.")
-    validation_trajectories: int = _setting(16, "Trajectories of it that are scored.")
-    validation_points: int = _setting(3, "Blurs of each, for the trajectory gap.")
+    validation_trajectories: int = _setting(16, "Trajectories of that split that are scored.")
+    validation_points: int = _setting(3, "Blurs of each trajectory, for the trajectory gap.")
     keep_best_by: Literal["auto", "last", "psnr", "lpips"] = _setting(
         "auto", "Which model is kept; auto: lpips if the loss has it.", stages=_IMAGES
     )

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fidediff_model import config as model_config
-from fidediff_model import presets
 from fidediff_model.config import ModelConfig
 from fidediff_model.data.trajectories import TrajectoryDataset
 from fidediff_model.errors import ModelError
-from fidediff_model.model import folder
+from fidediff_model.model import folder, presets
 from fidediff_model.model.base_name import located
 from fidediff_model.model.engine import choose_threads
 from fidediff_model.model.fidediff import FideDiff, build

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from fidediff_model import presets
 from fidediff_model.cli import main
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import PARTS, FideDiff, build
 from fidediff_model.weights import sd21
 from trajectory_builder import manifest

@@ -3,8 +3,9 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
-from fidediff_model import config, presets
+from fidediff_model import config
 from fidediff_model.config import ModelConfig
+from fidediff_model.model import presets
 from trajectory_builder.errors import UsageError
 
 

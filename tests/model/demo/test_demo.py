@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner
 from training_runs import make_data
 
-from fidediff_model import presets
 from fidediff_model.cli import fidediff
 from fidediff_model.demo import practice
+from fidediff_model.model import presets
 from fidediff_model.weights.sd21 import load_base
 from trajectory_builder.images.pictures import read_rgb8
 

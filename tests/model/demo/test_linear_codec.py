@@ -6,8 +6,8 @@ import pytest
 import torch
 from skimage import data
 
-from fidediff_model import presets
 from fidediff_model.demo import linear_codec, practice
+from fidediff_model.model import presets
 from fidediff_model.scores.metrics import as_uint8, psnr
 from fidediff_model.weights.sd21 import random_base
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fidediff_model import presets
 from fidediff_model.errors import WeightsError
+from fidediff_model.model import presets
 from fidediff_model.model.base import LORA_FILE, LoraUNet
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UsageError

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fidediff_model import presets
+from fidediff_model.model import presets
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UsageError

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fidediff_model import presets
 from fidediff_model.errors import WeightsError
+from fidediff_model.model import presets
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.control import (
     KernelAddition,

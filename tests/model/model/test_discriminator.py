@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from fidediff_model import presets
 from fidediff_model.errors import WeightsError
+from fidediff_model.model import presets
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.discriminator import (
     Discriminator,

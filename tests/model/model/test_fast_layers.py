@@ -6,8 +6,7 @@ import torch._dynamo
 from small_model import folder_of, loaded, scene, tensor
 from torch import nn
 
-from fidediff_model import presets
-from fidediff_model.model import fast_layers, strips
+from fidediff_model.model import fast_layers, presets, strips
 from fidediff_model.model.fast_layers import (
     ChannelsLastGroupNorm,
     attention_by_rows,

@@ -7,8 +7,9 @@ from functools import cache
 import pytest
 import torch
 
-from fidediff_model import config, presets
+from fidediff_model import config
 from fidediff_model.errors import ModelError
+from fidediff_model.model import presets
 from fidediff_model.model.base import LORA_FILE
 from fidediff_model.model.card import Card
 from fidediff_model.model.fidediff import PARTS, FideDiff, build, build_discriminator

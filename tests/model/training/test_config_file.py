@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fidediff_model import config, presets
+from fidediff_model import config
+from fidediff_model.model import presets
 from fidediff_model.training.request import Request, parse_sets, with_config_file
 from fidediff_model.training.settings import RunConfig, TrainSettings, write_config
 from fidediff_model.training.validation import choice

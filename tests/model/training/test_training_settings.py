@@ -12,8 +12,9 @@ import yaml
 from click.testing import CliRunner
 from training_runs import command, make_data, request
 
-from fidediff_model import config, presets
+from fidediff_model import config
 from fidediff_model.cli import fidediff
+from fidediff_model.model import presets
 from fidediff_model.training import base, control, datasets, kernel, optim, settings, setup
 from fidediff_model.training.request import Request
 from fidediff_model.training.settings import TrainSettings

@@ -13,9 +13,9 @@ from diffusers import DDPMScheduler
 from safetensors.torch import load_file
 from training_runs import CROP, make_data, request
 
-from fidediff_model import presets
 from fidediff_model.data.batches import to_device
 from fidediff_model.data.trajectories import make_loader
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import FideDiff, build, build_discriminator
 from fidediff_model.model.kernels import pool_kernels
 from fidediff_model.scores.losses import ReconstructionLoss

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fidediff_model import presets
+from fidediff_model.model import presets
 from fidediff_model.model.codec import Codec
 from fidediff_model.weights import sd21
 from fidediff_model.weights.packed_codec import write_codec

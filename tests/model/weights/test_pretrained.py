@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fidediff_model import presets
 from fidediff_model.errors import ModelError
+from fidediff_model.model import presets
 from fidediff_model.weights import sd21
 
 TINY = presets.preset("tiny").base
@@ -260,7 +260,7 @@ def test_empty_prompt_is_what_the_text_encoder_says_of_its_ids(base):
 
 def test_hub_name_without_a_network_gives_one_clear_error(tmp_path):
     code = (
-        "from fidediff_model import presets; from fidediff_model.errors import ModelError\n"
+        "from fidediff_model.model import presets; from fidediff_model.errors import ModelError\n"
         "from fidediff_model.weights import sd21 as pretrained\n"
         "try: pretrained.load_base('nobody/absent', presets.preset('tiny').base)\n"
         "except ModelError as error: print(error)"
