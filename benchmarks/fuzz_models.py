@@ -12,8 +12,8 @@ import fuzz_damage as damage
 import small_gopro
 from fuzz_tries import Outcome, Try, command
 
-from fidediff_model import presets
 from fidediff_model.cli import main as fidediff
+from fidediff_model.model import presets
 from fidediff_model.model.fidediff import PARTS, build
 from fidediff_model.weights.sd21 import random_base
 from trajectory_builder.images import png
