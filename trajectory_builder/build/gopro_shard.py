@@ -35,6 +35,7 @@ Pixels = npt.NDArray[np.uint8]
 def make(shard: Shard, batch: Batch) -> Contents:
     """Make a shard's files, which get their names when `batch` ends."""
     contents = Contents()
+    official: list[tuple[PlanRow, ImageFile]] = []
     sharps: dict[str, ImageFile] = {}  # by trajectory_id
     averaged: list[PlanRow] = []
     for rows in trajectories(shard.rows):
@@ -52,17 +53,26 @@ def make(shard: Shard, batch: Batch) -> Contents:
             if isinstance(blur, ImageError):
                 contents.problems.append(_problem(row, blur, row["blur_source"]))
             else:
-                contents.records.append(pair_record(row, sharp, blur))
+                official.append((row, blur))
     watch = Watch()
     reader = FrameReader(
         Path(shard.roots.get("frames", "")),
         shard.size,
         see=lambda rank, pixels: watch.see(rank, motion.coarse(pixels)),
     )
+    records = []
+    longest: dict[str, PlanRow] = {}  # by trajectory_id: the longest window that was read
     for row, mean in render_windows(reader, averaged):
         blur = write_image(batch, Path(shard.out, row["split"], row["blur_file_name"]), mean)
         sharp = sharps[row["trajectory_id"]]
-        contents.records.append(pair_record(row, sharp, blur, watch.columns(row)))
+        records.append(pair_record(row, sharp, blur, watch.columns(row)))
+        known = longest.setdefault(row["trajectory_id"], row)
+        if row["n_frames"] > known["n_frames"]:
+            longest[row["trajectory_id"]] = row
+    for row, blur in official:
+        measured = watch.official(row, longest.get(row["trajectory_id"]))
+        contents.records.append(pair_record(row, sharps[row["trajectory_id"]], blur, measured))
+    contents.records.extend(records)
     # Only now, since bad frames are known when all have been read.
     contents.problems.extend(reader.problems(averaged))
     contents.frames.update(reader.digests)

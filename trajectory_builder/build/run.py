@@ -88,6 +88,7 @@ class BuildOptions:
         strict: stop at the first problem.
         wait_seconds: how long to wait for another builder in the same folder.
         progress: show a bar or lines on stderr.
+        command: the words after `trajbuild` that began it, shown while the build is not complete.
     """
 
     jobs: int = 1
@@ -97,6 +98,7 @@ class BuildOptions:
     strict: bool = False
     wait_seconds: float = 0.0
     progress: bool = True
+    command: tuple[str, ...] = ()
 
 
 def build_plan(plan: Plan, out: Path, options: BuildOptions | None = None) -> BuildReport:
@@ -131,6 +133,7 @@ def locked(out: Path, options: BuildOptions) -> Iterator[OutputFolder]:
     folder.prepare()
     try:
         with folder.lock(wait_seconds=options.wait_seconds):
+            folder.begin(options.command)
             yield folder
     except OSError as error:  # errors of reading are handled where it is read
         raise write_error(error, str(out)) from error
@@ -144,6 +147,7 @@ def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildRe
     folder.remove_temporaries()
     if record.is_finished(folder, digest, plan.alignment):
         problems, left_out = _counts(record.read_problems(folder.root))
+        folder.end()
         return BuildReport(folder.root, record.pair_counts(folder), 0, problems, left_out)
     shards = list(_shards(plan, folder.root, options.link))
     # Markers and file sizes decide: a run that was killed reported nothing.
@@ -366,6 +370,7 @@ def _finish(
         # Orphans before the record: a finished folder must have none.
         _remove_orphans(folder, plan.table, table)
         record.write(folder, plan, table, problems, metadata, digest, link=options.link)
+        folder.end()
     except OSError as error:
         raise write_error(error, str(folder.root)) from error
     counts = dict(Counter(table["split"].to_pylist()))

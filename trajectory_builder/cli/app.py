@@ -133,6 +133,13 @@ def say(*lines: str, err: bool = False) -> None:
     click.echo("\n".join(printable(line) for line in lines), err=err)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 pair`, `2,103 pairs`, `1 trajectory`."""
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun}"
+
+
 def run(program: Program, args: list[str] | None = None) -> None:
     """Run a command line and exit with one of `ExitCode`.
 
@@ -155,7 +162,10 @@ def run(program: Program, args: list[str] | None = None) -> None:
 def _exit_code(program: Program, argv: list[str]) -> int:
     debug = "--debug" in argv
     try:
-        result = program.group.main(args=argv, prog_name=program.name, standalone_mode=False)
+        # Commands that can be resumed record their words, `argv`.
+        result = program.group.main(
+            args=argv, prog_name=program.name, standalone_mode=False, obj=tuple(argv)
+        )
         return result if isinstance(result, int) else ExitCode.DONE
     except click.exceptions.Exit as error:
         return error.exit_code if error.exit_code in set(ExitCode) else ExitCode.FAILED

@@ -33,11 +33,13 @@ def command(words: tuple[str, ...], src: Path | None, as_json: bool) -> None:
         say(json.dumps(explained.as_data()))
         return
     row = explained.row
-    say(f"{row['sample_id']}: n = {row['n_frames']}, t = {row['timestep']}")
+    n, t = (row[name] if row[name] is not None else "unknown" for name in ("n_frames", "timestep"))
+    say(f"{row['sample_id']}: n = {n}, t = {t}")
     say(f"rule:   {explained.rule()}")
     for name in explained.frames:
         mark = "  <- sharp" if name.rsplit("/", 1)[-1] == row["center_frame"] else ""
-        say(f"frame:  {name}{mark}")
+        unit = " s" if name.replace(".", "", 1).isdecimal() else ""  # a time in a video
+        say(f"frame:  {name}{unit}{mark}")
     say(f"blur:   {row['split']}/{row['blur_file_name']}")
     for n, timestep, file in explained.backward:
         say(f"n = {n:2d}  t = {timestep:3d}  {file}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from trajectory_builder.cli import options, paths
-from trajectory_builder.cli.app import say
+from trajectory_builder.cli.app import counted, say
 
 
 @click.command(name="export", short_help="Write what trainers read.")
@@ -61,9 +61,9 @@ def command(target: str, as_json: bool, **settings: Any) -> None:
     if as_json:
         say(json.dumps(report.as_data()))
         return
-    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
-    state = f"{report.made:,} units made" if report.made else "nothing to do"
-    say(f"{report.out}: {pairs} pairs in {report.files:,} files; {state}")
+    pairs, files = options.pairs_of(report.pairs), counted(report.files, "file")
+    state = f"{counted(report.made, 'unit')} made" if report.made else "nothing to do"
+    say(f"{report.out}: {pairs} in {files}; {state}")
     if target == "folders" and settings["files"] == "hardlink" and settings["crop"] is None:
         say("files are hard links: editing one edits the data set; --files copy gives files apart")
     say(f"read it: {report.hint}", err=True)

@@ -64,8 +64,7 @@ def command(
     if as_json:
         say(json.dumps(report.as_data()))
         return int(report.exit_code)
-    say(f"{out}: " + ", ".join(f"{n:,} {split}" for split, n in report.pairs.items())
-               + " pairs")  # fmt: skip
+    say(f"{out}: {options.pairs_of(report.pairs)}")
     for problem in report.problems[:5]:
         say(f"problem: {options.named(problem)}", err=True)
     if report.problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from trajectory_builder.cli import paths
-from trajectory_builder.cli.app import pack, say
+from trajectory_builder.cli.app import counted, pack, say
 from trajectory_builder.trajectory import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def build_options(  # noqa: PLR0913  # one parameter per option
         strict=strict,
         wait_seconds=wait,
         progress=progress,
+        command=click.get_current_context().find_root().obj or (),
     )
 
 
@@ -150,8 +152,7 @@ def named(problem: Problem) -> str:
 
 def print_problem_count(count: int, out: Path) -> None:
     """Print on stderr how many problems there are and where they are listed."""
-    problems = "1 problem" if count == 1 else f"{count:,} problems"
-    say(f"{problems}: see {out}/problems.parquet", err=True)
+    say(f"{counted(count, 'problem')}: see {shlex.quote(str(out))}/problems.parquet", err=True)
 
 
 def print_notes(plan: Plan) -> None:
@@ -173,8 +174,8 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
         return
     for split, counts in data["counts"].items():
         say(
-            f"{split}: {counts['pairs']:,} pairs on {counts['trajectories']:,} trajectories,"
-            f" {counts['averaged']:,} to average"
+            f"{split}: {counted(counts['pairs'], 'pair')} on"
+            f" {counted(counts['trajectories'], 'trajectory')}, {counts['averaged']:,} to average"
         )
         say("  " + ", ".join(f"n = {n}: {c:,}" for n, c in counts["per_n"].items()))
     for name, words in (
@@ -231,24 +232,29 @@ def _size(count: int) -> str:
 def print_report(report: BuildReport) -> None:
     """Print what a build made, where, in how long, and what to do next."""
     out = report.out
-    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items()) or "no"
+    pairs = pairs_of(report.pairs)
     for note in report.notes:
         say(f"note: {note}", err=True)
     if report.made == 0 and not report.problems:
-        say(f"{out} is whole: {pairs} pairs; nothing to do")
+        say(f"{out} is complete: {pairs}; nothing to do")
     else:
-        say(f"{out}: {pairs} pairs, {report.made:,} made in {report.seconds:.1f} s")
+        say(f"{out}: {pairs}, {report.made:,} made in {report.seconds:.1f} s")
     if not any(report.pairs.values()):
         _print_reasons(out, {p.reason for p in _problems(out)})
     elif report.left_out:
-        windows = "1 window" if report.left_out == 1 else f"{report.left_out:,} windows"
-        say(
-            f"{windows} left out on purpose: {_left_out(out)}; see {out}/problems.parquet", err=True
-        )
+        windows = counted(report.left_out, "window")
+        listed = f"{shlex.quote(str(out))}/problems.parquet"
+        say(f"{windows} left out on purpose: {_left_out(out)}; see {listed}", err=True)
     if report.problems:
         print_problem_count(report.problems, out)
         _print_reasons(out, {p.reason for p in _problems(out)} - LEFT_OUT)
-    say(f"next: trajbuild verify {out}", err=True)
+    say(f"next: trajbuild verify {shlex.quote(str(out))}", err=True)
+
+
+def pairs_of(counts: dict[str, int]) -> str:
+    """Pairs per split in words: `53 train, 6 test pairs`; `no pairs`."""
+    listed = ", ".join(f"{count:,} {split}" for split, count in counts.items()) or "no"
+    return f"{listed} pair" if list(counts.values()) == [1] else f"{listed} pairs"
 
 
 def _problems(out: Path) -> list[Problem]:
@@ -285,15 +291,14 @@ def print_derived(report: DerivedReport, *, as_json: bool, linked: bool) -> None
     if as_json:
         say(json.dumps(report.as_data()))
         return
-    pairs = ", ".join(f"{count:,} {split}" for split, count in report.pairs.items())
-    say(f"{report.out}: {pairs} pairs, {report.files:,} files")
+    say(f"{report.out}: {pairs_of(report.pairs)}, {counted(report.files, 'file')}")
     print_dropped(report.dropped)
     links = " --allow-links" if linked else ""
-    say(f"next: trajbuild verify {report.out}{links}", err=True)
+    say(f"next: trajbuild verify {shlex.quote(str(report.out))}{links}", err=True)
 
 
 def print_dropped(dropped: dict[str, int]) -> None:
     """Print on stderr which criterion left out how many rows."""
     for reason, count in dropped.items():
         if count:
-            say(f"left out by {reason}: {count:,} pairs", err=True)
+            say(f"left out by {reason}: {counted(count, 'pair')}", err=True)

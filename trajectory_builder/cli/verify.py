@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from trajectory_builder.cli import options, paths
-from trajectory_builder.cli.app import say
+from trajectory_builder.cli.app import counted, say
 
 
 @click.command(name="verify", short_help="Compare a data set with its manifest.")
@@ -47,8 +47,10 @@ def command(
         return int(report.exit_code)
     for finding in report.findings:
         say(f"{finding.reason}: {finding.what}", f"  cure:  {finding.cure}")
-    state = f"{len(report.findings):,} findings" if report.findings else "all as it should be"
-    say(f"{report.rows:,} pairs, {report.files:,} files, level {level}: {state}")
+    findings = counted(len(report.findings), "finding")
+    state = findings if report.findings else "all as it should be"
+    pairs, files = counted(report.rows, "pair"), counted(report.files, "file")
+    say(f"{pairs}, {files}, level {level}: {state}")
     if report.problems:
-        say(f"{report.problems:,} problems of the build are in problems.parquet")
+        say(f"problems.parquet lists {counted(report.problems, 'problem')} of the build")
     return int(report.exit_code)

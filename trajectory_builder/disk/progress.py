@@ -33,7 +33,7 @@ class Progress:
             maxinterval=1.0 if terminal else LINE_SECONDS,
             # Short jobs stay silent; a long one shows itself within a second on a terminal.
             delay=0.8 if terminal else LINE_SECONDS,
-            leave=terminal,
+            leave=True,  # ends its line, or a log would show the result beside it
         )
 
     def __enter__(self) -> Progress:

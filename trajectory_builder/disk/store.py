@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
@@ -21,6 +22,8 @@ from trajectory_builder.errors import OutputError, shorten
 from trajectory_builder.trajectory import BUILD_FILE
 
 STATE = ".trajbuild"
+COMMAND = "command.json"
+MAX_COMMAND_BYTES = 1 << 20
 SHARED_MEMORY = Path("/dev/shm")  # where Linux has named semaphores
 
 
@@ -95,6 +98,19 @@ class OutputFolder:
             holder.unlink(missing_ok=True)
             lock.release()
 
+    def begin(self, command: Sequence[str]) -> None:
+        """Note the command that builds here, for who finds the folder unfinished; under the lock.
+
+        Args:
+            command: the words after `trajbuild`; none for a build from Python.
+        """
+        note = {"command": list(command), "folder": os.getcwd()}
+        write_atomic(self.state / COMMAND, json.dumps(note).encode(), sync=False)
+
+    def end(self) -> None:
+        """The build is complete: nothing is left to be resumed."""
+        (self.state / COMMAND).unlink(missing_ok=True)
+
     def marker_path(self, shard: str) -> Path:
         """Path of a shard's marker."""
         return self.state / "markers" / f"{shard}.json"
@@ -147,6 +163,25 @@ class OutputFolder:
         except (OSError, ValueError, RecursionError):
             return None
         return content if whole else None
+
+
+def how_to_go_on(root: Path) -> str | None:
+    """For a folder whose build is not complete, what completes it; None for any other folder.
+
+    The words come from a file that may be a stranger's, so they are quoted for a shell.
+    """
+    state = root / STATE
+    if not state.is_dir():
+        return None
+    try:
+        note = json.loads(read_regular_text(state / COMMAND, at_most=MAX_COMMAND_BYTES))
+        words = shlex.join(["trajbuild", *map(str, note["command"])]) if note["command"] else ""
+        folder = str(note["folder"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        words = ""
+    if not words:
+        return "run the command that began it again; it resumes"
+    return words if folder == os.getcwd() else f"cd {shlex.quote(folder)} && {words}"
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from trajectory_builder.disk import atomic
 from trajectory_builder.disk.regular import open_regular, read_regular, read_regular_json
+from trajectory_builder.disk.store import how_to_go_on
 from trajectory_builder.errors import ExitCode, ManifestError, shorten
 from trajectory_builder.manifest.bounds import check_bounds
 from trajectory_builder.manifest.check import check
@@ -168,6 +169,12 @@ def files(source: Path, *, allow_links: bool = False) -> list[Path]:
     if (source / FILE_NAME).is_file():
         return [source / FILE_NAME]
     found = [path for path in source.glob(f"*/{FILE_NAME}") if path.is_file()]
+    if not found and (go_on := how_to_go_on(source)) is not None:
+        raise ManifestError(
+            f"{source} is an unfinished build: it has no manifest yet",
+            where=f"no {FILE_NAME} in its folders",
+            cure=go_on,
+        )
     if not found:
         raise ManifestError(
             f"no manifest in {source}" if source.is_dir() else f"{source} does not exist",

@@ -71,7 +71,9 @@ SCHEMA = pa.schema(
             "motion_px",
             pa.float32(),
             "length of the picture's way during the window, pixels: the median displacement between"
-            " neighbouring frames, summed; null where the frames were not read",
+            " neighbouring frames, summed; null where the frames were not read; an official blur of"
+            " GoPro whose outermost frames were not read goes on at the speed of the longest window"
+            " of its trajectory",
             null=True,
         ),
         _field(

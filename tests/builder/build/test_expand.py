@@ -130,16 +130,34 @@ def test_sharp_is_the_centre_frame_itself(small_built, small_source):
         assert np.array_equal(load(small_built / row["split"] / row["sharp_file_name"]), middle)
 
 
-def test_motion_of_averaged_windows_grows_with_n(sample_source, tmp_path):
-    rows = rows_of(expanded(sample_source.pairs, tmp_path / "out"), origin="averaged")
-    assert all(row["motion_px"] > 0 and row["step_px"] > 0 for row in rows)
-    for one, other in pairwise(rows):
-        if one["trajectory_id"] == other["trajectory_id"]:
-            assert one["motion_px"] < other["motion_px"]
+@pytest.fixture(scope="module")
+def moving(sample_source, tmp_path_factory):
+    """Rows of the sample, expanded, by trajectory, ascending in n."""
+    rows = rows_of(expanded(sample_source.pairs, tmp_path_factory.mktemp("moving") / "out"))
+    groups = {row["trajectory_id"]: [] for row in rows}
+    for row in rows:
+        groups[row["trajectory_id"]].append(row)
+    return list(groups.values())
 
 
-def test_motion_of_official_pairs_is_unknown_since_their_frames_are_not_read(small_built):
-    assert {row["motion_px"] for row in rows_of(small_built, origin="official")} == {None}
+def test_motion_grows_with_n_on_each_trajectory(moving):
+    for rows in (rows for rows in moving if len(rows) > 1):
+        assert all(row["motion_px"] > 0 and row["step_px"] > 0 for row in rows)
+        assert all(one["motion_px"] < other["motion_px"] for one, other in pairwise(rows))
+
+
+def test_official_blur_goes_on_at_the_speed_of_the_longest_window_read(moving):
+    extended = [rows for rows in moving if len(rows) > 1 and rows[-1]["origin"] == "official"]
+    assert extended
+    for *_, read, official in extended:
+        growth = (official["n_frames"] - 1) / (read["n_frames"] - 1)
+        assert official["motion_px"] == pytest.approx(read["motion_px"] * growth, rel=1e-5)
+        assert official["step_px"] == read["step_px"]
+
+
+def test_official_pair_alone_has_no_motion_since_no_frame_is_read(moving):
+    alone = [rows[0] for rows in moving if len(rows) == 1]
+    assert {row["motion_px"] for row in alone} == {None}
 
 
 def test_pairs_per_split_are_those_of_the_plan(small_built):
