@@ -30,7 +30,7 @@ FIRST_TRAINING_SCENE = 1_000_000
 """Seeds below are for validation and tests."""
 N_FRAMES = (1, 3, 5, 7, 9, 11, 13, 15)
 SHARES = (0.02, 0.04, 0.08, 0.19, 0.19, 0.19, 0.19, 0.10)
-CAMERA = hand_motion.HandMotion(slices=max(N_FRAMES))
+CAMERA = hand_motion.HandMotion(slices=max(N_FRAMES), blur_px=(6.3, 18))
 HAND_SHARE = 0.2
 """Of the paths, which are `hand_motion`'s; the others keep their direction longer, as a camera of
 some mass does over 1/16 of a second."""

@@ -95,7 +95,7 @@ def make_data(home: Path) -> None:
             cv2.imwrite(str(file), draw_scene(seed, 192, 192)[..., ::-1])
     subprocess.run(
         [sys.executable, "-m", "trajectory_builder", "generate", "--stills", "--src", str(scenes),
-         "--out", str(home / "set"), "--n-frames", "3,5,7,9,11,13,15",
+         "--out", str(home / "set"), "--n-frames", "3,5,7,9,11,13,15", "--blur-px", "6.3..18",
          "--split", "train=0.95,validation=0.05"],
         check=True,
     )  # fmt: skip

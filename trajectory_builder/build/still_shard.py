@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StillShot:
-    """A photograph's sharp image, its blurs by n, the camera's poses, and the file's digest."""
+    """A photograph's sharp image, its blurs by n, the camera's poses, and the file's digest.
+
+    `kernel_size` is the side of the kernels that contain the path.
+    """
 
     sharp: Pixels
     blurs: dict[int, Pixels]
     poses: hand_motion.Poses
+    kernel_size: int
     frames: dict[str, str]
 
 
@@ -58,10 +62,10 @@ def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillSh
     photo = at_depth(_reduced(picture.pixels, order.max_side), order.bits)
     sizes = [row["n_frames"] for row in rows]
     # One path for all n: shorter blurs are the mean of its middle slices.
-    settings = hand_motion.HandMotion(slices=max(sizes))
+    settings = hand_motion.HandMotion(slices=max(sizes), blur_px=order.blur_px)
     margin = settings.margin
     height, width = photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin
-    if min(height, width) < hand_motion.KERNEL_SIZE:
+    if min(height, width) < settings.kernel_size:
         small = f"the photograph is only {photo.shape[1]} x {photo.shape[0]} pixels large"
         return LostStill("photo-too-small", small, "give a larger one", frames)
     random = camera.generator(order.seed, name, "path")
@@ -74,7 +78,7 @@ def shoot(shard: Shard, order: FootageOrder, rows: Sequence[PlanRow]) -> StillSh
     else:
         blurs = hand_motion.blurs(photo, poses, sizes, margin)
     sharp = np.ascontiguousarray(photo[margin : margin + height, margin : margin + width])
-    return StillShot(sharp, blurs, poses, frames)
+    return StillShot(sharp, blurs, poses, settings.kernel_size, frames)
 
 
 def _reduced(pixels: Pixels, max_side: int) -> Pixels:
@@ -89,7 +93,8 @@ def _reduced(pixels: Pixels, max_side: int) -> Pixels:
 def write_kernels(shard: Shard, rows: Sequence[PlanRow], shot: StillShot, batch: Batch) -> Record:
     """Write the true kernels of a camera path; the manifest columns that name the file."""
     height, width = shot.sharp.shape[:2]
-    payload = hand_motion.kernel_file(shot.poses, [row["n_frames"] for row in rows], height, width)
+    sizes = [row["n_frames"] for row in rows]
+    payload = hand_motion.kernel_file(shot.poses, sizes, height, width, shot.kernel_size)
     name = f"kernels/{rows[0]['trajectory_id']}.npz"
     batch.add(Path(shard.out, rows[0]["split"], name), payload)
     return {

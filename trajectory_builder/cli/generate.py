@@ -17,11 +17,25 @@ if TYPE_CHECKING:
     from trajectory_builder.plan.footage_request import FootageRequest
 
 
+MOST_BLUR_PX = 200
+
+
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in value.split(",")) if value else ()
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is no list such as 5,7,9") from error
+
+
+def _sides(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, float]:
+    low, _, high = value.partition("..")
+    try:
+        sides = float(low), float(high or low)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no range such as 12..18") from error
+    if not 1 <= sides[0] <= sides[1] <= MOST_BLUR_PX:
+        raise click.BadParameter(f"{value!r} is no range of pixels from 1 to {MOST_BLUR_PX}")
+    return sides
 
 
 _WINDOWS = options.chain(
@@ -76,6 +90,8 @@ _STILLS = options.chain(
                  help="Camera paths for each photograph."),
     click.option("--max-side", type=click.IntRange(0), default=1920, show_default=True,
                  metavar="PX", help="Reduce larger photographs; 0 leaves them."),
+    click.option("--blur-px", callback=_sides, default="12..18", show_default=True,
+                 metavar="LO..HI", help="Side of the longest blur's kernel, drawn per path."),
     click.option("--scenes", type=click.IntRange(1, 999_999), metavar="N",
                  help="First draw N scenes into the folder FOOTAGE, and take them as photographs."),
     click.option("--scene-size", type=click.IntRange(64, 4096), default=256, show_default=True,
@@ -144,4 +160,5 @@ def _draw_scenes(request: FootageRequest, count: int, side: int) -> None:
 
     if len(request.sources) != 1:
         raise click.UsageError("--scenes draws into one folder: give one FOOTAGE")
-    write_scenes(request.sources[0], count, side=side, seed=request.seed)
+    folder, seed = request.sources[0], request.seed
+    write_scenes(folder, count, side=side, seed=seed, blur_px=request.blur_px)

@@ -23,6 +23,11 @@ KERNEL_SIZE = 19
 GRID_STRIDE = 32
 """Ours: kernels are stored on a grid of this many pixels; `kernels_at` computes any other."""
 
+BLUR_PX = (12.0, 18.0)
+"""Ours: sides of the longest kernels by default. 18 fills the 19 x 19 kernels that the paper's
+estimator has for GoPro; a blur of 13 slices then moves by 1 to 2 pixels a slice, as a hand does at
+240 frames a second."""
+
 # Ours: a hand as a damped mass on a spring, pushed by tremor and rare jerks:
 # dv = tremor - pull x - damping v, dx = v dt, in pixels and slices.
 _SUBSTEPS = 8
@@ -47,18 +52,29 @@ class HandMotion:
 
     Attributes:
         slices: number of slices in the longest exposure, odd.
-        reach_px: largest distance of any pixel from its place in the middle slice.
+        blur_px: least and largest side, in pixels, of the square that the longest kernel fills;
+            drawn per path. No pixel gets farther than half of it from its place in the middle.
         rotation: whether the camera also rotates about its axis.
     """
 
     slices: int
-    reach_px: float = (KERNEL_SIZE - 1) / 2
+    blur_px: tuple[float, float] = BLUR_PX
     rotation: bool = True
+
+    @property
+    def reach_px(self) -> float:
+        """Largest distance of any pixel from its place in the middle slice."""
+        return self.blur_px[1] / 2
 
     @property
     def margin(self) -> int:
         """Pixels cut off at each side, so that no slice reaches past the photograph."""
         return math.ceil(self.reach_px) + 1
+
+    @property
+    def kernel_size(self) -> int:
+        """Side of the kernels that contain every path: 19 as the paper's, or the next odd size."""
+        return max(KERNEL_SIZE, 2 * math.ceil(self.reach_px) + 1)
 
 
 def camera_path(
@@ -88,7 +104,7 @@ def camera_path(
     # The angle is scaled to pixels at the picture's corner, so that both parts weigh alike.
     corner = math.hypot(height, width) / 2
     poses[:, 0] *= math.degrees(_TURN_SHARE / corner) if settings.rotation else 0.0
-    return _scaled(poses, settings.reach_px * random.uniform(0.35, 1.0), height, width)
+    return _scaled(poses, random.uniform(*settings.blur_px) / 2, height, width)
 
 
 def _scaled(poses: Poses, reach: float, height: int, width: int) -> Poses:

@@ -164,6 +164,7 @@ class _Planner:
             seed=request.seed,
             bits=request.bits,
             max_side=request.max_side,
+            blur_px=request.blur_px,
             motion_floor=request.motion_floor,
             decoder=containers.versions() if clip.kind == "video" else "",
             white=request.white,

@@ -27,6 +27,9 @@ from trajectory_builder.sources import footage
 from trajectory_builder.sources.footage import Footage
 from trajectory_builder.trajectory import SPLITS, Problem
 
+_BLUR_PX_BEFORE = (6.3, 18.0)
+"""What sets of photographs were made with before their record said so."""
+
 
 def plan_footage(request: FootageRequest) -> Plan:
     """Plan a data set of a user's footage.
@@ -134,6 +137,9 @@ def _config(request: FootageRequest, choice: WindowChoice) -> dict[str, Any]:
         del parts[name]
     if parts["white"] is None:  # so that builds made before there was a white can be resumed
         del parts["white"]
+    parts["blur_px"] = list(request.blur_px)  # as JSON gives it back
+    if not request.stills:
+        del parts["blur_px"]
     plain_recipe = choice.recipe.as_data()
     if request.camera:
         plain_recipe["average"] = "camera"
@@ -155,6 +161,7 @@ def request_of(config: Mapping[str, Any], sources: Sequence[Path]) -> FootageReq
         plain_recipe["average"] = "srgb"
     names = {field.name for field in fields(FootageRequest)}
     kept = {name: value for name, value in config.items() if name in names}
+    kept["blur_px"] = tuple(kept.get("blur_px", _BLUR_PX_BEFORE))
     return FootageRequest(
         **kept | {"sources": tuple(sources), "recipe": recipe.from_data(plain_recipe)}
     )

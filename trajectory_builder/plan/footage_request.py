@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trajectory_builder.errors import UsageError
 from trajectory_builder.images.video.hdr import Handling
-from trajectory_builder.pixels import motion
+from trajectory_builder.pixels import hand_motion, motion
 from trajectory_builder.plan import windows
 from trajectory_builder.plan.recipe import Recipe, load_recipe
 from trajectory_builder.plan.windows import TimestepMap
@@ -35,6 +35,7 @@ class FootageRequest:
         stills: pictures are photographs on their own.
         paths_per_still: camera paths for each photograph.
         max_side: photographs are reduced to at most this many pixels per side; 0 leaves them.
+        blur_px: least and largest side of a photograph's longest kernel, in pixels.
         bits: of the written files, 8 or 16.
         motion_floor: windows that move less, in pixels, make no pair.
         white: the value of white in 16-bit pictures; None takes them as they are.
@@ -57,6 +58,7 @@ class FootageRequest:
     stills: bool = False
     paths_per_still: int = 1
     max_side: int = 1920
+    blur_px: tuple[float, float] = hand_motion.BLUR_PX
     bits: int = 8
     motion_floor: float = motion.STATIC_PX
     hdr: Handling = "refuse"

@@ -40,6 +40,7 @@ class FootageOrder:
         seed: of camera paths and noise.
         bits: of the written files, 8 or 16.
         max_side: photographs are reduced to this many pixels per side; 0 leaves them.
+        blur_px: sides of the longest kernels of photographs, see `hand_motion.HandMotion`.
         motion_floor: a trajectory that moves less, in pixels, makes no pair.
         white: the value of white in 16-bit pictures; None takes them as they are.
         decoder: version of the video library; another one makes the shard again.
@@ -54,6 +55,7 @@ class FootageOrder:
     seed: int
     bits: int
     max_side: int
+    blur_px: tuple[float, float]
     motion_floor: float
     decoder: str
     white: int | None = None

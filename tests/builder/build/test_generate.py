@@ -425,6 +425,24 @@ def test_stills_make_synthetic_trajectories(stills_made):
     assert verify.verify_folder(stills_made, "deep").findings == ()
 
 
+def test_stronger_stills_have_more_motion_and_larger_kernels(stills_made, photos, tmp_path):
+    make(tmp_path / "out", photos, stills=True, n_frames=(13,), blur_px=(20.0, 24.0))
+    strong = rows_of(tmp_path / "out")
+    usual = [row["motion_px"] for row in rows_of(stills_made) if row["n_frames"] == 13]
+    assert min(row["motion_px"] for row in strong) > max(usual)
+    kernels = np.load(tmp_path / "out/train" / strong[0]["kernel_path"])["kernels"]
+    assert kernels.shape[-2:] == (25, 25)
+    assert verify.verify_folder(tmp_path / "out", "deep").findings == ()
+
+
+@pytest.mark.parametrize("words", ["wide", "9..3", "0..4", "4..1000"])
+def test_strength_that_cannot_be_is_refused(photos, tmp_path, words):
+    done = trajbuild("generate", photos, "--stills", "--out", tmp_path / "o", "--blur-px", words)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "range" in done.stderr
+
+
 def test_stored_kernels_reblur_the_sharp(stills_made):
     for row in rows_of(stills_made):
         file = np.load(io.BytesIO((stills_made / "train" / row["kernel_path"]).read_bytes()))

@@ -148,3 +148,22 @@ def test_kernel_file_holds_the_true_kernels():
 def test_kernels_too_small_for_the_way_are_refused():
     with pytest.raises(ValueError, match="farther than 1"):
         hand_motion.kernels_at(path_of(1), 13, POINTS, HEIGHT, WIDTH, size=3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, st.sampled_from([(2.0, 4.0), (12.0, 18.0), (40.0, 60.0)]))
+def test_longest_kernel_has_the_strength_asked_for(seed, blur_px):
+    y, x = np.arange(HEIGHT)[:, None], np.arange(WIDTH)[None]
+    poses = path_of(seed, blur_px=blur_px)
+    reach = max(np.hypot(*hand_motion.offsets(p, y, x, HEIGHT, WIDTH)).max() for p in poses)
+    assert blur_px[0] / 2 - 0.1 <= reach <= blur_px[1] / 2
+
+
+def test_kernels_grow_with_the_strength():
+    strong = HandMotion(slices=SLICES, blur_px=(40, 60))
+    assert (HandMotion(slices=SLICES).kernel_size, strong.kernel_size) == (19, 61)
+    poses = path_of(1, blur_px=(40, 60))
+    file = hand_motion.kernel_file(poses, [SLICES], HEIGHT, WIDTH, strong.kernel_size)
+    kernels = np.load(io.BytesIO(file))["kernels"]
+    assert kernels.shape[-1] == 61
+    assert np.allclose(kernels.sum((-1, -2)), 1)

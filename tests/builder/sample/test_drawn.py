@@ -54,7 +54,7 @@ def test_generate_makes_a_set_of_drawn_scenes_that_verifies(tmp_path):
     [
         (["--scenes", "0"], "--scenes"),
         (["--scenes", "2", "--scene-size", "8"], "--scene-size"),
-        (["--scenes", "2", "--src", "other"], "--src"),
+        (["--scenes", "2", "--src", "other"], "FOOTAGE"),
     ],
 )
 def test_scenes_that_cannot_be_are_one_error(arguments, named, tmp_path, capsys):
