@@ -133,7 +133,6 @@ def locked(out: Path, options: BuildOptions) -> Iterator[OutputFolder]:
     folder.prepare()
     try:
         with folder.lock(wait_seconds=options.wait_seconds):
-            folder.begin(options.command)
             yield folder
     except OSError as error:  # errors of reading are handled where it is read
         raise write_error(error, str(out)) from error
@@ -145,6 +144,7 @@ def build_in(folder: OutputFolder, plan: Plan, options: BuildOptions) -> BuildRe
     digest = claim(folder, plan, options.link)
     # Before the look at a finished build: a run of it may have been killed over a new alignment.
     folder.remove_temporaries()
+    folder.begin(options.command)
     if record.is_finished(folder, digest, plan.alignment):
         problems, left_out = _counts(record.read_problems(folder.root))
         folder.end()

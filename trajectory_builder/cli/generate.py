@@ -144,7 +144,11 @@ def command(
         _draw_scenes(request, scenes, scene_size)
         request = replace(request, stills=True)
     if dry_run:
-        options.print_plan(footage.plan_footage(request), out, as_json=as_json)
+        from trajectory_builder.build.price import seconds_to_draw
+
+        plan = footage.plan_footage(request)
+        seconds = seconds_to_draw(plan, build.jobs)
+        options.print_plan(plan, out, as_json=as_json, drawing_seconds=seconds)
         return None
     report = generate_footage(request, out, build, on_plan=options.print_notes)
     if as_json:

@@ -166,9 +166,16 @@ def print_notes(plan: Plan) -> None:
         say(f"problem: and {len(problems) - 5:,} more", err=True)
 
 
-def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
-    """Print counts, skipped windows, notes and problems; with `out`, bytes needed and free too."""
+def print_plan(
+    plan: Plan, out: Path | None, *, as_json: bool, drawing_seconds: float | None = None
+) -> None:
+    """Print counts, skipped windows, notes and problems; with `out`, bytes needed and free too.
+
+    `drawing_seconds` is how long frames are drawn between those of footage; None without any.
+    """
     data = plan_data(plan, out)
+    if drawing_seconds is not None:
+        data["drawing_seconds"] = round(drawing_seconds, 1)
     if as_json:
         say(json.dumps(data))
         return
@@ -195,9 +202,16 @@ def print_plan(plan: Plan, out: Path | None, *, as_json: bool) -> None:
         say(f"problem: {named(problem)}", f"  cure:  {problem.cure}")
     if len(plan.problems) > 5:
         say(f"problem: and {len(plan.problems) - 5:,} more")
-    if out is not None:
+    _print_price(data)
+
+
+def _print_price(data: dict[str, Any]) -> None:
+    """How long and how large it will be, as far as `plan_data` says."""
+    if "drawing_seconds" in data:
+        say(f"drawing frames takes about {_duration(data['drawing_seconds'])} on this machine")
+    if "out" in data:
         need, free = _size(data["bytes_needed"]), _size(data["bytes_free"])
-        say(f"needs about {need} in {out}, {free} are free")
+        say(f"needs about {need} in {data['out']}, {free} are free")
 
 
 def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
@@ -223,6 +237,12 @@ def plan_data(plan: Plan, out: Path | None) -> dict[str, Any]:
             "bytes_free": shutil.disk_usage(folder).free,
         }
     return data
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return counted(max(round(seconds), 1), "second")
+    return counted(round(seconds / 60), "minute") if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _size(count: int) -> str:

@@ -58,6 +58,7 @@ def plan_footage(request: FootageRequest) -> Plan:
     _check_domain(choice.recipe.average, found.clips)
     splits = windows.split_shots([clip.shot for clip in found.clips], shares, request.seed)
     problems, notes = list(found.problems), [*found.notes, *_recipe_notes(request)]
+    notes += _spacing_note(request, choice)
     clips: list[ClipPlan] = []
     for clip in sorted(found.clips, key=lambda c: SPLITS.index(splits[c.shot])):
         clips.append(plan_clip(clip, splits[clip.shot], choice, request))
@@ -106,6 +107,20 @@ def _recipe_notes(request: FootageRequest) -> list[str]:
     if entries:
         note += f"; the entries for n = {', '.join(map(str, sorted(entries)))} are not used"
     return [note]
+
+
+def _spacing_note(request: FootageRequest, choice: WindowChoice) -> list[str]:
+    """A note where interpolation makes many trajectories that are nearly alike."""
+    longest, factor = windows.longest_n(choice, ""), request.interpolate + 1
+    if factor == 1 or request.every is not None or request.stills:
+        return []
+    apart = -(-longest // factor)
+    steps = "1 frame" if apart == 1 else f"{apart} frames"
+    return [
+        f"--interpolate {request.interpolate}: neighbouring trajectories are {steps} as shot"
+        f" apart, so their pairs are nearly alike; --every {longest} keeps as many pairs as there"
+        " are without interpolation"
+    ]
 
 
 def _check_bits(request: FootageRequest, average: str) -> None:

@@ -375,6 +375,27 @@ def test_cut_frame_of_a_folder_is_named(tmp_path):
     assert any("f18.png" in problem.file for problem in found)
 
 
+def test_dry_run_of_interpolation_says_its_price(clip, tmp_path, in_process):
+    words = ("generate", clip, "--out", tmp_path / "o", "--n-frames", "5,9", "--dry-run")
+    drawn, plain = (json.loads(in_process(*words, "--json", "--interpolate", k).stdout)
+                    for k in ("3", "0"))  # fmt: skip
+    assert drawn["drawing_seconds"] > 0
+    assert "drawing_seconds" not in plain
+    assert "drawing frames takes about" in in_process(*words, "--interpolate", "3").stdout
+
+
+def test_proposed_every_keeps_the_number_of_trajectories(clip):
+    def planned(**options):
+        return footage.plan_footage(FootageRequest((clip,), n_frames=(5, 9), **options))
+
+    note = next(note for note in planned(interpolate=3).notes if "nearly alike" in note)
+    every = int(re.search(r"--every (\d+)", note)[1])
+    ways = ({}, {"interpolate": 3, "every": every}, {"interpolate": 3})
+    counts = [planned(**options).counts()["train"]["trajectories"] for options in ways]
+    assert counts[0] <= counts[1] <= counts[0] + 1 < counts[2]
+    assert not any("nearly alike" in note for note in planned(interpolate=3, every=every).notes)
+
+
 def test_interpolated_rows_say_so_and_keep_true_sharps(clip, tmp_path):
     make(tmp_path / "out", clip, interpolate=3, n_frames=(9,), fps=60, every=6)
     frames = pan(FRAMES)
