@@ -13,6 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import cv2
+
 from trajectory_builder.build import still_shard
 from trajectory_builder.build.watch import Watch
 from trajectory_builder.build.writer import (
@@ -26,6 +28,7 @@ from trajectory_builder.build.writer import (
     write_image,
 )
 from trajectory_builder.disk.batch import Batch
+from trajectory_builder.disk.store import REJECTED, STATE
 from trajectory_builder.errors import ImageError
 from trajectory_builder.images import pictures
 from trajectory_builder.images.video import reading as video
@@ -42,6 +45,7 @@ Frames = dict[int, Pixels | None]  # by rank; None where a frame cannot be read
 See = Callable[[int, motion.Small], None]
 
 DAMAGED, VIDEO_DAMAGED = "frame-damaged", "video-frame-damaged"
+_SHOWN = (motion.SCENE_CUT, motion.REPEATED, motion.STATIC)
 _WHAT = {
     motion.SCENE_CUT: ("a scene cut is in it", "none: two shots make no blur"),
     motion.REPEATED: ("a frame of it is stored twice", "film at a fixed rate, without slow motion"
@@ -69,13 +73,27 @@ def make(shard: Shard, order: FootageOrder, batch: Batch) -> Contents:
     problems: list[Problem] = []
     for rows, frames in complete_windows(reader.stream(watch.see), trajectories(shard.rows)):
         kept, lost = _judge(order, rows, frames, watch)
-        problems += lost
+        for problem in lost:
+            # One picture per reason and shard says enough.
+            if problem.reason in _SHOWN and problem.reason not in {p.reason for p in problems}:
+                row = next(row for row in rows if row["sample_id"] == problem.sample_id)
+                _write_evidence(shard, row, problem.reason, watch, batch)
+            problems.append(problem)
         motions = [watch.columns(row) for row in kept]
         # Memory follows the window, not the length of the clip.
         watch.forget(rows[-1]["first_index"])
         if kept:
             records += _write(shard, order, kept, motions, frames, batch)
     return Contents(records, [*reader.problems, *problems], reader.digests)
+
+
+def _write_evidence(shard: Shard, row: PlanRow, reason: str, watch: Watch, batch: Batch) -> None:
+    """Leave a picture beside the markers that shows why a window makes no pair; for the report."""
+    seen = watch.evidence(row, reason)
+    done, payload = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, 70])
+    if done:
+        name = Path(REJECTED, reason, f"{row['sample_id']}.jpg")
+        batch.add(Path(shard.out, STATE) / name, payload.tobytes())
 
 
 def render(shard: Shard, order: FootageOrder) -> Iterator[tuple[PlanRow, Pixels]]:

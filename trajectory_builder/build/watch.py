@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trajectory_builder.pixels import motion
 
 if TYPE_CHECKING:
     from trajectory_builder.build.writer import Record
+    from trajectory_builder.pixels.motion import Gray
     from trajectory_builder.plan.table import PlanRow
 
 NOISE_PX = 0.06
@@ -41,6 +44,21 @@ class Watch:
     def interruption(self, row: PlanRow) -> str | None:
         """A cut or a repeated frame inside a window, or None."""
         return motion.interruption([self._small[rank] for rank in self._span(row)])
+
+    def evidence(self, row: PlanRow, reason: str) -> Gray:
+        """The two frames of a window that show why it is rejected, side by side: (h, 2 w + 4) gray.
+
+        Those before and after a cut, those that are the same picture, or the first and the last.
+        """
+        frames = [self._small[rank] for rank in self._span(row)]
+        first, last = 0, len(frames) - 1
+        if reason in (motion.SCENE_CUT, motion.REPEATED):
+            steps = motion.steps(frames)
+            first = int(steps.argmax() if reason == motion.SCENE_CUT else steps.argmin())
+            last = first + 1
+        pair = frames[first].gray, frames[last].gray
+        line = np.full((len(pair[0]), 4), 255, np.uint8)
+        return np.hstack([pair[0], line, pair[1]])
 
     def is_static(self, row: PlanRow, floor: float) -> bool:
         """Whether nothing in a window moves by `floor` pixels: neither the picture nor a part."""

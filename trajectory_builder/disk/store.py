@@ -23,6 +23,8 @@ from trajectory_builder.trajectory import BUILD_FILE
 
 STATE = ".trajbuild"
 COMMAND = "command.json"
+REJECTED = "rejected"
+"""Folder of the state: REASON/SAMPLE_ID.jpg, frames of windows that make no pair, for people."""
 MAX_COMMAND_BYTES = 1 << 20
 SHARED_MEMORY = Path("/dev/shm")  # where Linux has named semaphores
 

@@ -37,6 +37,7 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     from trajectory_builder.report.counts import count
     from trajectory_builder.report.links import links
     from trajectory_builder.report.pictures import gather
+    from trajectory_builder.report.rejected import rejected
 
     if folder.is_file():
         raise OutputError(
@@ -53,7 +54,9 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
     rows = manifest.read(folder, allow_links=allow_links)
     numbers = count(rows, _home(folder))
     gallery = gather(rows)
-    text = page.render(folder.resolve().name, rows, numbers, gallery, links(rows, folder, out))
+    lost = rejected(_home(folder), numbers.problems or ())
+    shown = links(rows, folder, out)
+    text = page.render(folder.resolve().name, rows, numbers, gallery, shown, lost)
     # A name of bytes that are no UTF-8 comes as lone surrogates; it is shown, not refused.
     payload = text.encode("utf-8", "backslashreplace")
     try:

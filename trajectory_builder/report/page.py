@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from trajectory_builder.report.links import Links
 from trajectory_builder.report.pairs import MAX_ROWS, pair_table
 from trajectory_builder.report.pictures import Gallery
 from trajectory_builder.report.records import agreement
+from trajectory_builder.report.rejected import Rejected
 from trajectory_builder.report.sampling import MAX_POINTS
 from trajectory_builder.report.summary import findings
 from trajectory_builder.version import __version__
@@ -86,7 +87,14 @@ class Tree:
     more: int = 0
 
 
-def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery, links: Links) -> str:
+def render(
+    name: str,
+    rows: Manifest,
+    numbers: Numbers,
+    gallery: Gallery,
+    links: Links,
+    rejected: Mapping[str, Sequence[Rejected]],
+) -> str:
     """The complete page.
 
     Args:
@@ -95,6 +103,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery, links:
         numbers: from `counts`.
         gallery: from `pictures`.
         links: from the page to the data set's files.
+        rejected: reason -> pictures of windows that make no pair.
     """
     soft = measures.soft_limit(gallery.looks)
     strips = extremes.strips(rows, gallery.looks)
@@ -116,6 +125,7 @@ def render(name: str, rows: Manifest, numbers: Numbers, gallery: Gallery, links:
         style=Markup(style),  # package data, no input
         script=Markup(script),
         n=numbers,
+        rejected=rejected,
         gallery=gallery,
         strips=strips,
         pairs=Markup(pair_table(rows, gallery.looks, blurs, links, soft)),

@@ -30,6 +30,7 @@ class ProblemGroup:
     cure: str
     count: int
     examples: tuple[str, ...]
+    sample_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,22 @@ def read_problems(path: Path) -> tuple[tuple[ProblemGroup, ...] | None, str]:
         content = pa.BufferReader(payload)
         manifest.check_bounds(content, len(payload))
         table = pq.ParquetFile(content, page_checksum_verification=True).read(
-            ["reason", "what", "cure"], use_threads=False
+            ["reason", "what", "cure", "sample_id"], use_threads=False
         )  # a small file
         rows = [tuple(map(_text, row)) for row in zip(*table.to_pydict().values(), strict=True)]
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return None, f"problems.parquet cannot be read: {str(error).splitlines()[0]}"
     examples: dict[tuple[str, str], list[str]] = {}
-    for reason, what, cure in rows:
+    names: dict[tuple[str, str], set[str]] = {}
+    for reason, what, cure, sample_id in rows:
         examples.setdefault((reason, cure), []).append(what)
-    counts = Counter((reason, cure) for reason, _, cure in rows)
+        names.setdefault((reason, cure), set()).add(sample_id)
+    counts = Counter((reason, cure) for reason, _, cure, _ in rows)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    groups = (ProblemGroup(*k, count, tuple(examples[k][:EXAMPLES])) for k, count in ranked)
+    groups = (
+        ProblemGroup(*k, count, tuple(examples[k][:EXAMPLES]), frozenset(names[k]))
+        for k, count in ranked
+    )
     return tuple(groups), ""
 
 

@@ -21,6 +21,7 @@ from trajectory_builder.build.run import BuildOptions
 from trajectory_builder.errors import UsageError
 from trajectory_builder.plan import footage, recipe, windows
 from trajectory_builder.plan.footage_request import FootageRequest
+from trajectory_builder.report import write_report
 
 QUIET = BuildOptions(progress=False)
 FRAMES = 60
@@ -734,3 +735,44 @@ def test_default_numbers_are_those_of_the_default_recipe():
     told = recipe.load_recipe("fidediff-7877")
     numbers = {*told.n_frames(11, "any"), *told.n_frames(13, "any")}
     assert tuple(sorted(numbers)) == windows.DEFAULT_N_FRAMES
+
+
+@pytest.fixture(scope="module")
+def with_a_cut(tmp_path_factory):
+    """A set of a film with a scene cut in the middle."""
+    home = tmp_path_factory.mktemp("cut")
+    film = write_video(home / "cut.mp4", pan(20, seed=1) + pan(20, seed=2))
+    make(home / "out", film, n_frames=(5,), every=3)
+    return home / "out"
+
+
+def test_report_shows_the_frames_of_a_rejected_window(with_a_cut):
+    page = write_report(with_a_cut).read_text()
+    section = page.split('id="problems"')[1].split("</section>")[0]
+    shown = re.findall(
+        r'<img src="data:image/jpeg;base64,[^"]+" alt="Two frames of ([^,]+),', section
+    )
+    assert len(shown) == 1
+    assert (shown[0], "scene-cut") in {(s, reason) for reason, s in problems_of(with_a_cut)}
+
+
+def test_evidence_of_a_cut_is_the_frame_before_and_the_frame_after(with_a_cut):
+    (path,) = (with_a_cut / ".trajbuild/rejected/scene-cut").rglob("*.jpg")
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float)
+    before, after = np.hsplit(image, 2)
+    assert np.abs(before - after).mean() > 20
+
+
+def test_report_of_a_set_without_its_state_shows_no_rejected_window(with_a_cut, tmp_path):
+    copy = shutil.copytree(with_a_cut, tmp_path / "copy")
+    shutil.rmtree(copy / ".trajbuild")
+    assert "Two frames of" not in write_report(copy).read_text()
+
+
+def test_link_out_of_the_set_is_not_shown_as_a_rejected_window(with_a_cut, tmp_path):
+    copy = shutil.copytree(with_a_cut, tmp_path / "copy")
+    (path,) = (copy / ".trajbuild/rejected/scene-cut").rglob("*.jpg")
+    secret = tmp_path / "secret.jpg"
+    path.rename(secret)
+    path.symlink_to(secret)
+    assert "Two frames of" not in write_report(copy).read_text()
