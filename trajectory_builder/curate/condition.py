@@ -97,8 +97,8 @@ class Condition:
         return np.asarray(result.fillna(False).to_numpy(np.bool_))
 
     def absent_values(self, frame: pd.DataFrame) -> str:
-        """Values of the columns in `frame` where the condition asks for one that no row has."""
-        notes = []
+        """Columns of the condition without a value in `frame`, and values that no row has."""
+        notes = [f"{c} is null in all rows" for c in sorted(self.columns) if frame[c].isna().all()]
         for column, value in dict.fromkeys(self.equalities):
             values = frame[column].dropna().unique().tolist()
             if value in values:

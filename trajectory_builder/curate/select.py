@@ -13,7 +13,7 @@ from trajectory_builder.curate import condition, derive
 from trajectory_builder.curate.derive import Derivation, DerivedReport
 from trajectory_builder.curate.links import FileMode
 from trajectory_builder.curate.table import Rows, column_expected, draws, read_rows, schema_of
-from trajectory_builder.errors import DataError, ManifestError
+from trajectory_builder.errors import DataError, ManifestError, shorten
 from trajectory_builder.trajectory import SPLITS
 
 if TYPE_CHECKING:
@@ -172,6 +172,12 @@ def refuse_unknown_splits(rows: Rows) -> None:
 def _no_row(choice: Choice, criteria: Criteria) -> DataError:
     """The error where all rows were left out, with what left out how many."""
     count = len(choice.rows.frame)
+    if count == 0:
+        return DataError(
+            "the data set has no pairs, so there is nothing to select",
+            where=shorten([str(path) for path in choice.rows.files]),
+            cure="build it again, or give another data set",
+        )
     options = asdict(criteria)
     reasons = []
     for reason, rows in choice.dropped.items():

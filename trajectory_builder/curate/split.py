@@ -128,12 +128,13 @@ def _new_splits(
     # A clip's name is unique within its split only, so the split is part of the group.
     groups = np.asarray(moving.groupby(["split", grouping], sort=False).ngroup(), np.int64)
     first = moving.drop_duplicates(["split", grouping])
+    finer = " or use --by trajectory" if grouping == "clip_id" else ""
     if len(first) < len(shares):
         raise DataError(
             f"{len(first):,} {'group' if len(first) == 1 else 'groups'} of {grouping} cannot fill"
             f" {len(shares)} parts",
             where=f"grouped by {grouping}",
-            cure="use --by trajectory, or fewer parts",
+            cure=f"ask for fewer parts with --into{finer}",
             exit_code=ExitCode.WRONG_USE,
         )
     random = draws((first["split"] + "/" + first[grouping]).tolist(), seed)
@@ -144,7 +145,7 @@ def _new_splits(
         raise DataError(
             f"no {grouping} is left for {', '.join(empty)}",
             where=f"{len(first)} groups for shares {dict(shares)}",
-            cure="give it a larger share, or use --by trajectory",
+            cure=f"give it a larger share with --into{finer}",
         )
     return np.array(list(shares), object)[parts[groups]]
 

@@ -193,7 +193,7 @@ def _bars(figure: Any, counted: Stats) -> None:
     axes.set_ylabel("pairs")
     if len(places) > 12:
         axes.tick_params(axis="x", rotation=90, labelsize=7)
-    if others:
+    if others and series:
         axes.legend(title=", ".join(reversed(others)), fontsize="small")
     rest = f" (the {MOST_BARS} largest of {len(counted.table):,})"
     more = rest if len(counted.table) > MOST_BARS else ""

@@ -97,9 +97,15 @@ def read_pairs(request: Request) -> list[Pair]:
 
     Raises:
         ManifestError: the manifest cannot be trusted, or a file is absent or outside.
-        DataError: two pairs would have the same key.
+        DataError: there is no pair, or two pairs would have the same key.
     """
     rows = manifest.read(request.source, allow_links=request.allow_links)
+    if not len(rows):
+        raise DataError(
+            "the data set has no pairs, so there is nothing to export",
+            where=str(request.source),
+            cure="build it again, or select with looser conditions",
+        )
     names = keys(rows.table["sample_id"].to_pylist())
     pairs = []
     for index, row in enumerate(rows.rows()):
