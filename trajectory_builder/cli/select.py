@@ -24,6 +24,9 @@ if TYPE_CHECKING:
                    " .str.contains/startswith/endswith/match(text), len, abs.")  # fmt: skip
 @click.option("--min-motion", type=click.FloatRange(0), metavar="PX",
               help="Least motion_px; pairs of unknown motion are left out.")  # fmt: skip
+@click.option("--max-step", type=click.FloatRange(0), metavar="PX",
+              help="Largest step_px; above 2 to 3 a blur shows copies. Pairs of unknown steps are"
+                   " left out.")  # fmt: skip
 @click.option("--max-per-trajectory", type=click.IntRange(1), metavar="K",
               help="Up to K pairs per trajectory, chosen at random.")  # fmt: skip
 @click.option("--balance", metavar="COLUMN",
@@ -38,6 +41,7 @@ def command(  # noqa: PLR0913  # one parameter an option
     out: Path | None,
     where: str,
     min_motion: float | None,
+    max_step: float | None,
     max_per_trajectory: int | None,
     balance: str | None,
     sample: int | None,
@@ -60,7 +64,9 @@ def command(  # noqa: PLR0913  # one parameter an option
     """
     from trajectory_builder.curate import select
 
-    criteria = select.Criteria(where, min_motion, max_per_trajectory, balance, sample, seed)
+    criteria = select.Criteria(
+        where, min_motion, max_per_trajectory, balance, sample, seed, max_step=max_step
+    )
     if out is None:
         choice = select.choose([source], criteria)
         names = choice.sample_ids()

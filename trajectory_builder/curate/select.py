@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Criteria:
     Attributes:
         where: a condition on columns, as `condition.parse` reads it; "" for all.
         min_motion: least `motion_px`; rows of unknown motion are left out.
+        max_step: largest `step_px`; rows of unknown steps are left out.
         max_per_trajectory: up to so many pairs per trajectory, drawn by identity.
         balance: a column; within each split every value of it keeps as many pairs as the rarest.
         sample: so many pairs in all, drawn by identity.
@@ -39,6 +41,7 @@ class Criteria:
     balance: str | None = None
     sample: int | None = None
     seed: int = 0
+    max_step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
     columns = list(derive.KEY_COLUMNS)
     wanted = condition.parse(criteria.where, schema) if criteria.where else None
     columns += sorted(wanted.columns) if wanted else []
-    columns += ["motion_px"] if criteria.min_motion is not None else []
+    limits = _limits(criteria)
+    columns += [column for column, _ in limits.values()]
     if criteria.balance is not None:
         columns.append(column_expected(schema, criteria.balance).name)
     rows = read_rows(sources, columns)
@@ -91,9 +95,11 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
         kept = kept[wanted.is_met(kept)]
         counts["where"] = len(kept)
         note = "" if len(kept) else wanted.absent_values(rows.frame)
-    if criteria.min_motion is not None:
-        kept = kept[(kept["motion_px"] >= criteria.min_motion).fillna(False)]
-        counts["min_motion"] = len(kept)
+    for name, (column, (least, most)) in limits.items():
+        if rows.frame[column].isna().all():
+            note = note or f"{column} is null in all rows"
+        kept = kept[kept[column].between(least, most).fillna(False)]
+        counts[name] = len(kept)
     if {criteria.max_per_trajectory, criteria.balance, criteria.sample} != {None}:
         # From here on in the order of the draws, so that the first rows of a group are its draw.
         kept = kept.iloc[np.argsort(draws(kept["sample_id"], criteria.seed), kind="stable")]
@@ -110,6 +116,19 @@ def choose(sources: Sequence[Path], criteria: Criteria) -> Choice:
     before = [len(rows.frame), *counts.values()]
     dropped = {name: before[i] - count for i, (name, count) in enumerate(counts.items())}
     return Choice(rows, kept.sort_index(), dropped, note)
+
+
+def _limits(criteria: Criteria) -> dict[str, tuple[str, tuple[float, float]]]:
+    """Criterion -> its column of motion, and the least and largest value."""
+    limits = {
+        "min_motion": ("motion_px", (criteria.min_motion, math.inf)),
+        "max_step": ("step_px", (0.0, criteria.max_step)),
+    }
+    return {
+        name: (column, (least, most))
+        for name, (column, (least, most)) in limits.items()
+        if least is not None and most is not None
+    }
 
 
 def _balanced(kept: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -78,6 +78,23 @@ def test_condition_on_a_column_without_values_says_so(sets, tmp_path, in_process
     assert "n_frames is null in all rows" in done.stderr
 
 
+def test_limit_on_motion_that_is_unknown_says_so(sets, tmp_path, in_process):
+    for option, column in (("--min-motion", "motion_px"), ("--max-step", "step_px")):
+        done = in_process("select", sets / "no n", option, "2", "--out", tmp_path / "o")
+        assert f"cure:  {column} is null in all rows" in done.stderr
+
+
+def test_largest_step_is_that_of_its_column(tmp_path, in_process):
+    def with_steps(table):
+        steps = [None if n == 11 else float(n) for n in table["n_frames"].to_pylist()]
+        return small_dataset.replaced(table, "step_px", steps)
+
+    folder = rewritten(small_dataset.make(tmp_path / "set"), with_steps)
+    done = in_process("select", folder, "--max-step", "8")
+    assert {line[-3:] for line in done.stdout.split()} == {"n07"}
+    assert "left out by max_step: 12 pairs" in done.stderr
+
+
 def test_pair_without_n_is_explained(sets, in_process):
     done = in_process("explain", sets / "no n", "GOPR0001_11_00/000001/n07")
     assert done.stdout.startswith("GOPR0001_11_00/000001/n07: n = unknown, t = unknown")
