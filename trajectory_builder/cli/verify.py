@@ -52,5 +52,6 @@ def command(
     pairs, files = counted(report.rows, "pair"), counted(report.files, "file")
     say(f"{pairs}, {files}, level {level}: {state}")
     if report.problems:
-        say(f"problems.parquet lists {counted(report.problems, 'problem')} of the build")
+        verb = "is" if report.problems == 1 else "are"
+        say(f"{counted(report.problems, 'problem')} of the build {verb} in problems.parquet")
     return int(report.exit_code)
