@@ -32,8 +32,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fidediff_model.model import presets
-from fidediff_model.model.discriminator import discriminator_loss, frozen, generator_loss
-from fidediff_model.model.fidediff import build, build_discriminator
+from fidediff_model.model.discriminator import (
+    build_discriminator,
+    discriminator_loss,
+    frozen,
+    generator_loss,
+)
+from fidediff_model.model.fidediff import build
 from fidediff_model.model.step import PARTS
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training.base import BaseStep

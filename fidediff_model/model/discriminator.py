@@ -11,14 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fidediff_model.config import ModelConfig
 from fidediff_model.model.base import refuse_lora
-from fidediff_model.weights.sd21 import seeded
+from fidediff_model.weights.sd21 import BaseWeights, seeded
 
 GanLoss = Literal["hinge", "softplus"]
 Logits = list[Tensor]
@@ -86,6 +88,13 @@ class Discriminator(nn.Module):
         # The encoder may be frozen in bfloat16; the heads train in float32.
         own = next(self.heads.parameters()).dtype
         return [f.to(own) for f in features]
+
+
+def build_discriminator(
+    config: ModelConfig, weights: BaseWeights, *, seed: int = 0
+) -> Discriminator:
+    """D over clean base weights, which it copies; call it before `build`."""
+    return Discriminator(weights.unet, weights.prompt, **asdict(config.discriminator), seed=seed)
 
 
 def _head(inputs: int, channels: int) -> nn.Sequential:

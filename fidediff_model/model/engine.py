@@ -23,7 +23,7 @@ from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.fast_layers import compile_regions
 from fidediff_model.model.images import ValueRange, restore_image
 from fidediff_model.model.kernels import kernel_mosaic
-from fidediff_model.model.tiles import OVERLAP, TilePlan, plan_for, smaller
+from fidediff_model.model.tiles import OVERLAP, Report, TilePlan, plan_for, smaller
 from trajectory_builder.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -107,12 +107,19 @@ class ReadyModel:
     settings: Settings
     device: torch.device
 
-    def run(self, blur: Tensor, timestep: float | Tensor | None = None) -> Answer:
+    def run(
+        self,
+        blur: Tensor,
+        timestep: float | Tensor | None = None,
+        *,
+        report: Report | None = None,
+    ) -> Answer:
         """Restore images (B, 3, H, W) in [-1, 1] of one size, from any device.
 
         Args:
             blur: the images.
             timestep: overrides the settings' timestep, as for `FideDiff.forward`.
+            report: as for `FideDiff.forward`; counts anew where memory ran out.
 
         Raises:
             DeviceError: out of memory even in the smallest tiles.
@@ -130,7 +137,7 @@ class ReadyModel:
         # Exact ways to save memory come first (one image, strips), then smaller tiles.
         while plan is not None:
             try:
-                return self._attempt(blur, timestep, plan, tuple(notes))
+                return self._attempt(blur, timestep, plan, tuple(notes), report)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -138,7 +145,7 @@ class ReadyModel:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if blur.shape[0] > 1:
-                return self._one_by_one(blur, timestep)
+                return self._one_by_one(blur, timestep, report)
             plan = smaller(plan, size)
             if plan is not None:
                 notes.append(plan.note)
@@ -149,23 +156,30 @@ class ReadyModel:
         )
 
     def _attempt(
-        self, blur: Tensor, timestep: float | Tensor | None, plan: TilePlan, notes: tuple[str, ...]
+        self,
+        blur: Tensor,
+        timestep: float | Tensor | None,
+        plan: TilePlan,
+        notes: tuple[str, ...],
+        report: Report | None,
     ) -> Answer:
         with torch.inference_mode():
             if self.device.type == "cuda" and blur.device.type == "cpu":
                 blur = blur.pin_memory()  # so that the copy does not wait
             x = blur.to(self.device, torch.float32, non_blocking=True)
-            restored = self.model(x, timestep, keep_kernels=False, plan=plan)
+            restored = self.model(x, timestep, keep_kernels=False, plan=plan, report=report)
             images = blend(x, restored.image, self.settings.strength)
             # Nothing before this line waits for the device.
             return Answer(images.cpu(), restored.t_hat.cpu(), notes)
 
-    def _one_by_one(self, blur: Tensor, timestep: float | Tensor | None) -> Answer:
+    def _one_by_one(
+        self, blur: Tensor, timestep: float | Tensor | None, report: Report | None
+    ) -> Answer:
         note = "out of memory: images one at a time"
         log.warning(note)
         batch = len(blur)
         each = timestep.expand(batch) if isinstance(timestep, Tensor) else [timestep] * batch
-        answers = [self.run(blur[i : i + 1], each[i]) for i in range(batch)]
+        answers = [self.run(blur[i : i + 1], each[i], report=report) for i in range(batch)]
         return Answer(
             torch.cat([answer.images for answer in answers]),
             torch.cat([answer.t_hat for answer in answers]),
@@ -187,7 +201,7 @@ class ReadyModel:
         return restore_image(run, image, value_range=value_range)
 
     def kernel_picture(self, blur: Tensor) -> npt.NDArray[np.uint8]:
-        """A gray picture of the kernels that M sees in one image (1, 3, H, W).
+        """A gray picture of the kernels that M sees in one image (1, 3, H, W), and of no padding.
 
         Raises:
             ModelError: the model has no kernel estimator.
@@ -196,7 +210,8 @@ class ReadyModel:
         with torch.inference_mode():
             # Means over 4 x 4 pixels: at full size they would be 1.33 GB at 1280 x 720.
             padded = pad_to_multiple(blur.to(self.device, torch.float32), 64)
-            cells = estimator.pooled(padded, 4)
+            height, width = (-(-side // 4) for side in blur.shape[-2:])
+            cells = estimator.pooled(padded, 4)[..., :height, :width]
         return kernel_mosaic(cells)
 
 

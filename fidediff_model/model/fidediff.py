@@ -11,7 +11,6 @@ timestep must be given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.card import Card
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.control import KernelControl
-from fidediff_model.model.discriminator import Discriminator
 from fidediff_model.model.engine import (
     ReadyModel,
     Settings,
@@ -48,7 +46,7 @@ from fidediff_model.model.step import (
     no_part,
     read_kernels,
 )
-from fidediff_model.model.tiles import WHOLE, TilePlan, step_in_tiles
+from fidediff_model.model.tiles import WHOLE, Report, TilePlan, counter, step_in_tiles
 from fidediff_model.model.timestep import TimestepRegressor
 from fidediff_model.weights.sd21 import BaseWeights, cast, load_base, seeded
 
@@ -112,6 +110,7 @@ class FideDiff(nn.Module):
         *,
         keep_kernels: bool = True,
         plan: TilePlan = WHOLE,
+        report: Report | None = None,
     ) -> Restored:
         """Restore images of any one size.
 
@@ -121,21 +120,26 @@ class FideDiff(nn.Module):
             keep_kernels: return the kernels at full size; without, they only ever exist for a
                 band of rows (1.33 GB less at 1280 x 720).
             plan: how to cut the image to save memory. No gradient passes a VAE in strips.
+            report: called after M and T, E, each tile and D; what it raises ends the work.
 
         Raises:
             ModelError: the blur or the timestep has another shape or range, or a part is missing.
         """
         check_image(blur)
         padded = pad_to_multiple(blur, self.codec.multiple)
+        advance = counter(self, padded, plan, report)
         # M and T read the whole image, so all tiles share its t_hat.
         reading = read_kernels(self, padded, timestep, keep=keep_kernels)
+        advance()
         # z_t = E(blur): the blur's latent as it is, neither scaled by sqrt(abar_t) nor noised.
         z_t = self.codec.encode(padded, strip_rows=plan.strip_rows, store=plan.store)
-        z0_hat = step_in_tiles(self, z_t, reading, padded, plan)
+        advance()
+        z0_hat = step_in_tiles(self, z_t, reading, padded, plan, advance)
         height, width = blur.shape[-2:]
         size = (height, width)
         # image = D(z0_hat), without the padding
         image = self.codec.decode(z0_hat, size, strip_rows=plan.strip_rows, store=plan.store)
+        advance()
         kernels = None if reading.kernels is None else reading.kernels[..., :height, :width]
         return Restored(image, reading.t, kernels, z0_hat)
 
@@ -399,10 +403,3 @@ def build(
         timestep_regressor=regressor,
         control=control,
     )
-
-
-def build_discriminator(
-    config: ModelConfig, weights: BaseWeights, *, seed: int = 0
-) -> Discriminator:
-    """D over clean base weights, which it copies; call it before `build`."""
-    return Discriminator(weights.unet, weights.prompt, **asdict(config.discriminator), seed=seed)

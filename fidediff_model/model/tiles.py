@@ -8,7 +8,9 @@ never changes brightness or kernels at its rim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +33,9 @@ SMALLEST_TILE = 128
 """Pixels a side; smaller tiles see too little of a motion of 19 pixels and more."""
 STRIP_ROWS = 128
 """Rows of a VAE map at a time, where it does not fit as a whole (ours)."""
+
+Report = Callable[[int, int], None]
+"""Called with the pieces done and the pieces in all; what it raises ends the restoration."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,30 @@ def _vae_bytes(model: FideDiff, cells: int) -> int:
     return int(3 * widths[:2][-1] * size * cells * positions)
 
 
+def counter(
+    model: FideDiff, padded: Tensor, plan: TilePlan, report: Report | None
+) -> Callable[[], None]:
+    """What to call after each piece of work on an image: M and T, E, every tile, D."""
+    stride = model.codec.latent_stride
+    height, width = (side // stride for side in padded.shape[-2:])
+    side, overlap = _side_and_overlap(plan, (height, width), stride)
+    tiles = len(spans(height, side, overlap)) * len(spans(width, side, overlap))
+    done = count(1)
+
+    def advance() -> None:
+        if report is not None:
+            report(next(done), tiles + 3)
+
+    return advance
+
+
 def step_in_tiles(
-    model: FideDiff, z_t: Tensor, reading: Reading, padded: Tensor, plan: TilePlan
+    model: FideDiff,
+    z_t: Tensor,
+    reading: Reading,
+    padded: Tensor,
+    plan: TilePlan,
+    on_tile: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """z0_hat (B, 4, h, w) float32: the step of the whole latent, tile by tile.
 
@@ -146,13 +173,15 @@ def step_in_tiles(
         reading: t and pooled kernels of the whole image.
         padded: the padded blur (B, 3, h d, w d).
         plan: side and overlap of the tiles.
+        on_tile: called after each tile.
     """
     stride, k_in = model.codec.latent_stride, reading.k_in
     height, width = z_t.shape[-2:]
-    side = _cells(plan.tile, stride) if plan.tile else max(height, width)
+    side, overlap = _side_and_overlap(plan, (height, width), stride)
     if side >= max(height, width):
-        return model.step(z_t, reading.t, k_in=k_in, blur=padded)
-    overlap = _cells(plan.overlap, stride) if plan.overlap else 0
+        z0_hat = model.step(z_t, reading.t, k_in=k_in, blur=padded)
+        on_tile()
+        return z0_hat
     # O(p) = sum_i w_i(p) z0_hat_i(p) / sum_i w_i(p) over the tiles i that contain the cell p
     total = torch.zeros_like(z_t, dtype=torch.float32)
     weights = torch.zeros(height, width, device=z_t.device)
@@ -169,7 +198,14 @@ def step_in_tiles(
             )
             total[..., top:bottom, left:right] += z0_hat * weight
             weights[top:bottom, left:right] += weight
+            on_tile()
     return total / weights
+
+
+def _side_and_overlap(plan: TilePlan, cells: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Side and overlap of the tiles in latent cells; an image in one piece is one tile."""
+    side = _cells(plan.tile, stride) if plan.tile else max(cells)
+    return side, _cells(plan.overlap, stride) if plan.overlap else 0
 
 
 def _cells(pixels: int, stride: int) -> int:

@@ -20,11 +20,12 @@ from fidediff_model.data.batches import Batch, DeviceBatch, to_device
 from fidediff_model.model.diffusion import LAST_TIMESTEP, roots
 from fidediff_model.model.discriminator import (
     Discriminator,
+    build_discriminator,
     discriminator_loss,
     frozen,
     generator_loss,
 )
-from fidediff_model.model.fidediff import FideDiff, build_discriminator
+from fidediff_model.model.fidediff import FideDiff
 from fidediff_model.scores.losses import ReconstructionLoss, reblur_loss
 from fidediff_model.scores.perceptual import LPIPS
 from fidediff_model.training import loop, optim, processes, validation

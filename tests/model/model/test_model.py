@@ -12,7 +12,8 @@ from fidediff_model.errors import ModelError
 from fidediff_model.model import presets
 from fidediff_model.model.base import LORA_FILE
 from fidediff_model.model.card import Card
-from fidediff_model.model.fidediff import PARTS, FideDiff, build, build_discriminator
+from fidediff_model.model.discriminator import build_discriminator
+from fidediff_model.model.fidediff import PARTS, FideDiff, build
 from fidediff_model.model.tiles import TilePlan
 from fidediff_model.weights import sd21
 from trajectory_builder.errors import UserError

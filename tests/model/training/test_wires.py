@@ -16,7 +16,8 @@ from training_runs import CROP, make_data, request
 from fidediff_model.data.batches import to_device
 from fidediff_model.data.trajectories import make_loader
 from fidediff_model.model import presets
-from fidediff_model.model.fidediff import FideDiff, build, build_discriminator
+from fidediff_model.model.discriminator import build_discriminator
+from fidediff_model.model.fidediff import FideDiff, build
 from fidediff_model.model.kernels import pool_kernels
 from fidediff_model.scores.losses import ReconstructionLoss
 from fidediff_model.training import base, control, kernel
