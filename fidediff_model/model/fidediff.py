@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.errors import ModelError
-from fidediff_model.model import base_name, diffusion
+from fidediff_model.model import base_name, diffusion, hub
 from fidediff_model.model import card as model_card
 from fidediff_model.model import folder as model_folder
 from fidediff_model.model.base import LoraUNet
@@ -301,7 +301,7 @@ class FideDiff(nn.Module):
         """Read a model folder over its base weights; outputs are the same bits as before saving.
 
         Args:
-            folder: what `save` wrote.
+            folder: what `save` wrote, or its name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
             base_model: folder or hub id of the base weights, or weights already loaded (clean);
                 None takes what the model names, which is not fetched from the hub.
             add: parts to make afresh where the folder lacks them, for the next stage.
@@ -309,9 +309,10 @@ class FideDiff(nn.Module):
             seed: of the added parts.
 
         Raises:
-            ModelError: the folder or the base weights cannot be used, or do not belong together.
+            ModelError: the folder or the base weights cannot be used, or do not belong together,
+                or the hub lacks the folder.
         """
-        folder = Path(folder)
+        folder = hub.find(folder)
         values = model_folder.read_config(folder)
         where = str(folder / model_folder.CONFIG_FILE)
         config = model_config.from_dict(values.get("config"), where=where)
@@ -342,7 +343,7 @@ def open_model(
     """Load a model folder and make it ready.
 
     Args:
-        folder: what a training stage or `FideDiff.save` wrote.
+        folder: what a training stage or `FideDiff.save` wrote, or its name on the hub.
         settings: how it will be used.
         base_model: folder or hub id of the base weights; None takes what the model names.
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "diff": "Name what differs between two data sets.",
     "report": "One offline HTML page to look at a data set.",
     "export": "Write what trainers read: hf, webdataset, lmdb, folders.",
+    "push": "Push an export as hf to the Hugging Face Hub.",
     "recipes": "List or print the built-in recipes.",
     "doctor": "Versions, codecs, speed, space, and what a source lacks.",
 }
