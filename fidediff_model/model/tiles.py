@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,11 @@ OVERLAP = 128
 """Pixels by which neighbouring tiles overlap (ours)."""
 SMALLEST_TILE = 128
 """Pixels a side; smaller tiles see too little of a motion of 19 pixels and more."""
+BUDGET_SHARE = 0.6
+"""Share of the free memory that is planned with; the rest is for what is not counted (ours)."""
+UNET_MAPS = 32
+"""Maps of the UNet's first width that live at its peak: 27 to 28 as measured on `small`, and room
+for the attention that `small` lacks at the first level."""
 STRIP_ROWS = 128
 """Rows of a VAE map at a time, where it does not fit as a whole (ours)."""
 
@@ -93,15 +99,35 @@ def plan_for(
     """
     stride = model.codec.latent_stride
     cells = -(-size[0] // stride) * -(-size[1] // stride)  # rounded up, rows x columns
-    if tile is None and cells > WHOLE_CELLS:
-        tile = TILE_CELLS * stride
-        overlap = min(overlap, tile // 2)
-    plan = TilePlan(tile or None, overlap)
-    # Strips give the same image, so they are used before memory is tight: at 60 % of what is free.
     free = free_bytes(model.base.prompt.device)
-    if free is not None and _vae_bytes(model, cells * batch) > 0.6 * free:
+    # Memory that is planned with, of what is free as this is called; None where nothing tells.
+    budget = None if free is None else int(BUDGET_SHARE * free)
+    if tile is None:
+        tile = tile_within(model, cells, budget, batch)
+        overlap = min(overlap, tile // 2) if tile else overlap
+    plan = TilePlan(tile or None, overlap)
+    # Strips give the same image, so they are used before memory is tight.
+    if budget is not None and _vae_bytes(model, cells * batch) > budget:
         plan = replace(plan, strip_rows=STRIP_ROWS, store="cpu")
     return plan
+
+
+def tile_within(model: FideDiff, cells: int, budget: int | None, batch: int) -> int:
+    """Side of the tiles of an image of so many cells, in pixels; 0 takes it whole.
+
+    Large images are tiled for speed, smaller ones where the UNet's maps exceed the budget.
+    """
+    stride = model.codec.latent_stride
+    if cells <= WHOLE_CELLS and (budget is None or unet_bytes(model, cells * batch) <= budget):
+        return 0
+    side = TILE_CELLS
+    while (
+        budget is not None
+        and side * stride > 2 * SMALLEST_TILE
+        and unet_bytes(model, side * side * batch) > budget
+    ):
+        side //= 2
+    return side * stride
 
 
 def smaller(plan: TilePlan, size: tuple[int, int]) -> TilePlan | None:
@@ -127,9 +153,41 @@ def free_bytes(device: torch.device) -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+    # A container or a batch job may have less than the machine.
+    limits = [left for group in _control_groups() if (left := left_in(group)) is not None]
+    return min([free, *limits])
+
+
+def _control_groups() -> list[Path]:
+    """This process' control group and those above it (cgroup v2)."""
+    try:
+        name = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().rpartition("::/")[2]
+    except (OSError, ValueError):
+        return []
+    root = Path("/sys/fs/cgroup")
+    group = root / name
+    return [group, *(above for above in group.parents if above.is_relative_to(root))]
+
+
+def left_in(group: Path) -> int | None:
+    """What a control group may still take, or None where it has no limit."""
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # The kernel drops unused pages of files before it kills.
+        return max(0, limit - used + int(stat["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # "max" is no number
+        return None
+
+
+def unet_bytes(model: FideDiff, cells: int) -> int:
+    """About the live bytes at the UNet's peak, for so many latent cells at once."""
+    unet = model.base.unet
+    return int(UNET_MAPS * unet.config.block_out_channels[0] * unet.dtype.itemsize * cells)
 
 
 def _vae_bytes(model: FideDiff, cells: int) -> int:

@@ -46,6 +46,7 @@ def left_to_do(
     *,
     overwrite: bool,
     skip_existing: bool,
+    keeps_records: bool = True,
 ) -> list[Job]:
     """The jobs whose outputs do not exist yet.
 
@@ -57,6 +58,7 @@ def left_to_do(
         settings: `RestoreRequest.recorded`.
         overwrite: do them all again.
         skip_existing: leave alone whatever exists.
+        keeps_records: whether outputs of former commands are in the records; one file has none.
 
     Raises:
         UsageError: an output exists, and no record says that it is the same.
@@ -71,6 +73,12 @@ def left_to_do(
         if job.target in existing and (skip_existing or _is_same(job, out, settings, records))
     }
     foreign = sorted(printable(target) for target in existing - done)
+    if foreign and not keeps_records:
+        raise UsageError(
+            f"{foreign[0]} exists already; no record beside one file says which command wrote it",
+            where="--out",
+            cure="give --overwrite to write it again, or another --out",
+        )
     if foreign:
         raise UsageError(
             f"{len(foreign):,} outputs exist already, from another command or other settings",

@@ -90,6 +90,7 @@ def make_plan(request: RestoreRequest) -> RestorePlan:
         request.recorded,
         overwrite=request.overwrite,
         skip_existing=request.skip_existing,
+        keeps_records=not request.is_one_file,
     )
     return RestorePlan(request, left, len(jobs) - len(left))
 

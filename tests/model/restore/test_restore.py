@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import threading
@@ -21,9 +22,12 @@ from fidediff_model.model.engine import (
 from fidediff_model.model.fidediff import FideDiff, open_model
 from fidediff_model.model.tiles import (
     TilePlan,
+    left_in,
     plan_for,
     smaller,
     spans,
+    tile_within,
+    unet_bytes,
 )
 from fidediff_model.scores import metrics
 
@@ -116,6 +120,45 @@ def test_kernels_in_bands_equal_kernels_of_the_whole():
 def test_a_large_image_is_tiled_by_itself():
     assert plan_for(loaded(), (4000, 6000), tile=None, overlap=128).tile is not None
     assert plan_for(loaded(), (720, 1280), tile=None, overlap=128).tile is None
+
+
+def test_an_image_beyond_the_memory_is_tiled_without_being_asked():
+    assert plan_for(loaded(), (256, 256), tile=None, overlap=128, batch=1).tile is None
+    beyond = plan_for(loaded(), (256, 256), tile=None, overlap=128, batch=100_000_000)
+    assert beyond.tile == 192
+    assert beyond.overlap == 96
+
+
+def test_tiles_are_as_large_as_the_budget_allows():
+    model, stride = loaded(), loaded().codec.latent_stride
+    assert tile_within(model, 64 * 64, unet_bytes(model, 64 * 64), 1) == 0
+    for side in (192, 96):
+        assert tile_within(model, 200 * 200, unet_bytes(model, side**2), 1) == side * stride
+        assert tile_within(model, 200 * 200, unet_bytes(model, side**2 * 2), 2) == side * stride
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' /proc")
+def test_the_unet_stays_within_what_is_planned_for_it():
+    def kilobytes(name: str) -> int:
+        return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+    z_t = torch.zeros(1, 4, 96, 128)
+    kernels = torch.full((1, 25, 96, 128), 1 / 25)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts at what is used now
+    before = kilobytes("VmRSS")
+    with torch.inference_mode():
+        loaded().step(z_t, torch.tensor([100.0]), k_in=kernels)
+    assert (kilobytes("VmHWM") - before) * 1024 < unet_bytes(loaded(), 96 * 128)
+
+
+def test_a_control_group_counts_as_free_what_it_may_still_take(tmp_path):
+    assert left_in(tmp_path) is None
+    for name, text in (("memory.max", "1000"), ("memory.current", "700"),
+                       ("memory.stat", "anon 500\ninactive_file 100\n")):  # fmt: skip
+        (tmp_path / name).write_text(text + "\n")
+    assert left_in(tmp_path) == 400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert left_in(tmp_path) is None
 
 
 def test_a_vae_too_large_for_the_memory_runs_in_strips():

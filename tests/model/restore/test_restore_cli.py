@@ -134,6 +134,17 @@ def test_outputs_of_other_settings_are_refused(run, capsys):
     assert "--overwrite" in error
 
 
+def test_a_single_file_that_exists_is_refused_with_the_reason(tmp_path, capsys):
+    out = save(tmp_path / "b.png")
+    before = out.read_bytes()
+    command = ("restore", save(tmp_path / "a.png"), "--model", folder_of(), "--out", out)
+    assert cli(*command) == 2
+    error = capsys.readouterr().err
+    assert "b.png exists already; no record beside one file says which command wrote it" in error
+    assert "give --overwrite to write it again" in error
+    assert out.read_bytes() == before
+
+
 def test_skip_existing_leaves_them_alone(run, capsys):
     code = cli(
         "restore", run.source / "a.png", "--model", folder_of(), "--out", run.out, "--skip-existing"
