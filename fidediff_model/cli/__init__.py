@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Restore a set, score it, print it beside the paper.",
     "scan": "Scores at timesteps chosen by hand.",
     "benchmark": "Seconds per image, part by part.",
+    "app": "A page in the browser to try a photo.",
+    "push": "Push a model folder to the Hugging Face Hub.",
     "doctor": "Versions, devices, precisions, and the files that training needs.",
 }
 
@@ -52,7 +54,7 @@ def fidediff(debug: bool) -> None:
 
 
 PROGRAM = Program(
-    "fidediff", fidediff, not_resumable=frozenset({"benchmark", "doctor"}), extra="model"
+    "fidediff", fidediff, not_resumable=frozenset({"app", "benchmark", "doctor"}), extra="model"
 )
 
 

@@ -47,11 +47,10 @@ _OPTIONS = [
     click.option(
         "--compile", is_flag=True, help="Compile the model; pays off after a few hundred images."
     ),
-    click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
-                 help="Images of equal size restored together."),
-    agreed_base,
-    pack("settings", "fidediff_model.model.engine:Settings"),
 ]  # fmt: skip
+_BATCH = click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True,
+                      help="Images of equal size restored together.")  # fmt: skip
+_MADE_OF_THEM = (agreed_base, pack("settings", "fidediff_model.model.engine:Settings"))
 
 
 def shipped_model() -> Path:
@@ -63,23 +62,47 @@ def shipped_model() -> Path:
 
 
 def _or_shipped(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
-    return shipped_model() if value is None else value
+    return shipped_model() if value is None else model_folder(value)
 
 
-def model_options(*, always: bool = True) -> Callable[[Command], Command]:
+def _if_named(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    return None if value is None else model_folder(value)
+
+
+def model_folder(name: Path) -> Path:
+    """The local folder of the model that `--model` names, fetched from the hub where it must be.
+
+    Raises:
+        ModelError: the hub does not give it.
+    """
+    from fidediff_model.model import hub
+
+    folder = hub.find(name)
+    if folder != name:
+        # A snapshot's folder is named after its commit, which tells nobody what it is.
+        click.get_current_context().meta["fidediff.model"] = str(name)
+        click.echo(f"model: {printable(name)}, from the hub", err=True)
+    return folder
+
+
+def model_options(*, always: bool = True, batch: bool = True) -> Callable[[Command], Command]:
     """Add `--model` and the options of the table to a command, which gets them as `settings`.
 
     Put the command's own `--timestep` and `--strength` above, so that they are packed too.
 
     Args:
         always: the command needs a model, so the shipped one is the default.
+        batch: the command restores many images, so `--batch` makes sense.
     """
-    help_text = "Model folder, such as RUN/model.  [default: small, which ships with the package]"
-    callback = _or_shipped if always else None
+    help_text = (
+        "Model folder, such as RUN/model, or OWNER/NAME[@REVISION] on the hub."
+        "  [default: small, which ships with the package]"
+    )
+    callback = _or_shipped if always else _if_named
     model = click.option("--model", type=FOLDER, callback=callback, help=help_text)
 
     def add(command: Command) -> Command:
-        for option in reversed([model, *_OPTIONS]):
+        for option in reversed([model, *_OPTIONS, *([_BATCH] if batch else []), *_MADE_OF_THEM]):
             command = option(command)
         return command
 

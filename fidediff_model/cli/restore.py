@@ -48,7 +48,8 @@ def command(request: RestoreRequest, as_json: bool) -> int:
     kept, and the files that failed.
 
     Run the same command again to resume. Inputs are never overwritten; an
-    output of another command is refused without --overwrite.
+    output of another command is refused without --overwrite, and so is any
+    file that --out names and that exists.
 
     \b
     Examples:

@@ -21,6 +21,7 @@ from fidediff_model.evaluate.sets import Pair, choose_pairs
 from fidediff_model.model.diffusion import LAST_TIMESTEP
 from fidediff_model.model.engine import ReadyModel, Settings
 from fidediff_model.model.fidediff import open_model
+from fidediff_model.model.tiles import Report
 from fidediff_model.scores import metrics
 from fidediff_model.scores.definitions import METRICS
 from fidediff_model.scores.metrics import Image
@@ -227,14 +228,22 @@ def estimate_timesteps(ready: ReadyModel, pairs: Sequence[Pair]) -> list[Timeste
     return estimates
 
 
-def restore_trajectory(ready: ReadyModel, pairs: Sequence[Pair]) -> RestoredTrajectory:
-    """Restore the points of one trajectory, each at its estimated t, or its true one without T."""
+def restore_trajectory(
+    ready: ReadyModel, pairs: Sequence[Pair], *, report: Report | None = None
+) -> RestoredTrajectory:
+    """Restore the points of one trajectory, each at its estimated t, or its true one without T.
+
+    Args:
+        ready: the model.
+        pairs: the points.
+        report: as for `ReadyModel.run`, anew for each point.
+    """
     estimates = ready.model.timestep_regressor is not None
     points, restored = [], []
     for pair in sorted(pairs, key=lambda p: p.n_frames or 0):
         blur = read_rgb8(pair.blur)
         t = None if estimates or pair.timestep is None else float(pair.timestep)
-        answer = ready.run(metrics.to_tensor(blur)[None], t)
+        answer = ready.run(metrics.to_tensor(blur)[None], t, report=report)
         restored.append(answer.images[0])
         image = metrics.as_uint8(answer.images[0])
         points.append(RestoredPoint(pair.n_frames, float(answer.t_hat[0]), blur, image))
