@@ -237,7 +237,8 @@ def test_a_file_name_is_text_on_the_page(answered):
 
 
 def test_an_upload_is_gone_once_it_is_answered(answered, server):
-    assert list((server.root / "uploads").rglob("*")) == []
+    # Gradio makes an empty folder of its own there.
+    assert [path for path in (server.root / "uploads").rglob("*") if path.is_file()] == []
     assert {path.name for path in server.root.iterdir()} == {"uploads", "answers"}
 
 
@@ -298,10 +299,10 @@ def test_a_photo_beyond_the_limit_is_refused_by_its_header(visit, tmp_path):
     assert "takes 24 megapixels" in visit.message()
 
 
-def test_cancel_ends_a_large_restoration(visit, tmp_path):
-    Image.fromarray(small_model.scene(1000, 1200)).save(tmp_path / "large.jpg")
-    visit.give(tmp_path / "large.jpg")
-    visit.page.get_by_text("Restoring").first.wait_for()  # the progress of its tiles
+def test_cancel_ends_a_restoration_between_its_parts(visit, tmp_path):
+    Image.fromarray(small_model.scene(400, 480)).save(tmp_path / "a.jpg")
+    visit.give(tmp_path / "a.jpg")
+    visit.page.get_by_text("Restoring").first.wait_for()  # the progress of its parts
     visit.page.locator("#fd-cancel").click()
     assert visit.message() == "Cancelled."
 
