@@ -20,20 +20,13 @@ from torch import Tensor, nn
 from fidediff_model import config as model_config
 from fidediff_model.config import ModelConfig
 from fidediff_model.errors import ModelError
-from fidediff_model.model import base_name, diffusion, hub
+from fidediff_model.model import base_name, diffusion, engine, hub
 from fidediff_model.model import card as model_card
 from fidediff_model.model import folder as model_folder
 from fidediff_model.model.base import LoraUNet
 from fidediff_model.model.card import Card
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.control import KernelControl
-from fidediff_model.model.engine import (
-    ReadyModel,
-    Settings,
-    choose_device,
-    choose_threads,
-    make_ready,
-)
 from fidediff_model.model.fast_layers import to_channels_last
 from fidediff_model.model.images import ValueRange
 from fidediff_model.model.kernels import KernelEstimator
@@ -185,7 +178,7 @@ class FideDiff(nn.Module):
             ModelError: another kind, shape, type or range of image, or a part is missing.
             ImageError: the file of a path cannot be read.
         """
-        ready = ReadyModel(self, Settings(), self.base.prompt.device)
+        ready = engine.ReadyModel(self, engine.Settings(), self.base.prompt.device)
         return ready.restore(image, timestep, value_range=value_range)
 
     def timestep(self, blur: Tensor) -> Tensor:
@@ -338,8 +331,8 @@ class FideDiff(nn.Module):
 
 
 def open_model(
-    folder: str | Path, settings: Settings, *, base_model: str | Path | None = None
-) -> ReadyModel:
+    folder: str | Path, settings: engine.Settings, *, base_model: str | Path | None = None
+) -> engine.ReadyModel:
     """Load a model folder and make it ready.
 
     Args:
@@ -351,11 +344,11 @@ def open_model(
         ModelError: the folder is not a model, or lacks a part that the settings ask for.
         DeviceError: the device is absent.
     """
-    device = choose_device(settings.device)
+    device = engine.choose_device(settings.device)
     model = FideDiff.load(folder, base_model=base_model)
     if device.type == "cpu":
-        choose_threads(model.config.base.unet_channels[0])
-    return make_ready(model, settings, device=device)
+        engine.choose_threads(model.config.base.unet_channels[0])
+    return engine.make_ready(model, settings, device=device)
 
 
 def build(
