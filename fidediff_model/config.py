@@ -236,8 +236,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "control.condition_channels": (1, 1024),
     "discriminator.head_channels": (1, 4096),
 }
-"""Least and largest numbers, some times those of SD 2.1 and ours: a config that asks for a million
-channels would fill the memory before a weight is read."""
+"""Least and largest numbers, several times those of SD 2.1 and of our presets: a config that asks
+for a million channels would fill the memory before a weight is read."""
 MOST_LEVELS = 8
 
 
@@ -278,21 +278,8 @@ def to_json(config: ModelConfig) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
-def from_json(text: str, *, where: str = "config") -> ModelConfig:
-    """Read what `to_json` wrote.
-
-    Raises:
-        UsageError: not JSON, a key that is unknown or missing, a value of another kind.
-    """
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"not JSON: {error}", where=where, cure="fix the file") from error
-    return from_dict(values, where=where)
-
-
 def from_dict(values: object, *, where: str = "config") -> ModelConfig:
-    """The config that `to_dict` gave. Raises `UsageError` as `from_json` does."""
+    """The config that `to_dict` returned. Raises `UsageError` as `read` does."""
     return read(ModelConfig, values, where=where)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
 ROOMS = {
     "trajectory_builder": (
-        "cli", "torch_dataset", "doctor", "sample", "report", "export", "curate", "verify", "build",
+        "cli", "doctor", "sample", "report", "export", "curate", "verify", "build",
         "plan", "pixels", "sources", "images", "manifest", "disk", "hub", "trajectory", "errors",
         "version",
     ),

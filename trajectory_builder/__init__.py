@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trajectory_builder.build.expand import ExpandOptions, expand_gopro
     from trajectory_builder.build.generate import generate_footage
     from trajectory_builder.build.run import BuildOptions, build_plan
+    from trajectory_builder.export.torch_dataset import TrajectoryPairs, TrajectorySampler
     from trajectory_builder.manifest import read as read_manifest
     from trajectory_builder.pixels.averaging import nested_means
     from trajectory_builder.plan.footage import plan_footage
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from trajectory_builder.plan.recipe import load_recipe
     from trajectory_builder.report import write_report
     from trajectory_builder.sample import write_sample
-    from trajectory_builder.torch_dataset import TrajectoryPairs, TrajectorySampler
     from trajectory_builder.trajectory import timestep
     from trajectory_builder.verify import verify_folder
     from trajectory_builder.verify.explain import explain_pair
@@ -70,8 +70,8 @@ _HOMES = {
     "BuildOptions": ("build.run", "BuildOptions"),
     "ExpandOptions": ("build.expand", "ExpandOptions"),
     "FootageRequest": ("plan.footage_request", "FootageRequest"),
-    "TrajectoryPairs": ("torch_dataset", "TrajectoryPairs"),
-    "TrajectorySampler": ("torch_dataset", "TrajectorySampler"),
+    "TrajectoryPairs": ("export.torch_dataset", "TrajectoryPairs"),
+    "TrajectorySampler": ("export.torch_dataset", "TrajectorySampler"),
     "build_plan": ("build.run", "build_plan"),
     "expand_gopro": ("build.expand", "expand_gopro"),
     "explain_pair": ("verify.explain", "explain_pair"),

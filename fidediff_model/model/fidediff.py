@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fidediff_model import config as model_config
-from fidediff_model.config import ModelConfig
+from fidediff_model.config import ModelConfig, from_dict, settings_of, to_dict
 from fidediff_model.errors import ModelError
 from fidediff_model.model import base_name, diffusion, engine, hub
-from fidediff_model.model import card as model_card
 from fidediff_model.model import folder as model_folder
 from fidediff_model.model.base import LoraUNet
-from fidediff_model.model.card import Card
+from fidediff_model.model.card import Card, to_markdown
 from fidediff_model.model.codec import Codec, pad_to_multiple
 from fidediff_model.model.control import KernelControl
 from fidediff_model.model.fast_layers import to_channels_last
@@ -45,7 +43,7 @@ from fidediff_model.weights.sd21 import BaseWeights, cast, load_base, seeded
 
 
 class FideDiff(nn.Module):
-    """The whole model. Make one with `build` or `FideDiff.load`.
+    """The complete model. Make one with `build` or `FideDiff.load`.
 
     Args:
         config: what it is made of; saved with it.
@@ -69,7 +67,7 @@ class FideDiff(nn.Module):
         kernel_estimator: KernelEstimator | None = None,
         timestep_regressor: TimestepRegressor | None = None,
         control: KernelControl | None = None,
-    ) -> None:  # eight arguments and self: one a part
+    ) -> None:  # eight arguments and self: one per part
         super().__init__()
         self.config = config
         self.codec = codec
@@ -128,8 +126,7 @@ class FideDiff(nn.Module):
         z_t = self.codec.encode(padded, strip_rows=plan.strip_rows, store=plan.store)
         advance()
         z0_hat = step_in_tiles(self, z_t, reading, padded, plan, advance)
-        height, width = blur.shape[-2:]
-        size = (height, width)
+        size = height, width = blur.shape[-2], blur.shape[-1]
         # image = D(z0_hat), without the padding
         image = self.codec.decode(z0_hat, size, strip_rows=plan.strip_rows, store=plan.store)
         advance()
@@ -237,36 +234,34 @@ class FideDiff(nn.Module):
         large = [self.base.unet, self.codec.vae, *([self.control] if self.control else [])]
         for module in large:
             cast(module, dtype)
-        estimator = [self.kernel_estimator] if self.kernel_estimator else []
-        for module in (*large, *estimator) if channels_last else ():
+        for module in filter(None, (*large, self.kernel_estimator)) if channels_last else ():
             to_channels_last(module)
         return self.to(device)
 
     def save(self, folder: str | Path, *, card: Card | None = None) -> None:
-        """Write the model folder at once: `config.json`, a folder a part, a card.
+        """Write the model folder at once: `config.json`, a folder per part, a card.
 
-        Safetensors and JSON only; the base weights are named, not copied. An existing model there
-        is replaced as a whole; a folder of anything else is left alone.
+        Safetensors and JSON only; the base weights are named, not copied. An existing model is
+        replaced; a folder of anything else is left alone.
 
         Raises:
-            ModelError: the folder holds something else.
+            ModelError: the folder contains something else.
             WeightsError: the LoRA was fused.
         """
         card = (card or Card()).without_places()
         base_model = base_name.portable(self.base_model, Path(folder))
 
         def write(place: Path) -> None:
-            """Fill the temporary folder that becomes the model."""
             # The base first: a fused LoRA refuses, and then nothing else was written in vain.
             (place / "base").mkdir()
             self.base.save(place / "base")
             settings = {"lora": self.base.settings, "learn_prompt": self.config.prompt.learn}
             model_folder.write_json(place / "base" / model_folder.CONFIG_FILE, settings)
             for part in self.parts:
-                settings = model_config.settings_of(self.config, part)
-                model_folder.save_part(place / part, self.part(part), settings)
-            names = ["base", *self.parts]
-            text = model_card.to_markdown(card, self.config, base_model=base_model, parts=names)
+                own = settings_of(self.config, part)
+                model_folder.save_part(place / part, self.part(part), own)
+            parts = ["base", *self.parts]
+            text = to_markdown(card, self.config, base_model=base_model, parts=parts)
             (place / "README.md").write_text(text, encoding="utf-8")
             values = {
                 "format": model_folder.FORMAT,
@@ -275,7 +270,7 @@ class FideDiff(nn.Module):
                 "base_fingerprint": self.base_fingerprint,
                 "parts": self.parts,
                 "card": card.to_dict(),
-                "config": model_config.to_dict(self.config),
+                "config": to_dict(self.config),
             }
             model_folder.write_json(place / model_folder.CONFIG_FILE, values)
 
@@ -308,7 +303,7 @@ class FideDiff(nn.Module):
         folder = hub.find(folder)
         values = model_folder.read_config(folder)
         where = str(folder / model_folder.CONFIG_FILE)
-        config = model_config.from_dict(values.get("config"), where=where)
+        config = from_dict(values.get("config"), where=where)
         stored = [part for part in PARTS if part in values["parts"]]
         if len(stored) != len(values["parts"]):
             raise ModelError(
@@ -371,13 +366,13 @@ def build(
     control, estimator, regressor = None, None, None
     # The ControlNet copies the UNet's encoder, so it is made before LoRA goes into the UNet.
     if "control" in parts and config.control.variant != "none":
-        settings = model_config.settings_of(config, "control")
-        control = KernelControl.from_clean_unet(weights.unet, **settings, taps=taps, seed=seed)
+        own = settings_of(config, "control")
+        control = KernelControl.from_clean_unet(weights.unet, **own, taps=taps, seed=seed)
     with seeded(seed):
         if "kernel_estimator" in parts:
-            estimator = KernelEstimator(**model_config.settings_of(config, "kernel_estimator"))
+            estimator = KernelEstimator(**settings_of(config, "kernel_estimator"))
         if "timestep_regressor" in parts:
-            regressor = TimestepRegressor(**model_config.settings_of(config, "timestep_regressor"))
+            regressor = TimestepRegressor(**settings_of(config, "timestep_regressor"))
     base = LoraUNet(
         weights.unet,
         weights.prompt,

@@ -94,7 +94,7 @@ def test_builder_imports_torch_for_its_torch_dataset_alone():
         for name in imports(path)
         if name.split(".")[0] in ("torch", "diffusers", "fidediff_model")
     }
-    assert named == {"trajectory_builder.torch_dataset: torch"}
+    assert named == {"trajectory_builder.export.torch_dataset: torch"}
 
 
 @pytest.mark.parametrize("package", [PACKAGE, MODEL], ids=lambda path: path.name)

@@ -260,20 +260,16 @@ def _is_complete(folder: OutputFolder, shard: Shard) -> bool:
         return False
     settled = {problem["sample_id"] for problem in marker["problems"]}
     pairs = {pair["sample_id"]: pair for pair in marker["pairs"]}
-    for row in shard.rows:
-        if row["sample_id"] in settled:
-            continue
+    for row in (row for row in shard.rows if row["sample_id"] not in settled):
         pair = pairs.get(row["sample_id"])
         if pair is None:
             return False
-        if "kernel_path" in pair and not record.has_size(
-            folder.root / row["split"] / pair["kernel_path"], pair["kernel_bytes"]
-        ):
-            return False
+        sizes = {row["blur_file_name"]: pair["blur_bytes"]}
+        sizes |= {row["sharp_file_name"]: pair["sharp_bytes"]}
+        if "kernel_path" in pair:
+            sizes[pair["kernel_path"]] = pair["kernel_bytes"]
         split = folder.root / row["split"]
-        if not record.has_size(split / row["blur_file_name"], pair["blur_bytes"]):
-            return False
-        if not record.has_size(split / row["sharp_file_name"], pair["sharp_bytes"]):
+        if not all(record.has_size(split / name, size) for name, size in sizes.items()):
             return False
     return True
 

@@ -8,8 +8,13 @@ import pytest
 import small_dataset
 
 from trajectory_builder.errors import DataError, ImageError
+from trajectory_builder.export.torch_dataset import (
+    UNKNOWN,
+    Draw,
+    TrajectoryPairs,
+    TrajectorySampler,
+)
 from trajectory_builder.images.pictures import read_rgb8
-from trajectory_builder.torch_dataset import UNKNOWN, Draw, TrajectoryPairs, TrajectorySampler
 
 torch = pytest.importorskip("torch", reason="needs torch, which the data half does not install")
 from torch.utils.data import DataLoader  # noqa: E402
