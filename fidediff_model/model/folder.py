@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -50,8 +51,11 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         _flush(temporary)
         _swap(temporary, folder, folder.with_name(_FORMER + mark))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        # The writer of safetensors has the system's error in its text alone.
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
         raise
 
 

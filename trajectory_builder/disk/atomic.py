@@ -119,14 +119,16 @@ def not_written(what: str, reason: Exception, out: Path, cure: str) -> OutputErr
 
 @contextmanager
 def reporting_disk_errors(out: Path) -> Iterator[None]:
-    """Turn a disk's refusal to be written, inside the block, into an `OutputError` with a cure.
+    """Turn an `OSError` over `out`, or of a full disk, inside the block into one with a cure.
 
-    Other errors of the file system pass.
+    Raises:
+        OutputError: in its place; errors over other files pass.
     """
     cure = "make room or choose another --out, then run the same command again to resume"
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS:
+        named = os.fsdecode(error.filename) if error.filename else ""
+        if error.errno not in REFUSALS and not named.startswith(str(out)):
             raise
         raise not_written("the output", error, out, cure) from error
