@@ -325,3 +325,14 @@ def test_one_frame_is_held_at_a_time(clip):
         seen.append(weakref.ref(pixels))
         most = max(most, sum(one() is not None for one in seen))
     assert most <= 2  # the one in hand, and the one that was in hand
+
+
+def test_coding_that_no_decoder_knows_is_named(clip, tmp_path):
+    data = clip.read_bytes()
+    assert data.count(b"avc1") > 0
+    start = data.rindex(b"avc1")  # the sample entry; the brand in the head is the first
+    (tmp_path / "odd.mp4").write_bytes(data[:start] + b"zzzz" + data[start + 4 :])
+    with pytest.raises(VideoError) as caught:
+        video.index(tmp_path / "odd.mp4")
+    assert caught.value.reason == "video-codec-unknown"
+    assert caught.value.cure

@@ -142,7 +142,7 @@ def main_stream(container: Any, path: Path) -> Any:
     """The video stream that is the film: not a cover picture, then the largest, then the first.
 
     Raises:
-        VideoError: there is none (sound only).
+        VideoError: there is none (sound only), or none in a coding that FFmpeg knows.
     """
     from av.stream import Disposition
 
@@ -157,6 +157,15 @@ def main_stream(container: Any, path: Path) -> Any:
             reason="video-no-stream",
             where=printable(str(path)),
             cure="give a file that contains pictures; sound alone cannot be used",
+        )
+    # PyAV gives a stream of an unknown coding no context.
+    streams = [s for s in streams if s.codec_context is not None]
+    if not streams:
+        raise VideoError(
+            "the video's coding is unknown",
+            reason="video-codec-unknown",
+            where=printable(str(path)),
+            cure="copy it again from the camera, or convert it with the camera's own program",
         )
     return max(streams, key=lambda s: (s.codec_context.width * s.codec_context.height, -s.index))
 
