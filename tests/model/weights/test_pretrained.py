@@ -269,5 +269,5 @@ def test_hub_name_without_a_network_gives_one_clear_error(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("nobody/absent is neither a folder here nor a model")
+    assert done.stdout.startswith("nobody/absent is neither a local folder nor a model")
     assert "cure:" in done.stdout
