@@ -10,6 +10,7 @@ does not import torch:
     TrajectoryDataset, DrawRules             crops of trajectories, aligned over their points
     preset(name) -> ModelConfig              `sd21`, `tiny` or `small`
     make_practice_base(data, folder, ...)    a small base of one's own images, in place of SD 2.1
+    kernel_mosaic(kernels)                   a picture of M's kernels over an image
     psnr, ssim, trajectory_gap               scores
     z0_hat, alpha_bar                        the arithmetic of the step
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fidediff_model.demo.practice import make as make_practice_base
     from fidediff_model.model.diffusion import alpha_bar, z0_hat
     from fidediff_model.model.fidediff import FideDiff
+    from fidediff_model.model.kernels import kernel_mosaic
     from fidediff_model.model.presets import preset
     from fidediff_model.model.step import Restored
     from fidediff_model.scores.metrics import psnr, ssim, trajectory_gap
@@ -42,6 +44,7 @@ __all__ = [
     "TrainRequest",
     "TrajectoryDataset",
     "alpha_bar",
+    "kernel_mosaic",
     "make_practice_base",
     "preset",
     "psnr",
@@ -60,6 +63,7 @@ _HOMES = {
     "TrainRequest": ("training.request", "Request"),
     "TrajectoryDataset": ("data.trajectories", "TrajectoryDataset"),
     "alpha_bar": ("model.diffusion", "alpha_bar"),
+    "kernel_mosaic": ("model.kernels", "kernel_mosaic"),
     "make_practice_base": ("demo.practice", "make"),
     "preset": ("model.presets", "preset"),
     "psnr": ("scores.metrics", "psnr"),

@@ -26,7 +26,8 @@ def test_the_demo_leaves_a_picture_and_says_what_to_open(tmp_path):
     assert done.returncode == 0, done.stderr
     picture = tmp_path / "demo/before_after.png"
     assert f"open   {picture}" in done.stdout
-    assert "toy" in done.stdout
+    assert "by small" in done.stdout
+    assert done.stdout.count("  step ") == 2
     assert cv2.imread(str(picture)).shape[0] > 3 * 192
 
 
