@@ -14,7 +14,7 @@ from trajectory_builder.cli.app import CONTEXT, LazyGroup, Program, run
 
 # command name -> one line of help, so that the list of commands imports none of them.
 COMMANDS: dict[str, str] = {
-    "demo": "Sample, three short trainings, a before/after picture; minutes.",
+    "demo": "The shipped model on new blurs, then trained on; a picture; minutes.",
     "train": "Train a stage: base, kernel or control.",
     "restore": "Blurry images, folders or videos in, sharp ones out.",
     "evaluate": "Restore a set, score it, print it beside the paper.",
