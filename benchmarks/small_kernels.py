@@ -132,7 +132,7 @@ def train_regressor(
     t: TimestepRegressor,
     say: Any,
     *,
-    blurs: int = 2000,
+    blurs: int = 3000,
     steps: int = 4000,
     rate_of_t: float = 2e-3,
 ) -> None:
@@ -163,7 +163,7 @@ def train_regressor(
         share_of_true = 1.0 if gone < 0.25 else 0.5 if gone < 0.5 else 0.0
         view = true if random.random() < share_of_true else read
         chosen = random.integers(held, len(wanted), 16)
-        loss = timestep_loss(t(_turned(view[chosen].float(), random), pooled=True), wanted[chosen])
+        loss = timestep_loss(t(_part(view[chosen].float(), random), pooled=True), wanted[chosen])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(t.parameters(), 1.0)
@@ -178,10 +178,15 @@ def train_regressor(
                 f" M's, of {held} held-out blurs")  # fmt: skip
 
 
-def _turned(kernels: Tensor, random: np.random.Generator) -> Tensor:
-    """One of the eight flips and quarter turns of the pictures (B, K, h, w), kernels included."""
-    size = math.isqrt(kernels.shape[1])
-    x = kernels.unflatten(1, (size, size))  # (B, m, m, h, w)
+def _part(kernels: Tensor, random: np.random.Generator) -> Tensor:
+    """A part of the pictures (B, K, h, w), flipped and turned with its kernels.
+
+    Parts keep T from learning its few hundred pictures by heart.
+    """
+    size, side = math.isqrt(kernels.shape[1]), kernels.shape[-1]
+    part = int(random.integers(side // 2, side + 1))
+    top, left = (int(random.integers(0, side - part + 1)) for _ in range(2))
+    x = kernels[..., top : top + part, left : left + part].unflatten(1, (size, size))
     x = x.flip(1, 3) if random.random() < 0.5 else x
     x = x.flip(2, 4) if random.random() < 0.5 else x
     x = x.transpose(1, 2).transpose(3, 4) if random.random() < 0.5 else x
