@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from trajectory_builder.disk.regular import open_regular
-from trajectory_builder.errors import ImageError, printable
+from trajectory_builder.errors import ImageError, UserError, printable
 from trajectory_builder.images.files import MAX_FILE_BYTES, read_bytes, unreadable
 from trajectory_builder.images.formats import format_of, other_kind
 from trajectory_builder.images.heif import heic_size, read_heic
@@ -90,6 +90,16 @@ def decode(payload: bytes, *, name: str, white: int | None = None) -> Picture:
     Raises:
         ImageError: empty, of another format, cut, damaged, animated, of many pages, or too large.
     """
+    try:
+        return _decode(payload, name, white)
+    except (UserError, MemoryError):
+        raise
+    # Whatever a library raises on one file must not end the work on the others.
+    except Exception as error:
+        raise damaged(f"reading it failed: {type(error).__name__}: {error}", name) from error
+
+
+def _decode(payload: bytes, name: str, white: int | None) -> Picture:
     kind = _format_or_refuse(payload, name)
     if kind == "PNG":
         return read_png(payload, name, white)
@@ -123,6 +133,10 @@ def size_and_bits(path: Path) -> tuple[int, int, int]:
             return _size_by_pillow(file, kind, name)
     except OSError as error:
         raise unreadable(error, name) from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # as in `decode`
+        raise damaged(f"its header cannot be read: {error}", name) from error
 
 
 def _format_or_refuse(payload: bytes, name: str) -> str:

@@ -30,7 +30,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC = {4: "a mask", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32803: "a raw mosaic"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
-_TAGS = {"bits": 258, "sub_images": 330, "format": 339, "xmp": 700, "dng": 50706}
+_TAGS = {"bits": 258, "fill_order": 266, "sub_images": 330, "format": 339, "xmp": 700, "dng": 50706}
 _EXIF_TAGS = (271, 272, 306, 315, 33432, 34665, 34853)  # maker to GPS: of the photograph
 _UNSIGNED = 1
 
@@ -139,7 +139,9 @@ def _layout(page: Any, name: str) -> _Layout:
     extra = tuple(int(kind) for kind in page.extrasamples)
     extra += (0,) * (page.samplesperpixel - colours - len(extra))
     known = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR)
-    if not known or page.samplesperpixel < colours or page.imagedepth != 1:
+    if page.imagedepth != 1:
+        raise _refused("the TIFF is a volume", name, "save its slices apart", "frame-many-pages")
+    if not known or page.samplesperpixel < colours:
         kind = _PHOTOMETRIC.get(photometric, f"of photometric interpretation {photometric}")
         raise _refused(
             f"the TIFF is {kind} with {page.samplesperpixel} samples per pixel",
@@ -188,14 +190,15 @@ def _picture(page: Any, layout: _Layout, payload: bytes, name: str, white: int |
 def _samples(page: Any, layout: _Layout, payload: bytes, name: str) -> tuple[npt.NDArray[Any], int]:
     """The samples (H, W, S) as stored, and the rotation that is still to be applied."""
     count = layout.colours + len(layout.extra)
-    if layout.bits not in (1, 8, 16) and page.compression == 1 and not page.is_tiled:
+    if layout.bits not in (8, 16) and page.compression == 1 and not page.is_tiled:
         return _unpacked(page, layout, count, payload), layout.orientation
     if 0 in page.databytecounts:  # tifffile would fill the place with zeros
         raise ValueError("a strip or tile is missing")
     try:
         values = page.asarray()
-    except (ValueError, NotImplementedError) as error:
-        if "imagecodecs" not in str(error):
+    except Exception as error:
+        # The error for a codec that is not installed depends on the codec.
+        if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
             raise
         values = _through_opencv(layout, count, payload)
         if values is None:
@@ -211,7 +214,7 @@ def _samples(page: Any, layout: _Layout, payload: bytes, name: str) -> tuple[npt
 
 
 def _unpacked(page: Any, layout: _Layout, count: int, payload: bytes) -> npt.NDArray[Any]:
-    """Strips of samples that do not fill bytes: most significant bit first, rows padded."""
+    """Strips of samples that do not fill bytes: bits in the order of tag 266, rows padded."""
     per_row = 1 if layout.apart else count
     row_bytes = (layout.width * per_row * layout.bits + 7) // 8
     data = b"".join(
@@ -222,7 +225,8 @@ def _unpacked(page: Any, layout: _Layout, count: int, payload: bytes) -> npt.NDA
     if len(data) < rows * row_bytes:
         raise ValueError(f"{rows * row_bytes - len(data):,} bytes of its pixels are missing")
     packed = np.frombuffer(data, np.uint8, rows * row_bytes).reshape(rows, row_bytes)
-    bits = np.unpackbits(packed, axis=1)[:, : layout.width * per_row * layout.bits]
+    order: Any = "little" if _tag(page, _TAGS["fill_order"]) == 2 else "big"
+    bits = np.unpackbits(packed, axis=1, bitorder=order)[:, : layout.width * per_row * layout.bits]
     weights = 1 << np.arange(layout.bits - 1, -1, -1, dtype=np.uint16)
     values: npt.NDArray[Any] = bits.reshape(rows, -1, layout.bits) @ weights
     values = values.astype(np.uint16 if layout.bits > 8 else np.uint8)

@@ -103,13 +103,16 @@ def differences(
 def _not_rendered(folder: Path, build: Mapping[str, Any], count: int) -> BuildError:
     """The error for a set whose frames build.json does not name: one made from other sets."""
     command = build["config"].get("command", "another program")
-    sets = shorten(sorted({source["set"] for source in build.get("derived_from", ())}))
+    names = sorted({source["set"] for source in build.get("derived_from", ())})
+    sets = shorten(names)
+    original = names[0] if len(names) == 1 else "SET"
+    which = "each of the original builds" if len(names) > 1 else "the original build"
     return BuildError(
         f"this set was made by {command}, and its {count:,} rendered blurs can only be rebuilt in"
         " the build that they come from",
         where=f"{folder / BUILD_FILE}: " + (f"made from {sets}" if sets else "no source named"),
-        cure=f"run `trajbuild verify {sets or 'SET'} --level deep` on the original build; --level"
-        " full checks all files of this set",
+        cure=f"run `trajbuild verify {original} --level deep` on {which}; --level full checks all"
+        " files of this set",
         exit_code=ExitCode.WRONG_USE,
     )
 

@@ -28,7 +28,7 @@ def tiff(values, **options):
     return sink.getvalue()
 
 
-def packed(values, bits, *, photometric=1, order="<", apart=False):
+def packed(values, bits, *, photometric=1, order="<", apart=False, fill_order=1):
     """A TIFF of one strip per plane whose samples are packed, written by hand."""
     rows = values if values.ndim == 3 else values[:, :, None]
     count = rows.shape[2]
@@ -39,9 +39,12 @@ def packed(values, bits, *, photometric=1, order="<", apart=False):
             text = "".join(f"{int(v):0{bits}b}" for v in row)
             text += "0" * (-len(text) % 8)
             body += bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
+    if fill_order == 2:  # the least significant bit of each byte comes first
+        body = bytes(int(f"{byte:08b}"[::-1], 2) for byte in body)
     size = len(body) // len(planes)
     tags = [(256, 3, [W]), (257, 3, [H]), (258, 3, [bits] * count), (259, 3, [1])]
-    tags += [(262, 3, [photometric]), (273, 4, [8 + size * k for k in range(len(planes))])]
+    tags += [(262, 3, [photometric]), (266, 3, [fill_order])]
+    tags += [(273, 4, [8 + size * k for k in range(len(planes))])]
     tags += [(277, 3, [count]), (278, 3, [H]), (279, 4, [size] * len(planes))]
     tags += [(284, 3, [2 if apart else 1])]
     more_at = 8 + len(body)
@@ -137,6 +140,15 @@ def test_odd_depths_are_scaled_so_that_the_largest_value_is_white(bits, order):
     assert picture.gray
     assert np.array_equal(picture.pixels[:, :, 0], truth)
     assert picture.notes == (f"{bits} bits became {8 if bits < 8 else 16}",)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 12])
+def test_bits_are_read_in_the_order_of_the_tag(bits):
+    values = np.rint(SMOOTH[:, :, 0] * (2**bits - 1)).astype(int)
+    content = packed(values, bits, fill_order=2)
+    white = 255 if bits < 9 else 65535
+    truth = np.rint(values * white / (2**bits - 1))
+    assert np.array_equal(decode(content, name="a").pixels[:, :, 0], truth)
 
 
 @pytest.mark.parametrize("apart", [False, True])
