@@ -51,6 +51,11 @@ def command(
     state = findings if report.findings else "all as it should be"
     pairs, files = counted(report.rows, "pair"), counted(report.files, "file")
     say(f"{pairs}, {files}, level {level}: {state}")
+    if report.level == "deep":
+        left = report.rows - report.rebuilt
+        say(f"{counted(report.rebuilt, 'blur')} rendered again and compared;"
+            f" {counted(left, 'blur')} taken over as they are: only the files are checked",
+            err=True)  # fmt: skip
     if report.problems:
         verb = "is" if report.problems == 1 else "are"
         say(f"{counted(report.problems, 'problem')} of the build {verb} in problems.parquet")

@@ -84,12 +84,15 @@ def verify_folder(
             sound.append(one)
     if level != "quick":
         findings += _full(folder, sound, jobs, progress)
+    rebuilt = 0
     if level == "deep":
+        rebuilt = sum(row["origin"] != "official" for row in rows.rows())
         unsound = {finding.file for finding in findings}
         different = rerender.differences(folder, rows, jobs=jobs, frames=frames, progress=progress)
         findings += [finding for finding in different if finding.file not in unsound]
     problems = _problem_count(folder)
-    return VerifyReport(folder, level, len(rows), len(expected), tuple(findings), problems)
+    found = tuple(findings)
+    return VerifyReport(folder, level, len(rows), len(expected), found, problems, rebuilt)
 
 
 def _records(folder: Path) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ class VerifyReport:
 
     Attributes:
         problems: rows of problems.parquet: what the build could not make, and said so.
+        rebuilt: blurs that level `deep` rendered again; the others were taken over as they are.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class VerifyReport:
     files: int
     findings: tuple[Finding, ...]
     problems: int = 0
+    rebuilt: int = 0
 
     @property
     def exit_code(self) -> ExitCode:
@@ -55,5 +57,6 @@ class VerifyReport:
             "rows": self.rows,
             "files": self.files,
             "problems": self.problems,
+            "rebuilt": self.rebuilt,
             "findings": [asdict(finding) for finding in self.findings],
         }

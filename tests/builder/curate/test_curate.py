@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -50,6 +51,29 @@ def test_deep_verify_of_a_selected_set_names_the_original_build(dataset, tmp_pat
         verify.verify_folder(tmp_path / "out", "deep")
     assert "made from set" in caught.value.where
     assert "trajbuild verify set --level deep" in caught.value.cure
+
+
+def test_deep_verify_of_a_merged_set_names_each_original_build(dataset, tmp_path):
+    again = shutil.copytree(dataset, tmp_path / "again")
+    merge.merge([dataset, again], tmp_path / "out", clashes="prefix")
+    with pytest.raises(BuildError, match="made by merge") as caught:
+        verify.verify_folder(tmp_path / "out", "deep")
+    assert "made from again, set" in caught.value.where
+    assert "on each of the original builds" in caught.value.cure
+
+
+def test_deep_verify_of_a_split_set_names_the_original_build(dataset, tmp_path):
+    split.split([dataset], tmp_path / "out", {"train": 0.5, "validation": 0.5}, by="trajectory")
+    with pytest.raises(BuildError, match="made by split") as caught:
+        verify.verify_folder(tmp_path / "out", "deep")
+    assert "made from set" in caught.value.where
+
+
+def test_deep_verify_counts_what_no_frames_can_give_again(dataset, tmp_path):
+    select.select([dataset], tmp_path / "out", Criteria(where="origin == 'official'"))
+    report = verify.verify_folder(tmp_path / "out", "deep")
+    assert (report.findings, report.rebuilt) == ((), 0)
+    assert report.rows > 0
 
 
 def test_dropped_point_leaves_no_trace_in_backward_points(dataset, tmp_path):
