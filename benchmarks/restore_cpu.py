@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fidediff_model.benchmark import BenchmarkRequest, make_model, run, to_markdown
+from fidediff_model.evaluate.benchmark import BenchmarkRequest, make_model, run, to_markdown
 from fidediff_model.model.engine import Settings, make_ready
 from fidediff_model.scores import metrics
 from fidediff_model.scores.metrics import to_tensor

@@ -14,15 +14,15 @@ PAGE = (ROOT / "docs/architecture.md").read_text()
 ROOMS = {
     "trajectory_builder": (
         "cli", "doctor", "sample", "report", "export", "curate", "verify", "build",
-        "plan", "pixels", "sources", "images", "manifest", "disk", "hub", "trajectory", "errors",
+        "plan", "pixels", "sources", "images", "manifest", "disk", "trajectory", "errors",
         "version",
     ),
     "fidediff_model": (
-        "cli", "doctor", "benchmark", "app", "demo", "evaluate", "training", "restore", "scores",
+        "cli", "doctor", "app", "demo", "evaluate", "training", "restore", "scores",
         "model", "weights", "data", "config", "errors",
     ),
 }  # fmt: skip
-DOOR = ("manifest", "images", "disk", "errors", "hub", "trajectory", "cli")
+DOOR = ("manifest", "images", "disk", "errors", "trajectory", "cli")
 
 
 def imports(path):

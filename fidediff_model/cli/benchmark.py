@@ -14,7 +14,7 @@ from trajectory_builder.cli.app import pack, say
 from trajectory_builder.disk.progress import Progress
 
 if TYPE_CHECKING:
-    from fidediff_model.benchmark import BenchmarkRequest
+    from fidediff_model.evaluate.benchmark import BenchmarkRequest
 
 
 def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -46,7 +46,7 @@ def read_size(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
               help="Untimed runs before them.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Also write OUT.json and OUT.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@pack("request", "fidediff_model.benchmark:BenchmarkRequest")
+@pack("request", "fidediff_model.evaluate.benchmark:BenchmarkRequest")
 def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_json: bool) -> None:
     """Measure seconds per image, part by part.
 
@@ -59,7 +59,7 @@ def command(request: BenchmarkRequest, random_base: bool, out: Path | None, as_j
       fidediff benchmark --preset tiny --size 640x360
       fidediff benchmark --preset sd21 --random-base --compile --device cuda
     """
-    from fidediff_model.benchmark import run, to_markdown, write
+    from fidediff_model.evaluate.benchmark import run, to_markdown, write
 
     if random_base and not request.base_model.startswith("random:"):
         raise click.UsageError("--random-base and --base-model exclude one another")

@@ -18,7 +18,7 @@ from fidediff_model.errors import ModelError
 from fidediff_model.model.folder import CONFIG_FILE, read_config
 from fidediff_model.weights import shipped
 from fidediff_model.weights.sd21 import RANDOM
-from trajectory_builder import hub
+from trajectory_builder.disk import hub
 from trajectory_builder.disk.regular import read_regular_text
 from trajectory_builder.errors import UserError, printable, shorten
 

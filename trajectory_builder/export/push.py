@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from trajectory_builder import hub
 from trajectory_builder.curate import card
+from trajectory_builder.disk import hub
 from trajectory_builder.disk.regular import read_regular, read_regular_text
 from trajectory_builder.errors import DataError, printable, shorten
 from trajectory_builder.export import croissant

@@ -14,7 +14,7 @@ from local_hub import TOKEN, LocalHub
 from PIL import Image
 
 from fidediff_model.model import hub as model_hub
-from trajectory_builder import hub as names
+from trajectory_builder.disk import hub as names
 
 NOWHERE = "http://127.0.0.1:9"
 """No server listens there."""

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from small_model import cli
 
-from fidediff_model.benchmark import PAPER_SECONDS, Benchmark, BenchmarkRequest, Row, to_markdown
+from fidediff_model.evaluate.benchmark import (
+    PAPER_SECONDS,
+    Benchmark,
+    BenchmarkRequest,
+    Row,
+    to_markdown,
+)
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 
