@@ -116,8 +116,8 @@ def _restore(out: Path, data: Path) -> DemoReport:
             rows.append(log.row(images, kernels=kernels, words=words))
     picture = out / "before_after.png"
     log.write_picture(picture, log.stack(rows))
-    means = [sum(values) / len(scores) for values in zip(*scores, strict=True)]
-    return DemoReport(picture, trained, *means, curve=_curve(out / "trained"))
+    blurry, small, trained_on = (sum(dbs) / len(scores) for dbs in zip(*scores, strict=True))
+    return DemoReport(picture, trained, blurry, small, trained_on, _curve(out / "trained"))
 
 
 def _curve(run_dir: Path) -> tuple[tuple[int, float], ...]:
