@@ -76,9 +76,10 @@ def model_folder(name: Path) -> Path:
         ModelError: the hub does not give it.
     """
     from fidediff_model.model import hub
+    from fidediff_model.weights import shipped
 
     folder = hub.find(name)
-    if folder != name:
+    if folder != name and str(name) != shipped.NAME:
         # A snapshot's folder is named after its commit, which tells nobody what it is.
         click.get_current_context().meta["fidediff.model"] = str(name)
         click.echo(f"model: {printable(name)}, from the hub", err=True)
@@ -95,7 +96,7 @@ def model_options(*, always: bool = True, batch: bool = True) -> Callable[[Comma
         batch: the command restores many images, so `--batch` makes sense.
     """
     help_text = (
-        "Model folder, such as RUN/model, or OWNER/NAME[@REVISION] on the hub."
+        "Model folder, such as RUN/model, small, or OWNER/NAME[@REVISION] on the hub."
         "  [default: small, which ships with the package]"
     )
     callback = _or_shipped if always else _if_named

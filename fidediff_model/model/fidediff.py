@@ -289,7 +289,8 @@ class FideDiff(nn.Module):
         """Read a model folder over its base weights; outputs are the same bits as before saving.
 
         Args:
-            folder: what `save` wrote, or its name on the hub: OWNER/NAME or OWNER/NAME@REVISION.
+            folder: what `save` wrote, `small` (the model of the package), or a name on the hub:
+                OWNER/NAME or OWNER/NAME@REVISION.
             base_model: folder or hub id of the base weights, or weights already loaded (clean);
                 None takes what the model names, which is not fetched from the hub.
             add: parts to make afresh where the folder lacks them, for the next stage.

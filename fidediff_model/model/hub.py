@@ -33,14 +33,16 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def find(location: str | Path) -> Path:
-    """The local folder of a model: of a path as it is, of OWNER/NAME[@REVISION] from the hub.
+    """The local folder of a model: a path as it is, `small`, or OWNER/NAME[@REVISION] of the hub.
 
     A folder here goes before a repository of the same name. Nothing is asked of the hub where the
     first part of the name is a folder here, since then the rest was mistyped.
 
     Raises:
-        ModelError: the hub does not give it completely.
+        ModelError: the hub does not give it completely, or the files of `small` are damaged.
     """
+    if str(location) == shipped.NAME and not Path(location).exists():
+        return shipped.model_folder()
     path, name = Path(location), hub.parse(str(location))
     if name is None or path.exists() or (path.parent.exists() and path.parent != Path()):
         return path

@@ -180,7 +180,7 @@ def _start(stage: Stage, request: Request, stored: RunConfig | None) -> Path | N
     start = request.start
     if start is None and stored is not None and stored.start:
         start = Path(stored.start)
-    if start == Path(shipped.NAME):
+    if start == Path(shipped.NAME) and not start.exists():
         start = shipped.model_folder()
     if start is None:
         if stage == "base":

@@ -50,6 +50,15 @@ def test_restorations_are_as_good_as_committed(model, case):
     assert restored > psnr(blur, sharp)
 
 
+def test_it_is_loaded_by_its_name_unless_a_folder_here_has_it(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = FideDiff.load("small")
+    assert named.base_fingerprint == model.base_fingerprint
+    (tmp_path / "small").mkdir()
+    with pytest.raises(ModelError):
+        FideDiff.load("small")
+
+
 def test_every_file_has_its_digest_and_all_fit_a_wheel():
     shipped.check(shipped.FOLDER)
     files = [p for p in shipped.FOLDER.rglob("*") if p.is_file()]
