@@ -168,11 +168,25 @@ def videos(root: Path) -> Try:
     return attempt
 
 
+FURTHER: tuple[tuple[str, ...], ...] = (
+    ("stats", "--by", "clip_id"), ("diff", "BUILT"), ("explain", "GOPR0001_11_00/000003/n07"),
+    ("select", "--where", "n_frames > 5"), ("split", "--by", "trajectory", "--out", "made"),
+    ("select", "--where", "motion_px > 1", "--out", "made"), ("merge", "BUILT", "--out", "made"),
+    ("export", "--to", "folders", "--jobs", "1", "--out", "made"),
+    ("export", "--to", "webdataset", "--jobs", "1", "--out", "made"),
+    ("export", "--to", "lmdb", "--jobs", "1", "--out", "made"),
+    ("export", "--to", "hf", "--jobs", "1", "--out", "made"),
+    ("verify", "--level", "deep", "--jobs", "1"),
+)  # fmt: skip
+"""One of these meets each damaged set too."""
 COMMANDS = (("verify", "--level", "full", "--jobs", "1"), ("stats",), ("report",))
 
 
 def data_sets(root: Path) -> Try:
-    """Damaged manifests and records of a real build, through `verify`, `stats` and `report`."""
+    """Damaged manifests and records of a real build, through `verify`, `stats`, `report`, and more.
+
+    A try ends with one further command, drawn from `FURTHER`.
+    """
     source, _ = small_gopro.make(root, {"train/GOPR0001_11_00": 2, "test/GOPR0002_07_00": 1},
                                  size=(32, 24))  # fmt: skip
     built = root / "built"
@@ -187,6 +201,9 @@ def data_sets(root: Path) -> Try:
         page = ["--out", folder / "page.html"]
         ran = {words[0]: command(words[0], out, *words[1:], *(page if words == ("report",) else []))
                for words in COMMANDS}  # fmt: skip
+        name, *words = rng.choice(FURTHER)
+        words = [{"BUILT": str(built), "made": str(folder / "made")}.get(w, w) for w in words]
+        ran[" ".join((name, *words[:2]))] = command(name, out, *words)
         for name, one in ran.items():
             if one.fault():
                 return Outcome("fault", f"{what}: {name}: {one.fault()}")
