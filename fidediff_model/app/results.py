@@ -62,10 +62,13 @@ class Results:
         self._latest[visitor] = answer
         with self._one:
             self.sweep()
-            if former is not None:
-                _remove(former.folder)
             answer.folder.mkdir()
-            yield answer
+            try:
+                yield answer
+            finally:
+                # Not before: the page shows the last answer until this one arrives.
+                if former is not None:
+                    _remove(former.folder)
 
     def cancel(self, visitor: str) -> None:
         """End what runs for a visitor at its next tile."""

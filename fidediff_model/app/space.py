@@ -11,6 +11,7 @@ from trajectory_builder.errors import OutputError
 
 APP = '''"""The page of `fidediff app`, as a Space runs it; locally: python app.py."""
 
+import os
 from pathlib import Path
 
 from fidediff_model.app.serve import AppRequest, serve

@@ -34,7 +34,7 @@ SMALLEST_TILE = 128
 """Pixels a side; smaller tiles see too little of a motion of 19 pixels and more."""
 BUDGET_SHARE = 0.6
 """Share of the free memory that is planned with; the rest is for what is not counted (ours)."""
-UNET_MAPS = 32
+UNET_MAPS = 40
 """Maps of the UNet's first width that live at its peak: 27 to 28 as measured on `small`, and room
 for the attention that `small` lacks at the first level."""
 STRIP_ROWS = 128
@@ -186,8 +186,12 @@ def left_in(group: Path) -> int | None:
 
 def unet_bytes(model: FideDiff, cells: int) -> int:
     """About the live bytes at the UNet's peak, for so many latent cells at once."""
-    unet = model.base.unet
-    return int(UNET_MAPS * unet.config.block_out_channels[0] * unet.dtype.itemsize * cells)
+    unet, control = model.base.unet, model.control
+    maps = UNET_MAPS * unet.config.block_out_channels[0]
+    if control is not None and control.needs_kernels:
+        # k_in, its scaled copy, and that beside the latent's features
+        maps += 3 * model.config.kernel.kernel_size**2
+    return int(maps * unet.dtype.itemsize * cells)
 
 
 def _vae_bytes(model: FideDiff, cells: int) -> int:
