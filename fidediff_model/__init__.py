@@ -14,7 +14,7 @@ does not import torch:
     psnr, ssim, trajectory_gap               scores
     z0_hat, alpha_bar                        the arithmetic of the step
 
-`fidediff_model.model.reblur.reblur` filters a sharp image with one kernel a pixel.
+`fidediff_model.model.reblur.reblur` filters a sharp image with one kernel per pixel.
 """
 
 from __future__ import annotations

@@ -252,9 +252,9 @@ def check_bounds(config: ModelConfig) -> None:
         need(fits and 1 <= len(numbers) <= MOST_LEVELS, dotted, wanted)
 
 
-def need(holds: bool, name: str, allowed: str) -> None:
+def need(allows: bool, name: str, allowed: str) -> None:
     """Raise `UsageError` unless a setting's value is allowed."""
-    if not holds:
+    if not allows:
         raise UsageError(f"{name} cannot have that value", where=name, cure=f"give {allowed}")
 
 
@@ -311,7 +311,7 @@ def changed(config: C, values: Mapping[str, object], *, where: str) -> C:
 
     Args:
         config: gives all other values.
-        values: such as {"kernel.kernel_size": 11}; lists stand for tuples.
+        values: such as {"kernel.kernel_size": 11}; lists mean tuples.
         where: the file or command line that they come from, for errors.
 
     Raises:
@@ -361,7 +361,7 @@ def unknown_setting(name: str, known: Iterable[str], where: str) -> UsageError:
 
 
 def _typed(kind: Any, value: object, where: str) -> Any:
-    """`value` as `kind` wants it: a number may be an integer, a list stands for a tuple."""
+    """`value` as `kind` wants it: a number may be an integer, a list means a tuple."""
     if is_dataclass(kind) and isinstance(kind, type):
         return read(kind, value, where=where)
     if get_origin(kind) is Literal:

@@ -24,7 +24,7 @@ from trajectory_builder.version import __version__
 State = Literal["good", "note", "blocks"]
 
 FASTER = ("isal", "kornia-rs")
-"""Needed only for speed: OpenCV stands in for them."""
+"""Needed only for speed: OpenCV replaces them."""
 EXTRAS = {"video": "av", "export": "lmdb", "dask": "distributed", "ray": "ray", "model": "torch"}
 """Extra -> a package that it brings."""
 LEAST_FREE = 1 << 30

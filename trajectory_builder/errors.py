@@ -59,7 +59,7 @@ class UserError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        # File names may come from strangers and hold sequences that a terminal would obey.
+        # File names are untrusted and may contain sequences that a terminal obeys.
         lines = [_line(self.what)]
         if self.where:
             lines.append(f"  where: {_line(self.where)}")
@@ -111,7 +111,7 @@ def _rebuild(
 
 
 def _line(text: str) -> str:
-    """A part of an error as a line; a stranger's value in it may be megabytes long."""
+    """A part of an error as a line; an untrusted value in it may be megabytes long."""
     return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")
 
 

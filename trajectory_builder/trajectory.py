@@ -1,4 +1,4 @@
-"""Frames, clips, windows and the timestep of a blur: the words that everything else is said in.
+"""Core data types: frames, clips, windows, the timestep of a blur.
 
 A clip is a run of frames from one shot. A window is n consecutive frames of it; their mean is a
 blur. All windows round one centre frame form a trajectory, from sharp (n = 1) to the longest blur.
@@ -77,7 +77,7 @@ class Clip:
         frames: one entry a rank: the frame's POSIX path relative to the frames' root, or None
             where the numbering has a gap, so that ranks never close up over a missing frame. For
             a video the entry is the frame's time in seconds as text.
-        fps: frames a second at which it was shot.
+        fps: frames per second at which it was shot.
         video: for a clip that is one video file, its POSIX path relative to the root; else "".
     """
 
@@ -100,7 +100,7 @@ class Clip:
 SETTLED = frozenset(
     {"scene-cut", "frame-repeated", "static", "photo-too-small", "video-frame-damaged"}
 )
-"""Reasons that lie in what was filmed: reading the same file again cannot mend them."""
+"""Reasons that are in the footage itself: reading the same file again does not fix them."""
 
 
 LEFT_OUT = frozenset({"scene-cut", "frame-repeated", "static", "time-gap", "time-duplicate"})

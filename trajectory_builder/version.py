@@ -1,3 +1,3 @@
-"""The version of the project, told in this one place."""
+"""The version of the project; this is its only place."""
 
 __version__ = "0.1.0"

@@ -89,5 +89,5 @@ def write_space(out: Path, model: Path | None) -> Path:
 
 
 def _plain(name: str) -> str:
-    """A name that cannot end the string it stands in."""
+    """A name that cannot end the string that contains it."""
     return "".join(c for c in name if c.isalnum() or c in " ._-")

@@ -80,7 +80,7 @@ def model_folder(name: Path) -> Path:
 
     folder = hub.find(name)
     if folder != name and str(name) != shipped.NAME:
-        # A snapshot's folder is named after its commit, which tells nobody what it is.
+        # A snapshot's folder is named after its commit, which means nothing to a reader.
         click.get_current_context().meta["fidediff.model"] = str(name)
         click.echo(f"model: {printable(name)}, from the hub", err=True)
     return folder

@@ -65,7 +65,7 @@ def make(
     """Train VAE and UNet on the training split of `data` and save them; a finished one is kept.
 
     Args:
-        data: folder of a data set whose images have one size, at least 64 pixels a side.
+        data: folder of a data set whose images have one size, at least 64 pixels per side.
         folder: gets `unet/`, `vae/`, `scheduler/`; the last is written last and marks completion.
         config: structure of the base.
         vae_steps: each of `batch` crops of 64 pixels.

@@ -89,7 +89,7 @@ class LoraUNet(nn.Module):
         return weight.dtype
 
     def widen_trained(self) -> None:
-        """Bring LoRA and prompt back to float32, after a cast of the whole."""
+        """Bring LoRA and prompt back to float32, after a cast of the model."""
         # bfloat16 has 8 bits of mantissa: an AdamW step of 5e-5 would round to nothing.
         for name, parameter in self.unet.named_parameters():
             if "lora_" in name:
@@ -170,10 +170,10 @@ class LoraUNet(nn.Module):
         save_file({"prompt": prompt}, folder / PROMPT_FILE, metadata={"format": "pt"})
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote into a base of the same settings; the same bits come back.
+        """Read what `save` wrote into a base of the same settings; bit for bit.
 
         Raises:
-            WeightsError: a file is missing or holds another update.
+            WeightsError: a file is missing or contains another update.
         """
         # Names and shapes first: peft drops what does not fit without an error.
         tensors = {k.removeprefix("unet."): v for k, v in _read(folder / LORA_FILE).items()}

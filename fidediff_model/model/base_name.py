@@ -1,6 +1,6 @@
 """How a model folder names its base weights: by hub id, or by a path relative to itself.
 
-A model folder is published, so it holds no path of the machine that it was trained on.
+A model folder is published, so it contains no path of the machine that it was trained on.
 """
 
 from __future__ import annotations

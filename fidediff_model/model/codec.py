@@ -95,8 +95,8 @@ class Codec(nn.Module):
         Args:
             image: (B, 3, H, W) in [-1, 1].
             strip_rows: compute this many rows of each map at a time (see `strips`): the same
-                latent with less memory, without gradients. None computes maps whole.
-            store: device of whole maps when in strips; default the VAE's own.
+                latent with less memory, without gradients. None computes maps at once.
+            store: device of complete maps when in strips; default the VAE's own.
 
         Returns:
             (B, c, ceil(H/d), ceil(W/d)) rounded up to multiples of 8, float32; no noise is drawn.

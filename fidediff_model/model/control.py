@@ -3,7 +3,7 @@
 FideDiff (arXiv 2510.01641) filters the latent by the blur kernels and feeds it to a ControlNet that
 starts as a copy of the pre-trained encoder. The copy is made of the *clean* UNet, without LoRA.
 Four ways to bring the condition in are built, the rows of the paper's ablation; in all of them the
-last layer starts at zero, so that the whole model starts as the base, bit for bit.
+last layer starts at zero, so that the model starts as the base, bit for bit.
 
 Kernels come pooled to latent cells, k_in (B, K, h, w) of sum 1; K = m x m, 361 for m = 19.
 """

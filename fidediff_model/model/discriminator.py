@@ -2,7 +2,7 @@
 
 FideDiff (arXiv 2510.01641) puts a few convolution blocks on the encoder of a pre-trained UNet and
 compares the sharp image's latent with z0_hat. The encoder is copied from the *clean* UNet; it is
-conditioned on the blur's timestep, which D is told so that it can be stricter where little was
+conditioned on the blur's timestep, which D gets so that it can be stricter where little was
 lost. Levels, widths and both losses are ours.
 """
 
@@ -76,7 +76,7 @@ class Discriminator(nn.Module):
         encoder: Any = self.encoder
         dtype = encoder["conv_in"].weight.dtype
         text = self.prompt.to(dtype).expand(z.shape[0], -1, -1)  # (1, T, C) -> (B, T, C)
-        # t tells D how much the blur has destroyed, so how sharp z0_hat can be.
+        # From t, D knows how much the blur has destroyed, so how sharp z0_hat can be.
         time = encoder["time_embedding"](encoder["time_proj"](t.float()).to(dtype))
         h = encoder["conv_in"](z.to(dtype))
         features = []  # level i: (B, C_i, h / 2^i, w / 2^i)

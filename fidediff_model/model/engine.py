@@ -51,7 +51,7 @@ class Settings:
         latent_stride: 4 or 8; None takes what the model was trained with.
         control: `none` leaves the kernel control out, `filter` insists on it; None takes what the
             model has.
-        tile: side of a UNet tile in pixels, 0 for whole images, None by size.
+        tile: side of a UNet tile in pixels, 0 for complete images, None by size.
         overlap: pixels that tiles share.
         dtype: of UNet, VAE and control; auto is bf16 on CUDA devices that have it, else fp32.
         device: such as cuda, cuda:1, mps, cpu; None takes the best there is.

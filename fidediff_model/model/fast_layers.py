@@ -22,7 +22,7 @@ _GRAPHS = 512
 
 
 class ChannelsLastGroupNorm(nn.GroupNorm):
-    """Group norm that reads and writes a channels-last map (B, C, H, W) as it lies in memory.
+    """Group norm that reads and writes a channels-last map (B, C, H, W) as it is in memory.
 
     The mean and variance of each channel come first and are merged to those of its group (Chan,
     Golub and LeVeque 1983), all in float32.
@@ -141,7 +141,7 @@ def attention_by_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys = key[image].T
         for top in range(0, query.shape[1], rows):
             scores = query[image, top : top + rows] @ keys  # (rows, M)
-            # Into place: a list of bands and torch.cat would hold the result twice.
+            # Into place: a list of bands and torch.cat would keep the result twice.
             torch.mm(scores.softmax(dim=-1), value[image], out=out[image, top : top + rows])
     return out
 

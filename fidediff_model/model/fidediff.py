@@ -119,7 +119,7 @@ class FideDiff(nn.Module):
         check_image(blur)
         padded = pad_to_multiple(blur, self.codec.multiple)
         advance = counter(self, padded, plan, report)
-        # M and T read the whole image, so all tiles share its t_hat.
+        # M and T read the complete image, so all tiles share its t_hat.
         reading = read_kernels(self, padded, timestep, keep=keep_kernels)
         advance()
         # z_t = E(blur): the blur's latent as it is, neither scaled by sqrt(abar_t) nor noised.
@@ -179,7 +179,7 @@ class FideDiff(nn.Module):
         return ready.restore(image, timestep, value_range=value_range)
 
     def timestep(self, blur: Tensor) -> Tensor:
-        """t_hat (B,) of whole images (B, 3, H, W), without restoring them.
+        """t_hat (B,) of complete images (B, 3, H, W), without restoring them.
 
         Raises:
             ModelError: M or T is missing.
@@ -313,7 +313,7 @@ class FideDiff(nn.Module):
                 cure="install the release that wrote it",
             )
         if not isinstance(base_model, BaseWeights):
-            # Only a name that the caller gives is fetched: the folder may be a stranger's.
+            # Only a name that the caller gives is fetched: the folder is untrusted.
             own = base_model is not None
             name = base_model or base_name.located(values["base_model"], folder)
             # The prompt comes from the folder, so no text encoder is needed here.

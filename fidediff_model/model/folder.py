@@ -252,7 +252,7 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise WeightsError(
-            f"the weights hold values that are not numbers: {shorten(broken, at_most=2)}",
+            f"the weights contain values that are not numbers: {shorten(broken, at_most=2)}",
             where=str(file),
             cure="copy the model folder again, or train it again",
         )

@@ -1,6 +1,6 @@
 """Model folders by name on the hub: found for `FideDiff.load`, and checked before they are pushed.
 
-What comes from the hub is a stranger's: JSON and safetensors alone are fetched, nothing of it runs.
+What comes from the hub is untrusted: only JSON and safetensors are fetched, and no code of it runs.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _front_matter(text: str, folder: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ModelError(
             "the head of the model's card is not YAML", where=str(folder / CARD),
-            cure="correct what stands between the two lines ---",
+            cure="correct the text between the two lines ---",
         ) from error  # fmt: skip
     return dict(front) if isinstance(front, dict) else {}
 

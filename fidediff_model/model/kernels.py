@@ -26,7 +26,7 @@ CHANNELS = (32, 64, 128, 256)
 """Widths of the levels of M, finest first (ours)."""
 
 BAND_BYTES = 128 << 20
-"""How much of the full-size kernels `KernelEstimator.pooled` holds at once."""
+"""How much of the full-size kernels `KernelEstimator.pooled` keeps at once."""
 
 BAND_PIXELS = 1 << 21
 """Pixels on which `KernelEstimator.pooled` runs the network at once; 1280 x 720 fits twice."""
@@ -56,7 +56,7 @@ class KernelEstimator(nn.Module):
     its neighbours in the batch.
 
     Args:
-        kernel_size: m, odd; the longest motion that a kernel can hold is m pixels.
+        kernel_size: m, odd; the longest motion that a kernel can describe is m pixels.
         channels: width of each level, finest first; each level halves the size.
         blocks: residual blocks a level, in the encoder and again in the decoder.
 

@@ -1,4 +1,4 @@
-"""A sharp image blurred again with one kernel a pixel, forward and backward, in little memory.
+"""A sharp image blurred again with one kernel per pixel, forward and backward, in little memory.
 
 y_c(p) = sum_i k_i(p) x_c(p + o_i), where i runs row by row over the m x m offsets o_i round the
 pixel p and x is continued by its border (M(I_blur) * I_sharp in FideDiff, arXiv 2510.01641). With
@@ -78,7 +78,7 @@ def _check_shapes(sharp: Tensor, kernels: Tensor) -> None:
     kernel_size_of(kernels.shape[1])
     if sharp.shape[0] != kernels.shape[0] or sharp.shape[2:] != kernels.shape[2:]:
         raise ValueError(
-            f"kernels {tuple(kernels.shape)} are not one a pixel of the image {tuple(sharp.shape)}"
+            f"kernels {tuple(kernels.shape)} are not one per pixel of {tuple(sharp.shape)}"
         )
 
 

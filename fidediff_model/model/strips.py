@@ -1,4 +1,4 @@
-"""The VAE evaluated strip by strip, with the very result of evaluating it whole.
+"""The VAE evaluated strip by strip, with exactly the result of evaluating it at once.
 
 Cutting an image into tiles and blending them is another function: group norm and attention see one
 tile at a time, so brightness shifts from tile to tile. Here every layer runs over horizontal strips
@@ -7,7 +7,7 @@ its statistics from all strips before any is normalised, and the attention in th
 queries over all keys. Nothing is blended, so there is no seam; only the
 order of float sums differs.
 
-Between two layers the whole map lies on `store`. With `store="cpu"` the accelerator holds one strip
+Between two layers the complete map is on `store`. With `store="cpu"` the accelerator has one strip
 at a time, whatever the image's size, at the price of moving each map once per layer.
 """
 
@@ -26,12 +26,12 @@ _QUERIES_PER_ROW_OF_STRIP = 256
 
 @dataclass(frozen=True)
 class Strips:
-    """How to cut: `rows` of a map at a time, and where whole maps lie between layers.
+    """How to cut: `rows` of a map at a time, and where complete maps are between layers.
 
     Args:
         rows: rows of the layer's input computed at once, 1 or more.
         device: where strips are computed.
-        store: where whole maps lie; "cpu" bounds the accelerator's memory by one strip.
+        store: where complete maps are; "cpu" bounds the accelerator's memory by one strip.
     """
 
     rows: int
@@ -130,7 +130,7 @@ def _attention(attention: Any, x: Tensor, strips: Strips) -> Tensor:
 
 
 def _normed(norm: Any, x: Tensor, strips: Strips) -> Callable[[Tensor], Tensor]:
-    """Group norm with the statistics of the whole map, then SiLU, as a function of a strip."""
+    """Group norm with the statistics of the complete map, then SiLU, as a function of a strip."""
     mean, deviation = _statistics(x, norm.num_groups, norm.eps, strips)
     # (x - mean) / deviation * weight + bias as one multiplication and one addition
     scale = norm.weight.float() / deviation  # (B, C)
@@ -144,7 +144,7 @@ def _normed(norm: Any, x: Tensor, strips: Strips) -> Callable[[Tensor], Tensor]:
 
 
 def _statistics(x: Tensor, groups: int, eps: float, strips: Strips) -> tuple[Tensor, Tensor]:
-    """Mean and sqrt(variance + eps) of each group over the whole map, both (B, C) in float32.
+    """Mean and sqrt(variance + eps) of each group over the complete map, both (B, C) in float32.
 
     Strips are merged by their means and squared deviations (Chan, Golub and LeVeque 1983), which
     does not cancel as sums of squares do.
@@ -171,7 +171,7 @@ def _statistics(x: Tensor, groups: int, eps: float, strips: Strips) -> tuple[Ten
 def _conv(
     conv: Any, x: Tensor, strips: Strips, activate: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """A convolution of stride 1 over a whole map, strip by strip."""
+    """A convolution of stride 1 over a complete map, strip by strip."""
     out = x.new_empty(x.shape[0], conv.out_channels, *x.shape[2:])
     for top, bottom in strips.spans(x.shape[2]):
         rows = _conv_rows(conv, x, top, bottom, strips, activate)
@@ -200,7 +200,7 @@ def _conv_rows(
 
 
 def _downsample(conv: Any, x: Tensor, strips: Strips) -> Tensor:
-    """A 3x3 convolution of stride 2 whose padding lies only below and to the right."""
+    """A 3x3 convolution of stride 2 whose padding is only below and to the right."""
     height, width = x.shape[2] // 2, x.shape[3] // 2
     out = x.new_empty(x.shape[0], conv.out_channels, height, width)
     for top, bottom in strips.spans(height):

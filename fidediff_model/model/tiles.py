@@ -1,8 +1,8 @@
 """One step on an image of any size in bounded memory: what is cut into tiles, and what is not.
 
 Only the UNet and its control see tiles. They overlap, start on the UNet's own grid of 8 latent
-cells, share one timestep, and are blended by linear ramps on latents. The VAE runs whole or in
-strips (`strips`), which give the same image, and M and T read the whole image (`step`), so a tile
+cells, share one timestep, and are blended by linear ramps on latents. The VAE runs at once or in
+strips (`strips`), which give the same image, and M and T read all of the image (`step`), so a tile
 never changes brightness or kernels at its rim.
 """
 
@@ -38,7 +38,7 @@ UNET_MAPS = 40
 """Maps of the UNet's first width that live at its peak: 27 to 28 as measured on `small`, and room
 for the attention that `small` lacks at the first level."""
 STRIP_ROWS = 128
-"""Rows of a VAE map at a time, where it does not fit as a whole (ours)."""
+"""Rows of a VAE map at a time, where it does not fit at once (our choice)."""
 
 Report = Callable[[int, int], None]
 """Called with the pieces done and the pieces in all; what it raises ends the restoration."""
@@ -49,7 +49,7 @@ class TilePlan:
     """How an image is cut.
 
     Attributes:
-        tile: side of a UNet tile in image pixels; None takes the image whole.
+        tile: side of a UNet tile in image pixels; None takes the complete image.
         overlap: pixels that neighbouring tiles share; less than half a tile.
         strip_rows: rows of VAE maps at a time; None takes them whole.
         store: device of whole VAE maps when in strips; "" is the model's own.
@@ -100,7 +100,7 @@ def plan_for(
     stride = model.codec.latent_stride
     cells = -(-size[0] // stride) * -(-size[1] // stride)  # rounded up, rows x columns
     free = free_bytes(model.base.prompt.device)
-    # Memory that is planned with, of what is free as this is called; None where nothing tells.
+    # Memory that is planned with, of what is free as this is called; None where it is unknown.
     budget = None if free is None else int(BUDGET_SHARE * free)
     if tile is None:
         tile = tile_within(model, cells, budget, batch)
@@ -143,7 +143,7 @@ def smaller(plan: TilePlan, size: tuple[int, int]) -> TilePlan | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, or None where nothing tells."""
+    """Memory that is free on a device, or None where it is unknown."""
     if device.type == "cuda":
         # torch keeps freed blocks for itself; the driver counts them as used.
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""The timestep regressor T: how far an image stands on its blur trajectory, read off its kernels.
+"""The timestep regressor T: how far along its blur trajectory an image is, read from its kernels.
 
 In FideDiff (arXiv 2510.01641) t_hat = T(M(I)), trained by L_time in the control stage; its layers
 are not published. Strided convolutions, a global mean and a small MLP are ours, as is one t_hat an
@@ -89,7 +89,7 @@ class TimestepRegressor(nn.Module):
         # (B, C, H / 4, W / 4), halved by each convolution
         for conv in self.convs:
             x = conv(functional.gelu(x))
-        # bfloat16 holds t = 281 only as 282, so the last steps are taken in float32.
+        # bfloat16 rounds t = 281 to 282, so the last steps are taken in float32.
         mean = functional.gelu(x).float().mean(dim=(2, 3))  # (B, C)
         with torch.autocast(device_type=mean.device.type, enabled=False):
             hidden = functional.gelu(

@@ -66,7 +66,7 @@ def to_unit(image: Tensor) -> npt.NDArray[np.float32]:
     values: npt.NDArray[np.float32] = unit.cpu().numpy()
     if not np.isfinite(values).all():
         raise ImageError(
-            "the restoration holds values that are not finite",
+            "the restoration contains values that are not finite",
             cure="give --dtype fp32 or bf16; if it stays, the model's training diverged",
         )
     return values
@@ -100,7 +100,7 @@ def encode_picture(picture: Picture, *, file_format: str | None = None) -> bytes
 
 
 def lost_in(picture: Picture, file_format: str) -> tuple[str, ...]:
-    """What of a picture a file of that format cannot hold, one sentence each."""
+    """What a file of that format loses of a picture, one sentence each."""
     lost = []
     if picture.alpha is not None and file_format == "JPEG":
         lost.append("alpha is lost: JPEG has none")

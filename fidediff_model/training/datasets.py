@@ -73,7 +73,7 @@ class _HeldOut(NamedTuple):
 
 
 def _held_out(source: manifest.Manifest, settings: TrainSettings) -> _HeldOut | None:
-    """The split that is asked for; `auto` takes `validation`, else holds some clips out."""
+    """The requested split; `auto` takes `validation`, or else holds out some clips."""
     splits = set(source.table.column("split").unique().to_pylist())
     wanted = settings.validation_split
     if wanted == "auto" and "validation" not in splits:

@@ -396,5 +396,5 @@ def _note_signal(state: State, number: signal.Signals) -> None:
     state.signal = number
     text = f"\n{number.name}: saving after step {state.step + 1:,}; once more ends at once\n"
     if state.run.is_main:
-        # Not through the bar: the signal may have come while it holds its lock.
+        # Not through the bar: the signal may have come while it has its lock.
         os.write(sys.stderr.fileno(), text.encode())

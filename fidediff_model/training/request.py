@@ -1,4 +1,4 @@
-"""What a user asks of a stage, with what a file of settings adds to it."""
+"""The request of a stage, completed by a file of settings."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def open_run(stage: Stage, request: Request) -> Run:
     train_settings.refuse_other(request.run_dir, config, resume=request.resume)
     # Base weights come from a hub only now that nothing else is wrong.
     if config.base_model.partition(":")[0] != RANDOM:
-        # What the model of the stage before names may be a stranger's choice.
+        # What the model of the stage before names is untrusted.
         fetch = request.base_model is not None or stored is not None
         check_folder(find_folder(config.base_model, fetch=fetch), config.model.base)
     if not torch.cuda.is_available():

@@ -150,7 +150,7 @@ def test_a_small_need_is_told_in_megabytes(gopro):
 
 def test_all_lines_for_people_go_to_stdout():
     done = doctor()
-    assert done.stdout.splitlines()[-1] == "nothing stands in the way of a build"
+    assert done.stdout.splitlines()[-1] == "nothing prevents a build"
     assert done.stderr == ""
 
 

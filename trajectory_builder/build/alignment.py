@@ -206,7 +206,7 @@ def check(
 
 @dataclass(frozen=True)
 class _Clip:
-    """An official clip of a plan: its pairs' rows, and the name of each frame that is at hand."""
+    """An official clip of a plan: its pairs' rows, and the name of each frame that exists."""
 
     split: str
     clip: str
@@ -272,7 +272,7 @@ def _near(clip: _Clip, rows: Iterable[PlanRow]) -> dict[int, str]:
 
 
 def sentences(report: dict[str, Any]) -> list[str]:
-    """The report in words: a line a split, and one for each clip that is not as expected."""
+    """The report in words: a line per split, and one for each clip that is not as expected."""
     lines = []
     for split in dict.fromkeys(clip["split"] for clip in report["clips"]):
         clips = [clip for clip in report["clips"] if clip["split"] == split]

@@ -58,7 +58,7 @@ class Task:
 
     Attributes:
         clip: its name.
-        names: by rank, the frames that are at hand and that the rows may need.
+        names: by rank, the existing frames that the rows may need.
         rows: plan rows of the pairs.
         with_blur: sample_ids whose blur is compared too.
         roots: folders that `pairs:` and `frames:` paths start from.
@@ -104,7 +104,7 @@ class _Frames:
         self._held: dict[int, Pixels | None] = {}
 
     def get(self, rank: int) -> Pixels | None:
-        """The frame's pixels; None where it is not at hand or cannot be read."""
+        """The frame's pixels; None where it is absent or cannot be read."""
         if rank not in self._held:
             name = self._names.get(rank)
             self._held[rank] = _pixels(self._root / name) if name else None

@@ -1,4 +1,4 @@
-"""Where shards run: loky, threads, Dask or Ray. Results are on disk; a few counts come back.
+"""Where shards run: loky, threads, Dask or Ray. Results are on disk; a few counts are returned.
 
 `loky` (processes) and `threading` go through joblib. `dask` and `ray` go through their own futures
 and tasks, since joblib's wrappers hang or lose every result when a task kills its worker. On each
@@ -159,7 +159,7 @@ def _joblib(
             with closing(results):
                 yield from results
         except BrokenProcessPool as error:
-            # One dead worker breaks the whole pool: loky cannot tell which task it was running.
+            # One dead worker breaks the pool: loky does not know which task it was running.
             raise _WorkersLostError from error
     # Otherwise loky keeps them, and their memory, for minutes.
     if backend == "loky":

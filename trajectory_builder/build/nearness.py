@@ -17,8 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 NEAR_LEVELS = 2.0
 """Our choice: mean difference, in grey levels, up to which two images may show the same frame."""
 TIE_RATIO, TIE_LEVELS = 1.5, 0.1
-"""Our choice: a frame up to 1.5 times + 0.1 levels as far as the nearest one cannot be told from
-it."""
+"""Our choice: up to 1.5 times + 0.1 levels the distance of the nearest frame counts as equal."""
 _STRIDE = 4
 
 

@@ -95,7 +95,7 @@ def _claimed_config(folder: OutputFolder) -> dict[str, Any] | None:
 
 
 def _refuse_other_source(folder: OutputFolder, table: pa.Table) -> None:
-    """Let a source grow, but not change under a build: old rows must come back with their inputs.
+    """Let a source grow, but not change under a build: old rows must still have the same inputs.
 
     Raises:
         OutputError: rows of the stored plan are gone or have other inputs (exit 5).

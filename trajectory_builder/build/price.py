@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def seconds_to_draw(plan: Plan, jobs: int) -> float | None:
     """About how long `jobs` workers draw the frames between those of a plan of footage.
 
-    Draws a few frames of the first clip to measure this machine; the first clip stands for all.
+    Draws a few frames of the first clip to measure this machine; the first clip represents all.
     None where no frame is drawn, or the first clip cannot be read.
     """
     drawn = {name: order for name, order in plan.orders.items() if order.interpolate}

@@ -79,7 +79,7 @@ def read_alignment(folder: OutputFolder) -> dict[str, Any] | None:
 
 def write_sources(folder: OutputFolder, roots: Mapping[str, Path]) -> None:
     """Remember where the source is, for `verify --level deep`."""
-    # `fsencode` and not `str`: names of any bytes come back.
+    # `fsencode` and not `str`: names of any bytes survive.
     places = {name: os.fsencode(root).decode("latin-1") for name, root in roots.items()}
     stored = folder.read_sealed(SOURCES)
     if stored is None or stored.get("roots") != places:

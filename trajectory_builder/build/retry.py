@@ -63,7 +63,7 @@ def attempt(shard: Shard, token: str) -> ShardResult | UserError:
 
     Returns:
         What was made; with `died` where it was left alone. An error that the user can act on
-        comes back as a value, since Dask and Ray wrap what is raised in types of their own.
+        is returned as a value, since Dask and Ray wrap what is raised in types of their own.
     """
     folder = OutputFolder(Path(shard.out))
     note = folder.begun_path(shard.name)

@@ -63,14 +63,14 @@ class Watch:
     def is_static(self, row: PlanRow, floor: float) -> bool:
         """Whether nothing in a window moves by `floor` pixels: neither the picture nor a part."""
         way = self.columns(row)["motion_px"]
-        # Noise gives each step a length, so a picture that stands still has a way too.
+        # Noise gives each step a length, so even a still picture has a length.
         moves = way is None or float(way) - NOISE_PX * (row["n_frames"] - 1) >= floor
         return not moves and self._reach(row) < floor
 
     def _reach(self, row: PlanRow) -> float:
         """How far the fastest parts of the picture get from a window's first frame to its last.
 
-        Pixels, 95th percentile. It notices a person who walks past a camera that stands still,
+        Pixels, 95th percentile. It notices a person who walks past a still camera,
         which the median of `motion_px` does not, and noise does not add up in it.
         """
         span = self._span(row)
@@ -102,7 +102,7 @@ class Watch:
 
         Where other windows did not need its outermost frames, decoding them would cost a fifth
         more time. The picture then goes on at the speed of `longest`, the longest window of the
-        trajectory that was read: at 240 frames a second 9 of 11 frames show it well. None where no
+        trajectory that was read: at 240 fps 9 of 11 frames show it well. None where no
         window was read.
         """
         own = self.columns(row)

@@ -91,7 +91,7 @@ class Program:
         name: what the user types.
         group: its commands.
         not_resumable: commands that start anew when interrupted.
-        extra: the pip extra that holds what its commands import; "" where all is installed.
+        extra: the pip extra with what its commands import; "" where all is installed.
     """
 
     name: str

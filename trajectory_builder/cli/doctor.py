@@ -43,5 +43,5 @@ def command(source: Path | None, frames: Path | None, out: Path | None, as_json:
         if finding.cure:
             say(f"       {'cure:':10} {finding.cure}")
     fails = f"{len(blocks)} of {len(findings)} would make a build fail"
-    say(fails if blocks else "nothing stands in the way of a build")
+    say(fails if blocks else "nothing prevents a build")
     return 1 if blocks else 0

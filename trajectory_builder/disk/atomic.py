@@ -72,7 +72,7 @@ def write_atomic(path: Path, payload: bytes, *, sync: bool = True) -> None:
 
     Args:
         path: final name; its folder must exist. An existing file is replaced.
-        payload: the whole content.
+        payload: the complete content.
         sync: also flush file and folder to the disk; needed against power loss, not against kills.
 
     Raises:

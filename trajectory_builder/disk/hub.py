@@ -1,4 +1,4 @@
-"""Folders on the Hugging Face Hub, for both halves: named, fetched whole or not at all, pushed.
+"""Folders on the Hugging Face Hub, for both halves: named, fetched complete or not at all, pushed.
 
 A name is OWNER/NAME, or OWNER/NAME@REVISION for a branch, a tag or a commit. Which server is asked
 and where downloads are kept is huggingface_hub's setting: HF_ENDPOINT, HF_HOME.

@@ -56,7 +56,7 @@ def refuse_other_config(
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings that differ, sorted, each with its (stored, wanted) value."""
-    # A config that was stored as JSON comes back with lists where it had tuples.
+    # A config read from JSON has lists where it had tuples.
     plain = json.loads(json.dumps(wanted))
     return dict(sorted(_differences(stored, plain, "").items()))
 

@@ -18,7 +18,7 @@ class Progress:
 
         terminal = sys.stderr.isatty()
         if shown and done and done < total:
-            tqdm.write(f"{done:,} of {total:,} {unit} already whole", file=sys.stderr)
+            tqdm.write(f"{done:,} of {total:,} {unit} already complete", file=sys.stderr)
         self._problems = 0
         self._lock = threading.Lock()
         self._bar = tqdm(

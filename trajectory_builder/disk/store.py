@@ -53,7 +53,7 @@ class OutputFolder:
                 names = sorted(entry.name for entry in os.scandir(self.root))
                 if names:
                     raise OutputError(
-                        f"--out {self.root} holds something that trajbuild did not make",
+                        f"--out {self.root} contains something that trajbuild did not make",
                         where=shorten(names),
                         cure="choose a new or an empty folder",
                     )
@@ -161,16 +161,16 @@ class OutputFolder:
         """Read what `write_sealed` wrote, digest included; None if absent, torn or altered."""
         try:
             content = read_regular_json(self.root / name)
-            whole = isinstance(content, dict) and content.get("sha256") == _seal(content)
+            intact = isinstance(content, dict) and content.get("sha256") == _seal(content)
         except (OSError, ValueError, RecursionError):
             return None
-        return content if whole else None
+        return content if intact else None
 
 
 def how_to_go_on(root: Path) -> str | None:
     """For a folder whose build is not complete, what completes it; None for any other folder.
 
-    The words come from a file that may be a stranger's, so they are quoted for a shell.
+    The words come from an untrusted file, so they are quoted for a shell.
     """
     state = root / STATE
     if not state.is_dir():

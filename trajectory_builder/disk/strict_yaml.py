@@ -1,4 +1,4 @@
-"""YAML of strangers: plain values without aliases, and no key twice."""
+"""Untrusted YAML: plain values without aliases, and no key twice."""
 
 from __future__ import annotations
 

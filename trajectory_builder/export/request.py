@@ -1,4 +1,4 @@
-"""What an export is asked for, and what it reports."""
+"""The request of an export, and its report."""
 
 from __future__ import annotations
 

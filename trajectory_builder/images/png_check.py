@@ -1,6 +1,6 @@
 """What is wrong with a PNG file: a walk over its bytes that decodes nothing and names the cause.
 
-Every fault has a fixed word (`ImageError.reason`), a place and one cure. A frame is one whole
+Every fault has a fixed word (`ImageError.reason`), a place and one cure. A frame is one complete
 8-bit RGB PNG; everything else is refused here, before a decoder sees it.
 """
 
@@ -93,7 +93,7 @@ def png_header(payload: bytes, *, name: str = "") -> PngHeader:
 
 
 def check_png(payload: bytes, *, name: str, expect: tuple[int, int] | None = None) -> PngHeader:
-    """Check a whole PNG file without decoding it, and name what is wrong.
+    """Check a complete PNG file without decoding it, and name what is wrong.
 
     Walks all chunks with their checksums.
 
@@ -103,7 +103,7 @@ def check_png(payload: bytes, *, name: str, expect: tuple[int, int] | None = Non
         expect: (width, height) that it must have.
 
     Raises:
-        ImageError: with the cause as `reason`: anything but one whole 8-bit RGB PNG.
+        ImageError: with the cause as `reason`: anything but one complete 8-bit RGB PNG.
     """
     return checked_chunks(payload, name=name, expect=expect)[0]
 
@@ -171,7 +171,7 @@ def png_chunks(payload: bytes, name: str) -> list[Chunk]:
     else:
         raise _truncated(len(payload), "the file: its end mark IEND is missing", name)
     if data_chunks == 0:
-        raise damaged("it holds no pixels", name)
+        raise damaged("it contains no pixels", name)
     if at != len(payload):
         raise ImageError(
             f"{len(payload) - at:,} bytes follow the end of the image",

@@ -29,7 +29,7 @@ from trajectory_builder.images.png_stream import bare_png
 from trajectory_builder.images.white import notes_on_white, with_white
 
 KEPT_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs")
-"""Chunks on colours and size that hold for other pixels as well (PNG specification, 11.3)."""
+"""Chunks on colours and size that are valid for other pixels too (PNG specification, 11.3)."""
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP")
 _OF_THIS_FILE = (b"tIME", b"hIST", b"sBIT")  # say when and of what these very pixels were made
@@ -106,7 +106,7 @@ def _lost(chunks: Mapping[bytes, bytes], icc: bytes | None, exif: bytes | None) 
 
 
 def png_size(header: PngHeader, orientation: int) -> tuple[int, int, int]:
-    """(width, height, bits a channel) of the upright picture."""
+    """(width, height, bits per channel) of the upright picture."""
     width, height = header.width, header.height
     bits = 16 if header.depth == 16 else 8
     return (height, width, bits) if orientation >= 5 else (width, height, bits)

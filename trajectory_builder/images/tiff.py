@@ -89,7 +89,7 @@ def read_tiff(payload: bytes, name: str, white: int | None = None) -> Picture:
 
 
 def tiff_size(file: BinaryIO, name: str) -> tuple[int, int, int]:
-    """(width, height, bits a channel) of the upright picture, by its tags alone.
+    """(width, height, bits per channel) of the upright picture, by its tags alone.
 
     Raises:
         ImageError: as `read_tiff`, before anything is decoded.

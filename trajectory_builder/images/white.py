@@ -1,4 +1,4 @@
-"""White in 16-bit images that hold fewer bits: noticed, scaled on demand, refused at 8 bits."""
+"""White in 16-bit images of fewer bits: noticed, scaled on demand, refused at 8 bits."""
 
 from __future__ import annotations
 

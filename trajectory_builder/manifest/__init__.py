@@ -71,7 +71,7 @@ class Manifest:
 
     Attributes:
         table: the rows, columns of `SCHEMA` first, then further ones.
-        folders: one folder a row group of rows: (first row, folder), ascending.
+        folders: one folder per group of rows: (first row, folder), ascending.
         metadata: the `trajbuild.` entries of the files' schema metadata, prefix removed.
         allow_links: whether `file` may follow symbolic links out of the folder.
     """
@@ -313,7 +313,7 @@ def _read_file(path: Path) -> pa.Table:
             where=str(path),
             cure="give yourself the right to read it, or check the disk",
         ) from error
-    # Footers carry no checksum of their own, so the whole file's digest is held against the
+    # Footers carry no checksum of their own, so the complete file's digest is compared with the
     # build's record before anything in it is believed.
     expected = recorded_sha256(path)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:

@@ -1,4 +1,4 @@
-"""How large a Parquet file of a stranger may become in memory, known before its rows are read."""
+"""How large an untrusted Parquet file becomes in memory, known before its rows are read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_bounds(source: Any, size: int) -> None:
 
 
 def _repeated_texts(source: Any, file: pq.ParquetFile, limit: int) -> Iterator[int]:
-    """Bytes of texts that the file holds once, in a dictionary, and means in many rows.
+    """Bytes of texts that the file contains once, in a dictionary, and means in many rows.
 
     A text of a megabyte in a dictionary stands for a megabyte in each row.
     """

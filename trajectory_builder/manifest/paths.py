@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from trajectory_builder.errors import ManifestError
 
-# Names of which nothing bad can be said; the few others are looked at closely.
+# Names that are certainly harmless; the few others are examined closely.
 _PLAIN_PATH = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$"
-# What a relative POSIX path must not hold: absolute, drive letters, home, backslash, control
+# What a relative POSIX path must not contain: absolute, drive letters, home, backslash, control
 # characters, empty or dotted parts.
 _HOSTILE_PATH = r"^$|^/|^[A-Za-z]:|^~|\\|[\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)|//|/$"
 # No file system takes a longer name for one folder or file.
@@ -60,7 +60,7 @@ def is_hostile(path: str) -> bool:
 
 
 def hostile_paths(table: pa.Table, columns: Iterable[str]) -> list[str]:
-    """The values of path columns that a manifest must not hold; empty when all are sound."""
+    """The values of path columns that a manifest must not have; empty when all are sound."""
     hostile: set[str] = set()
     for column in columns:
         # Nearly all names are plain; one pass over them spares the other checks and their copies.

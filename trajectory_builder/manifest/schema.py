@@ -1,4 +1,4 @@
-"""The manifest's columns: what each row of a data set tells, and the error when one does not.
+"""The manifest's columns: what each row of a data set states, and the error for a missing one.
 
 This is the one list of columns; manifests/README.md is made from it.
 """

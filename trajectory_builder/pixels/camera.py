@@ -28,7 +28,7 @@ Light = npt.NDArray[np.float32]
 BUILT_IN = ("srgb", "gamma2.2")
 
 CLIPPED = 0.98
-"""Ours: stored values from 98 % of full scale on count as clipped."""
+"""Our choice: stored values from 98 % of full scale on count as clipped."""
 
 _LUT_STEPS = 1 << 16
 _BOUNDS = {

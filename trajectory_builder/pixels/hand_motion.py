@@ -21,14 +21,14 @@ KERNEL_SIZE = 19
 """The size of FideDiff's kernel estimator (section 3)."""
 
 GRID_STRIDE = 32
-"""Ours: kernels are stored on a grid of this many pixels; `kernels_at` computes any other."""
+"""Our choice: kernels are stored on a grid of this many pixels; `kernels_at` computes any other."""
 
 BLUR_PX = (12.0, 18.0)
-"""Ours: sides of the longest kernels by default. 18 fills the 19 x 19 kernels that the paper's
-estimator has for GoPro; a blur of 13 slices then moves by 1 to 2 pixels a slice, as a hand does at
-240 frames a second."""
+"""Our choice: default sides of the longest kernels. 18 fills the 19 x 19 kernels that the paper's
+estimator has for GoPro; a blur of 13 slices then moves by 1 to 2 pixels per slice, as a hand does
+at 240 frames per second."""
 
-# Ours: a hand as a damped mass on a spring, pushed by tremor and rare jerks:
+# Our choice: a hand as a damped mass on a spring, pushed by tremor and rare jerks:
 # dv = tremor - pull x - damping v, dx = v dt, in pixels and slices.
 _SUBSTEPS = 8
 _PULL = 0.02

@@ -17,7 +17,7 @@ Pixels = npt.NDArray[Any]
 Flow = npt.NDArray[np.float32]
 
 CONSISTENT_PX = 1.0
-"""Ours: forward and backward flow must cancel to a pixel plus 5 % of their length."""
+"""Our choice: forward and backward flow must cancel to a pixel plus 5 % of their length."""
 
 _CONSISTENT_SHARE = 0.05
 _INVERSIONS = 4

@@ -21,23 +21,23 @@ Gray = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
 
 SMALL_SIDE = 400
-"""Ours: frames are halved until their longer side is at most this; 1280 x 720 becomes 320 x 180."""
+"""Our choice: frames are halved until no side is longer; 1280 x 720 becomes 320 x 180."""
 
 GHOSTING_PX = 3.0
-"""Ours: beyond 2 to 3 pixels between neighbours an average shows separate copies."""
+"""Our choice: beyond 2 to 3 pixels between neighbours an average shows separate copies."""
 
 STATIC_PX = 0.5
-"""Ours: a window that moves less than this is as sharp as its centre frame, and t means nothing."""
+"""Our choice: a window that moves less is as sharp as its centre frame, and t means nothing."""
 
 CUT_DIFFERENCE = 10.0
 CUT_RATIO = 2.5
-"""Ours: a step of 10 grey levels that is 2.5 times the window's median step may be a cut ..."""
+"""Our choice: a step of 10 levels that is 2.5 times the window's median step may be a cut ..."""
 
 CUT_UNEXPLAINED = 0.5
-"""Ours: ... and is one if optical flow leaves half of the difference, as motion never does."""
+"""Our choice: ... and is one if optical flow leaves half the difference, as motion never does."""
 
 REPEATED_RATIO = 0.02
-"""Ours: a frame stored twice differs by less than 2 % of the window's median step."""
+"""Our choice: a frame stored twice differs by less than 2 % of the window's median step."""
 
 _MOST_SHIFT = 48  # pixels of a small copy
 _EXPLAINED = 0.1  # a shift explains two pictures if it leaves a tenth of the squared difference

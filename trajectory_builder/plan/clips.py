@@ -79,7 +79,7 @@ def plan_clip(clip: Footage, split: str, choice: WindowChoice, request: FootageR
 
 
 class _Planner:
-    """One clip with what is asked of it."""
+    """One clip and what to make of it."""
 
     def __init__(
         self, clip: Footage, split: str, choice: WindowChoice, request: FootageRequest

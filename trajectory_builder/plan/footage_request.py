@@ -1,4 +1,4 @@
-"""What `trajbuild generate` is asked for, in one value."""
+"""The request of `trajbuild generate`, in one value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_INTERPOLATED = 63
 
 @dataclass(frozen=True)
 class FootageRequest:
-    """What `trajbuild generate` is asked for.
+    """The request of `trajbuild generate`.
 
     Attributes:
         sources: videos, folders of videos, folders of frames, photographs.
@@ -28,7 +28,7 @@ class FootageRequest:
         every, max_per_clip, timestep_map: as in `windows.WindowChoice`.
         split: split name to share; by shot.
         seed: of the split, of camera paths and of noise.
-        fps: frames a second at which all was shot; None takes each file's own.
+        fps: frames per second at which all was shot; None takes each file's own.
         join_chapters: chapter files of a shot become one clip.
         interpolate: frames drawn between two neighbours.
         camera: settings as text, see `camera.parse`; "" for a plain mean.

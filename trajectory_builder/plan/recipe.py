@@ -33,7 +33,7 @@ KEYS = {
     "seed": "of the draws",
     "counts": "GoPro training pairs that the recipe gives, for readers and tests",
 }
-"""The keys of a recipe file and what each holds."""
+"""The keys of a recipe file and what each contains."""
 INNER_KEYS = {
     "timestep": {"step": "timesteps per averaged frame"},
     "counts": {

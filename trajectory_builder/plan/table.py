@@ -97,7 +97,7 @@ class Trajectory:
         pair: name of the trajectory within the clip, e.g. the six-digit number.
         shard: what makes it.
         center_index: rank of the centre frame.
-        center_frame: its file name or time; None where it is not at hand.
+        center_frame: its file name or time; None where it is absent.
         native_n_frames: n of the official pair, or the largest n.
         fps: frames per second; 0 where unknown.
         domain: where frames are averaged.

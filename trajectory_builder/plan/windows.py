@@ -76,7 +76,7 @@ def timestep_of(n_frames: int, fps: float, how: TimestepMap, *, step: int = TIME
         return (n_frames - 1) * step
     if fps <= 0:
         raise UsageError(
-            "--timestep-map exposure needs to know how many frames a second were shot",
+            "--timestep-map exposure needs to know how many frames per second were shot",
             where="the frames of a folder do not record it",
             cure="give it: --fps 240",
         )
@@ -99,7 +99,7 @@ def check_timesteps(choice: WindowChoice, fps: float, clip: str) -> None:
         largest -= 2
     raise UsageError(
         f"a window of {longest} frames has t = {t}, above {MAX_TIMESTEP}",
-        where=f"{clip}, {fps:g} frames a second, --timestep-map {choice.timestep_map}",
+        where=f"{clip}, {fps:g} frames per second, --timestep-map {choice.timestep_map}",
         cure=_cure(choice, largest),
     )
 

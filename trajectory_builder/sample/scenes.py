@@ -1,4 +1,4 @@
-"""The sample's pictures: photographs seen by a hand-held camera at 240 frames a second.
+"""The sample's pictures: photographs seen by a hand-held camera at 240 frames per second.
 
 A clip is a photograph as background, a cut-out of another one that moves in front of it, and a
 camera that pans, shakes, rotates and zooms. All motion is a sum of sines of time, so a frame can be

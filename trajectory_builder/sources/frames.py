@@ -22,7 +22,7 @@ from trajectory_builder.trajectory import Problem
 
 _NUMBER = re.compile(r"(\d+)")
 REGULAR_SHARE = 0.9
-"""Ours: numbers count frames when nine of ten steps between them are equal."""
+"""Our choice: numbers count frames when nine of ten steps between them are equal."""
 _MOST_GAPS = 1_000_000  # of missing frames, so that a time stamp as name cannot exhaust memory
 
 

@@ -84,7 +84,7 @@ def scan(src: Path, frames: Path | None = None, *, domain: str = "srgb") -> GoPr
     """List a GoPro source.
 
     Args:
-        src: GOPRO_Large, GOPRO_Large_all, or the folder that holds them.
+        src: GOPRO_Large, GOPRO_Large_all, or the folder that contains them.
         frames: GOPRO_Large_all, where it is neither inside nor beside `src`.
         domain: `srgb` takes official blurs from blur/, `gamma2.2` from blur_gamma/.
 

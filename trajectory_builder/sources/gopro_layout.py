@@ -36,7 +36,7 @@ class Trees:
 def find_trees(src: Path, frames: Path | None = None) -> Trees:
     """Find GOPRO_Large and GOPRO_Large_all from a folder.
 
-    `src` may be either tree or the folder that holds them; the frames are looked for in `frames`,
+    `src` may be either tree or the folder of both; the frames are searched in `frames`,
     inside `src`, beside it, and beside the folder that it links to.
 
     Raises:

@@ -23,7 +23,7 @@ class Explanation:
     Attributes:
         row: its manifest row.
         frames: names of the averaged frames; empty where the stored plan is gone or the frames
-            were never at hand.
+            never existed here.
         backward: (n, timestep, file) of each point between this blur and the sharp image.
     """
 

@@ -79,7 +79,7 @@ def differences(
     try:
         tasks = list(make_tasks(folder, build, frames, wanted))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # A stranger's config may have any form; where that shows depends on what reads it first.
+        # An untrusted config may have any form; where that shows depends on what reads it first.
         raise BuildError(
             f"build.json or the plan is not of this release: {error!r}",
             where=str(folder),

@@ -15,7 +15,7 @@ from fidediff_model.evaluate.benchmark import (
     to_markdown,
 )
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.sh"
 
 
 @pytest.fixture(scope="module")

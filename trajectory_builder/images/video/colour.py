@@ -130,8 +130,8 @@ def changes_colour(frame: Any, colour: Colour) -> bool:
     """Whether a frame names another matrix or range than that of its stream's first frame."""
     tags = frame_tags(frame, dict(_TAGS))  # its own tags alone
     matrix = _OF_TAG.get(tags["colorspace"], colour.matrix)
-    told = tags["color_range"] != _TAGS["color_range"] and colour.matrix != "rgb"
-    other_range = told and (tags["color_range"] == _FULL_RANGE) != colour.full_range
+    is_given = tags["color_range"] != _TAGS["color_range"] and colour.matrix != "rgb"
+    other_range = is_given and (tags["color_range"] == _FULL_RANGE) != colour.full_range
     return colour.matrix != "rgb" and (matrix != colour.matrix or other_range)
 
 

@@ -23,7 +23,7 @@ REFERENCE_WHITE = 203.0
 PEAK = 1000.0
 """cd/m2 of HLG's nominal display; this light becomes white."""
 KNEE = 0.5
-"""Ours: light up to this share of the reference white is unchanged."""
+"""Our choice: light up to this share of the reference white is unchanged."""
 DISPLAY_GAMMA = 2.4
 
 _TO_709 = np.array(

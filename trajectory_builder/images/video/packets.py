@@ -53,7 +53,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
 
 
 def times_restart(frames: int, path: Path) -> VideoError:
-    """The error for recordings joined end to end, whose frames no time tells apart."""
+    """The error for recordings joined end to end, whose frames no time distinguishes."""
     return VideoError(
         f"the video's times begin anew after {frames:,} frames: recordings were joined",
         reason="video-times-restart",

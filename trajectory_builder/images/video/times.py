@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 TOLERANCE = 0.25
-"""Ours: an interval may differ from the clip's median by a quarter of it."""
+"""Our choice: an interval may differ from the clip's median by a quarter of it."""
 
 GAP = "time-gap"
 DUPLICATE = "time-duplicate"
