@@ -15,7 +15,8 @@ One run times, in turn and several rounds, on sequences of 1280 x 720 frames mad
 
 Each is a fresh process and each is timed whole. `floor` and `usual` make only the new blurs; ours
 also takes over the official files. Then ours alone: the smallest build, whose time a build of any
-length pays once; 1, 2, 4 and 8 times the frames; and what flushing to the disk (fsync) costs.
+length pays once; 1, 2, 4 and 8 times the frames; and what flushing to the disk (fsync) and the
+columns motion_px and step_px cost.
 
     python benchmarks/expand.py --pairs 48 --floor-only --out benchmarks/results/expand_long
 
@@ -224,26 +225,68 @@ def smallest(scratch: Path, rounds: int, cores: int) -> dict[str, float]:
 
 def flush_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
     """Medians of builds of one process with and without flushing, taken in turn."""
+    idle = {"fsync": _do_nothing, "fdatasync": _do_nothing}
+    flushed, not_flushed = _with_and_without(os, idle, source, scratch, rounds)
+    return {"flushed, s": round(flushed, 2), "not flushed, s": round(not_flushed, 2),
+            "cost": round(flushed / not_flushed - 1, 3)}  # fmt: skip
+
+
+def motion_cost(source: Path, scratch: Path, rounds: int) -> dict[str, float]:
+    """Medians of builds of one process that measure motion_px and step_px, or do not, in turn."""
+    from trajectory_builder.build import gopro_shard
+
+    measured, not_measured = _with_and_without(
+        gopro_shard, {"motion": _NoMotion, "Watch": _NoWatch}, source, scratch, rounds
+    )
+    return {"measured, s": round(measured, 2), "not measured, s": round(not_measured, 2),
+            "cost": round(measured / not_measured - 1, 3)}  # fmt: skip
+
+
+class _NoMotion:
+    """Stands in for `pixels.motion` in the rounds without motion."""
+
+    @staticmethod
+    def coarse(pixels: Any) -> None:
+        """No small copy."""
+
+
+class _NoWatch:
+    """Stands in for `Watch` in the rounds without motion."""
+
+    def see(self, rank: int, small: None) -> None:
+        """See nothing."""
+
+    def columns(self, row: Any) -> dict[str, None]:
+        """Know nothing."""
+        return {"motion_px": None, "step_px": None}
+
+    def official(self, row: Any, longest: Any) -> dict[str, None]:
+        """Know nothing."""
+        return self.columns(row)
+
+
+def _with_and_without(
+    owner: Any, idle: dict[str, Any], source: Path, scratch: Path, rounds: int
+) -> tuple[float, float]:
+    """Median seconds of builds of one process, with names of `owner` as they are and replaced."""
     from trajectory_builder.build import run
     from trajectory_builder.plan import gopro, recipe
 
-    kept = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
+    kept = {name: getattr(owner, name) for name in idle}
     taken: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(rounds):
-        for flushing in (True, False):
-            for name, function in kept.items():
-                setattr(os, name, function if flushing else _do_nothing)
+        for as_they_are in (True, False):
+            for name in idle:
+                setattr(owner, name, kept[name] if as_they_are else idle[name])
             try:
                 chosen = gopro.plan_gopro(source, recipe.load_recipe("fidediff-7877"))
                 report = run.build_plan(chosen, scratch / "f", run.BuildOptions(progress=False))
             finally:
-                for name, function in kept.items():
-                    setattr(os, name, function)
-            taken[flushing].append(report.seconds)
+                for name, own in kept.items():
+                    setattr(owner, name, own)
+            taken[as_they_are].append(report.seconds)
             shutil.rmtree(scratch / "f")
-    flushed, not_flushed = (statistics.median(taken[key]) for key in (True, False))
-    return {"flushed, s": round(flushed, 2), "not flushed, s": round(not_flushed, 2),
-            "cost": round(flushed / not_flushed - 1, 3)}  # fmt: skip
+    return statistics.median(taken[True]), statistics.median(taken[False])
 
 
 def _do_nothing(descriptor: int) -> None:
@@ -323,6 +366,9 @@ def _of_ours_alone(report: dict[str, Any]) -> list[str]:
         f"Flushing to the disk, one process: {report['flush']['flushed, s']} s with,"
         f" {report['flush']['not flushed, s']} s without,"
         f" {100 * report['flush']['cost']:+.1f} %.", "",
+        *([f"Measuring motion, one process: {report['motion']['measured, s']} s with,"
+           f" {report['motion']['not measured, s']} s without,"
+           f" {100 * report['motion']['cost']:+.1f} %.", ""] if "motion" in report else []),
     ]  # fmt: skip
 
 
@@ -355,6 +401,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         if not given.floor_only:
             report["scaling"] = scaling(scratch, max(1, given.pairs // 2))
             report["flush"] = flush_cost(source, scratch, min(3, given.rounds))
+            report["motion"] = motion_cost(source, scratch, given.rounds)
         return report
 
 
