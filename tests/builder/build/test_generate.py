@@ -756,6 +756,14 @@ def test_report_shows_the_frames_of_a_rejected_window(with_a_cut):
     assert (shown[0], "scene-cut") in {(s, reason) for reason, s in problems_of(with_a_cut)}
 
 
+def test_times_of_a_video_have_their_unit(with_a_cut, in_process):
+    page = write_report(with_a_cut).read_text()
+    assert re.search(r'centre <span class="name">0\.\d+</span> s', page)
+    pair = rows_of(with_a_cut)[0]["sample_id"]
+    shown = in_process("explain", with_a_cut, pair).stdout
+    assert re.search(r"^frame:  0\.\d+ s  <- sharp$", shown, re.M)
+
+
 def test_evidence_of_a_cut_is_the_frame_before_and_the_frame_after(with_a_cut):
     (path,) = (with_a_cut / ".trajbuild/rejected/scene-cut").rglob("*.jpg")
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float)
