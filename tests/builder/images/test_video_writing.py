@@ -168,6 +168,13 @@ def test_lost_alpha_is_listed(tmp_path):
     assert "chroma format: RGB became 4:4:4" in notes
 
 
+def test_lost_alpha_that_the_decoder_leaves_out_is_listed(tmp_path):
+    source = write_video(tmp_path / "a.webm", pan(3), codec="libvpx-vp9", pix_fmt="yuva420p",
+                         options={})  # fmt: skip
+    assert video.index(source).alpha
+    assert "alpha channel: alpha became no alpha" in copied(source, tmp_path / "b.webm")
+
+
 def test_lost_bits_are_listed(tmp_path):
     source = write_video(tmp_path / "a.mkv", pan(3), codec="ffv1", pix_fmt="yuv444p12le",
                          options={})  # fmt: skip

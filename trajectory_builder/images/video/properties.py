@@ -62,7 +62,7 @@ def read_properties(path: Path) -> Properties:
             interlacing="interlaced" if frame.interlaced_frame else "progressive",
             chroma_format="RGB" if rgb else chroma_format(frame),
             bit_depth=f"{components[0].bits} bits",
-            alpha_channel="alpha" if any(part.is_alpha for part in components) else "no alpha",
+            alpha_channel="alpha" if has_alpha(stream, frame) else "no alpha",
             colour_matrix=_MATRICES.get(tags["colorspace"], str(tags["colorspace"])),
             colour_range="full" if rgb or tags["color_range"] == 2 else "limited",
             transfer_characteristics=_number(tags["color_trc"]),
@@ -90,6 +90,12 @@ def pixel_aspect_ratio(stream: Any, frame: Any) -> Fraction:
     if ratio <= 0:
         return Fraction(1)
     return 1 / ratio if swaps_sides(orientation_of(frame)) else ratio
+
+
+def has_alpha(stream: Any, frame: Any) -> bool:
+    """Whether a video has alpha, also where FFmpeg's decoder leaves it out (VP8 and VP9)."""
+    in_frame = any(part.is_alpha for part in frame.format.components)
+    return in_frame or stream.metadata.get("alpha_mode") == "1"
 
 
 def chroma_format(frame: Any) -> str:

@@ -34,6 +34,7 @@ from trajectory_builder.images.video.orientation import (
     upright,
 )
 from trajectory_builder.images.video.packets import Packets, read_packets, times_restart
+from trajectory_builder.images.video.properties import has_alpha
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -112,7 +113,8 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
         codec, tags = str(context.name), stream_tags(stream)
         base, rate = Fraction(stream.time_base), stream.average_rate or stream.guessed_rate or 0
         packets = read_packets(container, stream)
-    first = _first_frame(path)
+        first = _first_frame(path)
+        alpha = first is not None and has_alpha(stream, first)
     if first is None or not packets.pts:
         raise VideoError(
             "no frame of the video can be decoded",
@@ -137,7 +139,7 @@ def index(path: Path, *, fps: float | None = None, hdr: Handling = "refuse") -> 
         codec=codec,
         pix_fmt=first.format.name,
         colour=colour,
-        alpha=any(component.is_alpha for component in first.format.components),
+        alpha=alpha,
         interlaced=bool(first.interlaced_frame),
         time_base=base,
         pts=pts,
