@@ -75,8 +75,11 @@ class ClipCheck:
             return ""
         blur = "its official blur is not the mean of its window" if check.blur == "differs" else ""
         if not self.is_found:
-            # Nothing but the blurs can be compared. The name is trusted unless all of them differ.
-            return blur if not equal else ""
+            # Nothing but the blurs can be compared. The name is trusted unless all of them differ;
+            # then a pair whose own blur cannot be compared is no better.
+            if equal or not differing:
+                return ""
+            return blur or "no official blur of its clip is the mean of its window"
         if not check.is_found:
             return f"its sharp image is none of {2 * REACH + 1} frames"
         if check.offset is None and 0 not in check.near:
