@@ -3,7 +3,8 @@
 Programs name their results in their own ways. A name is compared with `/`, `-` and `_` taken for
 one character, so that `GOPR0384_11_00/000001/n11` (a sample_id), `GOPR0384_11_00/000001_n11` (a
 blur's name) and `GOPR0384_11_00-000001_n11` (flattened) are one name. Where a set has one blur per
-trajectory, `GOPR0384_11_00-000001` is enough.
+trajectory, `GOPR0384_11_00-000001` is enough, and where no two blurs of a set have the same file
+name, that alone: of an indexed set, the file's original name.
 """
 
 from __future__ import annotations
@@ -276,18 +277,19 @@ def _match(name: str, folder: Path, pairs: Sequence[Pair], everything: Sequence[
                 where=f"{other} and {path}",
                 cure="keep one of them",
             )
-    # A trajectory names its blur only where the set has one blur of it.
+    # A trajectory names its blur only where the set has one blur of it, and a file name its file.
     blurs = Counter(pair.trajectory_id for pair in pairs)
+    bare = Counter(_bare(pair) for pair in everything)
     chosen: dict[str, Path] = {}
     for pair in pairs:
-        keys = [
-            *_keys(pair),
-            *([_key(pair.trajectory_id)] if blurs[pair.trajectory_id] == 1 else []),
-        ]
+        keys = [*_keys(pair)]
+        keys += [_key(pair.trajectory_id)] if blurs[pair.trajectory_id] == 1 else []
+        keys += [_bare(pair)] if bare[_bare(pair)] == 1 else []
         match = next((files[key] for key in keys if key in files), None)
         if match is not None:
             chosen[pair.sample_id] = match
     known = {key for pair in everything for key in (*_keys(pair), _key(pair.trajectory_id))}
+    known |= bare.keys()
     missing = [pair.sample_id for pair in pairs if pair.sample_id not in chosen]
     extra = [path for key, path in files.items() if key not in known]
     return Results(name, chosen, missing, extra)
@@ -296,6 +298,11 @@ def _match(name: str, folder: Path, pairs: Sequence[Pair], everything: Sequence[
 def _keys(pair: Pair) -> tuple[str, ...]:
     """Names of a pair's blur: its sample_id, its file, its file without the first folder."""
     return _key(pair.sample_id), _key(pair.blur_name), _key(pair.blur_name.partition("/")[2])
+
+
+def _bare(pair: Pair) -> str:
+    """The name of a pair's blur without any folder."""
+    return _key(pair.blur_name.rpartition("/")[2])
 
 
 def _key(name: str) -> str:

@@ -14,6 +14,7 @@ from small_model import cli, folder_of, save_png, scene, write_set
 from fidediff_model.evaluate.scoring import Row
 from fidediff_model.evaluate.sets import Pair, find_results, pairs_of_manifest
 from fidediff_model.evaluate.tables import IMAGES, read_summaries, render, rows_for, summarise
+from trajectory_builder.cli import trajbuild
 from trajectory_builder.errors import UsageError
 
 NAMINGS = {
@@ -152,6 +153,19 @@ def test_a_method_is_scored_against_two_folders(data, tmp_path):
                "--out", tmp_path / "o")  # fmt: skip
     assert code == 0
     assert json.loads((tmp_path / "o/summary.json").read_text())["methods"][0]["identical"] == 2
+
+
+def test_a_method_is_scored_against_an_indexed_set(tmp_path):
+    for number in range(2):
+        sharp = scene(40, 48, seed=number)
+        save_png(tmp_path / "pairs/sharp" / f"{number}.png", sharp)
+        save_png(tmp_path / "pairs/blur" / f"{number}.png", cv2.blur(sharp, (5, 5)))
+        save_png(tmp_path / "r" / f"{number}.png", sharp)
+    words = ["index", tmp_path / "pairs", "--layout", "pairs", "--out", tmp_path / "set"]
+    assert trajbuild.main([str(word) for word in words], standalone_mode=False) == 0
+    out = tmp_path / "o"
+    assert evaluate(tmp_path / "set", out, "--restored", f"r={tmp_path / 'r'}") == 0
+    assert json.loads((out / "summary.json").read_text())["methods"][0]["identical"] == 2
 
 
 def test_missing_and_extra_results_are_counted_and_refused(data, tmp_path, capsys):
