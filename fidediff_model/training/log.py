@@ -85,7 +85,10 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a sentence above the bar."""
-        self._bar.write(text, file=sys.stderr)
+        if sys.stderr.isatty():
+            self._bar.write(text, file=sys.stderr)
+        else:  # the bar would be drawn after it, at the end of a line of the log
+            sys.stderr.write(f"{text}\n")
 
     def show(self, **values: str) -> None:
         """Show values after the bar's rate and remaining time."""
