@@ -78,8 +78,9 @@ def open_backbone(
             download fails.
     """
     if spec is None:
+        verb = "need" if " and " in needed_by else "needs"
         raise WeightsError(
-            f"{needed_by} needs the {file.network} backbone, and no file is named",
+            f"{needed_by} {verb} the {file.network} backbone, and no file is named",
             where=file.option,
             cure=f"give {file.option} FILE ({file.name} or its safetensors), or"
             f" {file.option} {DOWNLOAD} where there is a network, or do without {needed_by}"
