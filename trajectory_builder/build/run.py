@@ -19,16 +19,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from trajectory_builder.build import backends, record, workers
+from trajectory_builder.build.clip_sizes import ClipSizes
 from trajectory_builder.build.ghosts import ghost_notes
 from trajectory_builder.build.manifest_rows import with_records
 from trajectory_builder.build.ownership import claim
 from trajectory_builder.build.shard import Shard, write_error
 from trajectory_builder.disk.progress import Progress
-from trajectory_builder.disk.regular import open_regular
 from trajectory_builder.disk.store import OutputFolder
-from trajectory_builder.errors import BuildError, ExitCode, ImageError, OutputError
+from trajectory_builder.errors import BuildError, ExitCode, OutputError
 from trajectory_builder.images import png
-from trajectory_builder.plan.table import Plan, PlanRow, by_shard
+from trajectory_builder.plan.table import Plan, by_shard
 from trajectory_builder.trajectory import LEFT_OUT, SETTLED, Problem
 
 BYTES_PER_PIXEL = 1.7
@@ -202,7 +202,7 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
     roots = {name: str(root) for name, root in plan.roots.items()}
     # Other codecs give other bytes: a shard that was made with them is made again.
     salt = f"{plan.config_sha256}/{link}/{png.codecs()}".encode()
-    sizes = _Sizes(roots)
+    sizes = ClipSizes(roots)
     for name, rows in by_shard(plan.rows()).items():
         order = plan.orders.get(name)
         # What is not asked for is left out, so that a new option makes no shard again.
@@ -219,32 +219,6 @@ def _shards(plan: Plan, out: Path, link: str) -> Iterator[Shard]:
             link=link,
             order=order,
         )
-
-
-class _Sizes:
-    """The size that most of a clip's first sharp images have; other sizes are refused."""
-
-    def __init__(self, roots: dict[str, str]) -> None:
-        self._roots = roots
-        self._found: dict[tuple[str, str], tuple[int, int] | None] = {}
-
-    def of_clip(self, rows: list[PlanRow]) -> tuple[int, int] | None:
-        """(width, height) by majority over the sharp images of the clip's first shard."""
-        key = (rows[0]["split"], rows[0]["clip_id"])
-        if key not in self._found:
-            sizes: Counter[tuple[int, int]] = Counter()
-            for source in {row["sharp_source"] for row in rows}:
-                root, name = source.split(":", 1)
-                try:
-                    with open_regular(Path(self._roots[root], name)) as file:
-                        header = png.png_header(file.read(33))  # signature and IHDR
-                # The shard that copies this file reports what is wrong with it.
-                except (OSError, ImageError):
-                    continue
-                sizes[header.width, header.height] += 1
-            # On a tie the larger size wins: a set has another order in each run.
-            self._found[key] = max(sizes, key=lambda s: (sizes[s], s)) if sizes else None
-        return self._found[key]
 
 
 def _is_complete(folder: OutputFolder, shard: Shard) -> bool:
