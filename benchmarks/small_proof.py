@@ -1,6 +1,6 @@
 """Does the model `small` deblur photographs that it never saw? Writes results/train_small.md.
 
-    python benchmarks/small_proof.py [--model DIR] [--per-photo 8] [--run DIR] [--out DIR]
+    python benchmarks/small_proof.py [--model DIR] [--per-photo 8] [--processes 2] [--out DIR]
 
 scikit-image's photographs, reduced to 288 pixels, under camera paths drawn here alone. Nothing was
 trained on photographs, and nothing was chosen by these scores.
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,15 +213,15 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--model", type=Path, help="default: the shipped one")
     options.add_argument("--per-photo", type=int, default=8, help="trajectories per photograph")
+    options.add_argument("--processes", type=int, default=1, help="of one thread each")
     options.add_argument("--about", type=Path, help="text that is put above the table")
     options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    model = FideDiff.load(given.model or shipped.model_folder()).eval()
-    model.control = None
-    steady = score_all(model, given.per_photo, hand=False)
-    by_hand = score_all(model, max(1, given.per_photo // 4), hand=True)
+    model = given.model or shipped.model_folder()
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.processes, spawned, _open, (model,)) as pool:
+        steady = score_all(pool, given.per_photo, hand=False)
+        by_hand = score_all(pool, max(1, given.per_photo // 4), hand=True)
     text, stored = document(steady, by_hand, given.about.read_text() if given.about else "")
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "train_small.md").write_text(text)
@@ -254,16 +256,31 @@ def document(steady: Scored, by_hand: Scored, about: str) -> tuple[str, dict[str
     return "\n".join(lines), stored
 
 
-def score_all(model: FideDiff, per_photo: int, *, hand: bool) -> Scored:
+_model: FideDiff
+
+
+def _open(folder: Path) -> None:
+    """Load the model of this process."""
+    global _model
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _model = FideDiff.load(folder).eval()
+    _model.control = None
+
+
+def _score(case: Case) -> dict[str, dict[str, Any]]:
+    return score(_model, case)
+
+
+def score_all(pool: ProcessPoolExecutor, per_photo: int, *, hand: bool) -> Scored:
     """Row -> scores of each trajectory, and the photograph of each."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    photos = []
-    for case in cases(per_photo, hand=hand):
-        photos.append(case.photo)
-        for row, scores in score(model, case).items():
-            rows.setdefault(row, []).append(scores | {"case": len(photos) - 1})
-        print(len(photos), case.photo, flush=True)
-    return rows, photos
+    chosen = list(cases(per_photo, hand=hand))
+    for number, scores in enumerate(pool.map(_score, chosen)):
+        for row, of_row in scores.items():
+            rows.setdefault(row, []).append(of_row | {"case": number})
+        print(f"{number + 1} of {len(chosen)}: {chosen[number].photo}", flush=True)
+    return rows, [case.photo for case in chosen]
 
 
 if __name__ == "__main__":
