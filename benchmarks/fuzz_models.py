@@ -14,7 +14,8 @@ from fuzz_tries import Outcome, Try, command
 
 from fidediff_model.cli import main as fidediff
 from fidediff_model.model import presets
-from fidediff_model.model.fidediff import PARTS, build
+from fidediff_model.model.fidediff import build
+from fidediff_model.model.step import PARTS
 from fidediff_model.weights.sd21 import random_base
 from trajectory_builder.images import png
 
