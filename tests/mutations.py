@@ -156,7 +156,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     ],
     "evaluate/scoring.py": [
         Mutation("a prescribed t is ignored", "torch.tensor(ts) if ts else None", "None",
-                 "at_that_timestep", "evaluate/test_scan.py"),
+                 "prescribed_timestep", "evaluate/test_scan.py"),
         Mutation("rows of other images are taken for these", "if digests != scored[pair.sample_id]",
                  "if False", "under_the_same_name", "evaluate/test_results.py"),
         Mutation("the blur is scored in place of the restoration",

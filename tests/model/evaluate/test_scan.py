@@ -40,6 +40,11 @@ def test_every_pair_is_scored_at_every_timestep(out):
     assert [(row["sample_id"][-3:], row["t"]) for row in rows] == [("n05", 0), ("n05", 200)] * 2
 
 
+def test_the_model_used_the_prescribed_timestep(out):
+    rows = pq.read_table(out / "scan.parquet").to_pylist()
+    assert [row["t_hat"] for row in rows] == [row["t"] for row in rows]
+
+
 def test_a_score_is_that_of_a_restoration_at_that_timestep(out, data):
     rows = pq.read_table(out / "scan.parquet").to_pylist()
     pair = pairs_of_manifest(data)[0]
