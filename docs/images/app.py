@@ -47,7 +47,7 @@ def take(browser: Any, address: str, out: Path) -> None:
     save(page, out / "app-photo.jpg")
     page.get_by_role("tab", name="Trajectory").click()
     page.locator("#fd-trajectory input").click()
-    page.get_by_role("option").first.click()
+    page.get_by_role("option").filter(has_text="_13_").first.click()  # of four points
     page.locator("#fd-walk .fd-walk").wait_for()
     page.locator("#fd-restore-points").click()
     page.get_by_text("Trajectory gap").wait_for()
