@@ -238,7 +238,8 @@ def _about(page: Page) -> str:
     )
     return (
         f"{reach} An upload is deleted as soon as it is read; the answer's files are deleted with"
-        f" the next answer, when the page is closed, or after {KEPT_SECONDS // 60} minutes."
+        " the second answer after it, when the page is closed, or after"
+        f" {KEPT_SECONDS // 60} minutes."
         f" Photos of at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_BYTES >> 20} MB; one is"
         f" restored at a time, at most {WAITING} wait."
     )

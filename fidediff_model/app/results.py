@@ -1,7 +1,7 @@
 """What the page keeps while it is shown: one folder of pictures per visitor, and for how long.
 
-An upload is deleted as soon as it is read. The answer's files live until the next answer, the end
-of the visit, or `KEPT_SECONDS`, whichever comes first.
+An upload is deleted as soon as it is read. An answer's files live until the second answer after it,
+the end of the visit, or `KEPT_SECONDS`, whichever comes first.
 """
 
 from __future__ import annotations
@@ -51,14 +51,20 @@ class Results:
         self.uploads.mkdir(parents=True)
         self.answers.mkdir()
         self._latest: dict[str, Answer] = {}
+        self._former: dict[str, Answer] = {}
         self._one = threading.Lock()
 
     @contextmanager
     def running(self, visitor: str) -> Iterator[Answer]:
-        """One restoration at a time; drops the visitor's last answer, and what is too old."""
+        """One restoration at a time; drops the visitor's last answer but one, and what is too old.
+
+        Not the last one: the page shows it until this one arrives, and may still load its pictures.
+        """
         # Nobody can guess the name of another visitor's folder.
         answer = Answer(self.answers / secrets.token_urlsafe(16))
-        former = self._latest.get(visitor)
+        oldest = self._former.pop(visitor, None)
+        if visitor in self._latest:
+            self._former[visitor] = self._latest[visitor]
         self._latest[visitor] = answer
         with self._one:
             self.sweep()
@@ -66,9 +72,8 @@ class Results:
             try:
                 yield answer
             finally:
-                # Not before: the page shows the last answer until this one arrives.
-                if former is not None:
-                    _remove(former.folder)
+                if oldest is not None:
+                    _remove(oldest.folder)
 
     def cancel(self, visitor: str) -> None:
         """End what runs for a visitor at its next tile."""
@@ -77,10 +82,11 @@ class Results:
 
     def leave(self, visitor: str) -> None:
         """Forget a visitor and delete the files."""
-        answer = self._latest.pop(visitor, None)
-        if answer is not None:
-            answer.cancelled.set()
-            _remove(answer.folder)
+        for answers in (self._latest, self._former):
+            answer = answers.pop(visitor, None)
+            if answer is not None:
+                answer.cancelled.set()
+                _remove(answer.folder)
 
     def sweep(self, *, older_than: float = KEPT_SECONDS) -> None:
         """Delete the answers and the unread uploads that are too old."""

@@ -142,12 +142,15 @@ def test_a_message_is_a_sentence_without_paths():
     assert "secret" not in html
 
 
-def test_the_next_answer_removes_the_last_one(tmp_path):
-    results = Results(tmp_path)
-    for _ in range(2):
+def test_an_answer_removes_the_last_but_one_and_leaving_removes_all(tmp_path):
+    results, folders = Results(tmp_path), []
+    for _ in range(3):
         with results.running("visitor") as answer:
             (answer.folder / "after.png").write_bytes(b"x")
-    assert list(results.answers.iterdir()) == [answer.folder]
+        folders.append(answer.folder)
+    assert sorted(results.answers.iterdir()) == sorted(folders[1:])
+    results.leave("visitor")
+    assert list(results.answers.iterdir()) == []
 
 
 def test_answers_and_uploads_do_not_outlive_their_time(tmp_path):
