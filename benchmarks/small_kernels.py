@@ -39,19 +39,30 @@ EMA = 0.99
 
 @dataclass(frozen=True)
 class Batch:
-    """Blur and sharp (B, 3, H, W), true kernels (B, K, H / 4, W / 4) and t (B,)."""
+    """Blur and sharp (B, 3, H, W), true kernels (B, K, H / 4, W / 4) and t (B,).
+
+    The kernels are of the pixels `sampled` takes: from row `top` and column `left` on.
+    """
 
     blur: Tensor
     sharp: Tensor
     kernels: Tensor
     t: Tensor
+    top: int
+    left: int
+
+    def sampled(self, x: Tensor) -> Tensor:
+        """Every fourth pixel of (B, C, H, W)."""
+        return x[:, :, self.top :: STRIDE, self.left :: STRIDE]
 
 
 def batch(scenes: small_data.Scenes, step: int) -> Batch:
     """What a step sees."""
     random = np.random.default_rng((1, step))
     side = small_data.CROP
-    y, x = np.meshgrid(*[np.arange(0, side, STRIDE)] * 2, indexing="ij")
+    # Another fourth pixel each time: M's pixel shuffles have weights of their own for each phase.
+    top, left = (int(start) for start in random.integers(0, STRIDE, 2))
+    y, x = np.meshgrid(*(np.arange(o, side, STRIDE) for o in (top, left)), indexing="ij")
     points = np.stack([y.ravel(), x.ravel()], axis=1)
     blurs, sharps, kernels, t = [], [], [], []
     for _ in range(BATCH):
@@ -70,6 +81,8 @@ def batch(scenes: small_data.Scenes, step: int) -> Batch:
         small_data.to_tensor(sharps),
         torch.from_numpy(np.stack(kernels)),
         torch.tensor(t),
+        top,
+        left,
     )
 
 
@@ -78,9 +91,10 @@ def reblur_error(seen: Batch, kernels: Tensor) -> tuple[Tensor, Tensor]:
     size = math.isqrt(kernels.shape[1])
     radius = size // 2
     around = F.pad(seen.sharp, [radius] * 4, mode="replicate")
+    around = around[:, :, seen.top :, seen.left :]
     taps = F.unfold(around, size, stride=STRIDE).unflatten(1, (3, -1))  # (B, 3, K, h w)
     again = (taps * kernels.flatten(2)[:, None]).sum(2).unflatten(2, kernels.shape[-2:])
-    blur, sharp = (x[:, :, ::STRIDE, ::STRIDE] for x in (seen.blur, seen.sharp))
+    blur, sharp = seen.sampled(seen.blur), seen.sampled(seen.sharp)
     # Beyond the picture no kernel can look.
     inner = np.s_[..., 3:-2, 3:-2]
     return (again - blur)[inner].abs().mean(), (sharp - blur)[inner].abs().mean()
@@ -100,7 +114,7 @@ def train(m: KernelEstimator, run_dir: Path, steps: int, say: Any) -> None:
         current = batch(scenes, step)
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps)
-        found = m._kernels(m._features(current.blur)[:, :, ::STRIDE, ::STRIDE])
+        found = m._kernels(current.sampled(m._features(current.blur)))
         true = current.kernels
         # Of -sum k log(k_hat) only what exceeds the entropy of the true kernels can fall.
         divergence = (true * ((true + 1e-8) / (found + 1e-8)).log()).sum(1).mean()
