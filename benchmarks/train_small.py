@@ -42,7 +42,7 @@ from fidediff_model.weights.sd21 import load_base, seeded
 from trajectory_builder.sources.dead_leaves import draw_scene
 
 PARTS = ("pretrain", "readers", "data", "base")
-STEPS = {"pretrain": 7700, "readers": 3000, "base": 40}
+STEPS = {"pretrain": 7700, "readers": 3600, "base": 40}
 SCENES, FIRST_SCENE = 400, 2_000_000
 BASE: dict[str, Any] = {
     "crop": 128, "batch": 4, "points": 1, "identity": 0.0, "learning_rate": 1e-4,
