@@ -168,7 +168,7 @@ def test_taps_that_are_no_odd_square_are_refused(taps):
 
 
 def test_kernels_of_another_size_than_the_image_are_refused():
-    with pytest.raises(ValueError, match="one a pixel"):
+    with pytest.raises(ValueError, match="one per pixel"):
         reblur(torch.zeros(1, 3, 8, 8), torch.zeros(1, 9, 4, 4))
 
 
