@@ -48,7 +48,7 @@ class Result:
         return (
             f"`fidediff app`, a photo of {self.width} x {self.height}, {self.threads} threads,"
             f" torch {self.torch}, load {self.load_before} before;"
-            f" {len(self.seconds)} runs after 1.\n\n"
+            f" {len(self.seconds)} timed after one that was not.\n\n"
             "| median s | slowest s | processor s | aim s |\n| --- | --- | --- | --- |\n"
             f"| {median(self.seconds):.1f} | {max(self.seconds):.1f}"
             f" | {median(self.processor_seconds):.1f} | {AIM_SECONDS} |\n"
