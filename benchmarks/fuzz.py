@@ -143,14 +143,14 @@ def _work(options: argparse.Namespace) -> None:
     # Commands print into memory; what a library prints must not mix with the lines.
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    told = False
+    reported = False
     for line in run_tries(
         options.kind, options.seed, options.first, options.count, Path(options.root)
     ):
-        if not told:  # all is imported by now
+        if not reported:  # all is imported by now
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-            told = True
+            reported = True
         print(json.dumps(line), file=lines, flush=True)
 
 

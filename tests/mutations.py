@@ -56,7 +56,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "stage_kernel"),
     ],
     "training/base.py": [
-        Mutation("the base is told t + 20", "self.model(blur, t)", "self.model(blur, t + 20)",
+        Mutation("the base gets t + 20", "self.model(blur, t)", "self.model(blur, t + 20)",
                  "stage_base"),
     ],
     "training/image_stage.py": [
@@ -69,7 +69,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
                  "self.model.codec.encode(batch.blur)", "stage_base"),
         Mutation("D compares sharp latents with themselves", "torch.cat([z_0, z0_hat.detach()])",
                  "torch.cat([z_0, z_0])", "stage_base"),
-        Mutation("D is told t + 20", "torch.cat([t, t])", "torch.cat([t + 20, t + 20])",
+        Mutation("D gets t + 20", "torch.cat([t, t])", "torch.cat([t + 20, t + 20])",
                  "stage_base"),
         Mutation("the generator's loss trains D", "with frozen(discriminator):", "if True:",
                  "discriminator_are"),

@@ -32,7 +32,7 @@ TITLE = "FideDiff: a blurry photo in, a sharp one out"
 WAITING = 8
 """Requests that may wait; the next one is refused (ours)."""
 START_TIMESTEP = 200
-"""Where the slider starts: 11 frames, the paper's commonest blur."""
+"""Where the slider starts (our choice): 11 frames, GoPro's commonest blur."""
 CANCELLED = "Cancelled."
 
 

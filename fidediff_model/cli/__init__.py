@@ -60,8 +60,8 @@ PROGRAM = Program(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with one of `ExitCode`."""
-    # OpenMP's threads spin while they wait for one another; where other work has their cores, that
-    # cost eight times the processor's time. Read when torch is loaded, so it is set before.
+    # OpenMP's threads spin while they wait for one another: on a busy machine they take the cores
+    # from those that they wait for. Read when torch is loaded, so it is set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     run(PROGRAM, args)

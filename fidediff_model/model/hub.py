@@ -20,6 +20,7 @@ from fidediff_model.weights import shipped
 from fidediff_model.weights.sd21 import RANDOM
 from trajectory_builder.disk import hub
 from trajectory_builder.disk.regular import read_regular_text
+from trajectory_builder.disk.strict_yaml import parse_yaml
 from trajectory_builder.errors import UserError, printable, shorten
 
 CARD = "README.md"
@@ -167,8 +168,8 @@ def _card(folder: Path, place: hub.HubName, base: str, licence: str | None) -> s
 
 def _front_matter(text: str, folder: Path) -> dict[str, Any]:
     try:
-        front = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        front = parse_yaml(text)
+    except ValueError as error:
         raise ModelError(
             "the head of the model's card is not YAML", where=str(folder / CARD),
             cure="correct the text between the two lines ---",

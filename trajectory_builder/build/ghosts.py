@@ -7,7 +7,6 @@ import pyarrow.compute as pc
 
 from trajectory_builder.errors import shorten
 from trajectory_builder.pixels.motion import GHOSTING_PX
-from trajectory_builder.plan.preview import ghost_cure
 
 WORTH_A_NOTE = 0.1
 """Our choice: the share of a set's pairs from which ghosts are reported."""
@@ -24,6 +23,9 @@ def ghost_notes(table: pa.Table, factor: int) -> list[str]:
     ghosts = known.filter(pc.greater(known["step_px"], GHOSTING_PX))
     if not ghosts.num_rows or ghosts.num_rows < WORTH_A_NOTE * known.num_rows:
         return []
+    # Only here: it imports all that reads footage, which a build of GoPro does not need.
+    from trajectory_builder.plan.preview import ghost_cure
+
     clips = ghosts.group_by("clip_id").aggregate([("clip_id", "count")]).to_pylist()
     clips.sort(key=lambda clip: (-clip["clip_id_count"], clip["clip_id"]))
     names = shorten([f"{clip['clip_id']} ({clip['clip_id_count']:,})" for clip in clips])

@@ -176,10 +176,10 @@ def how_to_go_on(root: Path) -> str | None:
     if not state.is_dir():
         return None
     try:
-        note = json.loads(read_regular_text(state / COMMAND, at_most=MAX_COMMAND_BYTES))
+        note = read_regular_json(state / COMMAND, at_most=MAX_COMMAND_BYTES)
         words = shlex.join(["trajbuild", *map(str, note["command"])]) if note["command"] else ""
         folder = str(note["folder"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         words = ""
     if not words:
         return "run the command that began it again; it resumes"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from trajectory_builder.curate import card
 from trajectory_builder.disk import hub
-from trajectory_builder.disk.regular import read_regular, read_regular_text
+from trajectory_builder.disk.regular import read_regular, read_regular_json, read_regular_text
 from trajectory_builder.errors import DataError, printable, shorten
 from trajectory_builder.export import croissant
 from trajectory_builder.export.work import INDEX
@@ -56,7 +55,7 @@ def push(folder: Path, name: str, *, private: bool = True, licence: str | None =
 def _shards(folder: Path) -> dict[str, int]:
     """File -> bytes of every shard of the export."""
     try:
-        index = json.loads(read_regular_text(folder / INDEX))
+        index = read_regular_json(folder / INDEX)
         shards = {str(entry["file"]): int(entry["bytes"]) for entry in index["shards"]}
         target = index["target"]
     except (OSError, ValueError, KeyError, TypeError) as error:

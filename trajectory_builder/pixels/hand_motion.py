@@ -18,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 KERNEL_SIZE = 19
-"""The size of FideDiff's kernel estimator (section 3)."""
+"""Our choice, as in FideDiff's kernel estimator here: the paper does not publish its size."""
 
 GRID_STRIDE = 32
 """Our choice: kernels are stored on a grid of this many pixels; `kernels_at` computes any other."""
 
 BLUR_PX = (12.0, 18.0)
-"""Our choice: default sides of the longest kernels. 18 fills the 19 x 19 kernels that the paper's
-estimator has for GoPro; a blur of 13 slices then moves by 1 to 2 pixels per slice, as a hand does
-at 240 frames per second."""
+"""Our choice: default sides of the longest kernels. 18 fills kernels of 19 x 19; a blur of 13
+slices then moves by 1 to 2 pixels per slice, as a hand does at 240 frames per second."""
 
 # Our choice: a hand as a damped mass on a spring, pushed by tremor and rare jerks:
 # dv = tremor - pull x - damping v, dx = v dt, in pixels and slices.
@@ -73,7 +72,7 @@ class HandMotion:
 
     @property
     def kernel_size(self) -> int:
-        """Side of the kernels that contain every path: 19 as the paper's, or the next odd size."""
+        """Side of the kernels that contain every path: `KERNEL_SIZE`, or the next odd size."""
         return max(KERNEL_SIZE, 2 * math.ceil(self.reach_px) + 1)
 
 

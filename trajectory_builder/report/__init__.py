@@ -46,9 +46,8 @@ def write_report(folder: Path, out: Path | None = None, *, allow_links: bool = F
             cure=f"trajbuild report {shlex.quote(str(folder.parent))}",
             exit_code=ExitCode.WRONG_USE,
         )
-    manifest.files(
-        folder, allow_links=allow_links
-    )  # first of all: without a data set, nothing else matters
+    # First of all: without a data set, nothing else matters.
+    manifest.files(folder, allow_links=allow_links)
     out = folder / FILE_NAME if out is None else out
     _refuse_foreign(out, page.GENERATOR)
     rows = manifest.read(folder, allow_links=allow_links)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 TABLE = Path(__file__).with_name("gopro_sequences.csv")
+_NUMBERS = ("frames_per_blur", "shift", "pairs", "first_pair_number", "first_frame_number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +29,7 @@ def known_sequences() -> dict[str, KnownSequence]:
     """The 33 published sequences by name: 22 for training, 11 for testing."""
     with TABLE.open(newline="") as file:
         rows = [
-            KnownSequence(
-                row["split"],
-                row["sequence"],
-                *(
-                    int(row[key])
-                    for key in (
-                        "frames_per_blur",
-                        "shift",
-                        "pairs",
-                        "first_pair_number",
-                        "first_frame_number",
-                    )
-                ),
-            )
+            KnownSequence(row["split"], row["sequence"], *(int(row[key]) for key in _NUMBERS))
             for row in csv.DictReader(file)
         ]
     return {row.name: row for row in rows}

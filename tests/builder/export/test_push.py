@@ -83,15 +83,15 @@ def test_an_upload_that_fails_leaves_nothing(hub, client, export):
 def test_an_export_without_licence_is_refused(export, capsys):
     card = (export / "README.md").read_text().replace("license: cc-by-4.0\n", "")
     (export / "README.md").write_text(card)
-    told = refused(capsys, export, "me/blur")
-    assert "the card states no licence" in told
-    assert "--licence" in told
+    message = refused(capsys, export, "me/blur")
+    assert "the card states no licence" in message
+    assert "--licence" in message
 
 
 def test_an_export_that_lacks_a_shard_is_refused(export, capsys):
     next((export / "data").iterdir()).unlink()
-    told = refused(capsys, export, "me/blur", "--licence", "mit")
-    assert "the export is incomplete: data/" in told
+    message = refused(capsys, export, "me/blur", "--licence", "mit")
+    assert "the export is incomplete: data/" in message
 
 
 def test_an_export_for_another_trainer_is_refused(source, tmp_path, capsys):
@@ -100,9 +100,9 @@ def test_an_export_for_another_trainer_is_refused(source, tmp_path, capsys):
 
 
 def test_a_data_set_that_was_not_exported_is_refused(source, capsys):
-    told = refused(capsys, source, "me/blur", "--licence", "mit")
-    assert "is not an export" in told
-    assert "trajbuild export DIR --to hf" in told
+    message = refused(capsys, source, "me/blur", "--licence", "mit")
+    assert "is not an export" in message
+    assert "trajbuild export DIR --to hf" in message
 
 
 def test_a_name_that_is_none_is_refused(export, capsys):

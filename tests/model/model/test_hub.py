@@ -241,16 +241,16 @@ def push_is_refused(folder: Path, capsys, *options: str) -> str:
 
 
 def test_a_model_without_licence_is_not_pushed(capsys):
-    told = push_is_refused(small_model.folder_of(), capsys)
-    assert "the model's card states no licence" in told
-    assert "--licence" in told
+    message = push_is_refused(small_model.folder_of(), capsys)
+    assert "the model's card states no licence" in message
+    assert "--licence" in message
 
 
 def test_a_model_over_a_local_base_is_not_pushed(copied, capsys):
     change_config(copied, base_model="/data/sd21")
-    told = push_is_refused(copied, capsys)
-    assert "names its base weights by a folder of this machine: /data/sd21" in told
-    assert "--base-model OWNER/NAME" in told
+    message = push_is_refused(copied, capsys)
+    assert "names its base weights by a folder of this machine: /data/sd21" in message
+    assert "--base-model OWNER/NAME" in message
 
 
 @pytest.mark.parametrize("path", ["/home/me/data", "C:\\Users\\me", "~/data/set"])

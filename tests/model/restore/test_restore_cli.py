@@ -51,7 +51,7 @@ class Run:
             self.code = cli(*command, *arguments)
         finally:
             sys.stderr = kept
-        self.told = errors.getvalue()
+        self.message = errors.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_bad_files_do_not_end_the_batch(run):
 
 @pytest.mark.parametrize("name", ["empty.png", "text.jpg", "cut.png", "no.mp4"])
 def test_each_bad_file_is_listed(run, name):
-    assert f"{name}: the " in run.told
+    assert f"{name}: the " in run.message
     assert not (run.out / name).exists()
 
 
@@ -120,9 +120,9 @@ def test_the_same_command_again_restores_nothing(run, capsys):
     good = [run.source / "a.png", run.source / "one.png"]
     arguments = ["--strength", "0", "--side-by-side", "--show-kernels", "--json"]
     code = cli("restore", *good, "--model", folder_of(), "--out", run.out, *arguments)
-    told = json.loads(capsys.readouterr().out)
+    message = json.loads(capsys.readouterr().out)
     assert code == 0
-    assert (told["restored"], told["skipped"]) == (0, 2)
+    assert (message["restored"], message["skipped"]) == (0, 2)
     assert before == {path: path.stat().st_mtime_ns for path in run.out.rglob("*.png")}
 
 
@@ -224,62 +224,64 @@ def refused(capsys, *arguments) -> str:
 def test_folder_that_cannot_be_read_is_one_clear_error(capsys, tmp_path, words):
     (tmp_path / "closed").mkdir(mode=0)
     assert cli(*words.replace("{}", str(tmp_path / "closed")).split()) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: no permission")
-    assert f"where: {tmp_path / 'closed'}" in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert message.startswith("error: no permission")
+    assert f"where: {tmp_path / 'closed'}" in message
+    assert "Traceback" not in message
 
 
 def test_a_missing_input_is_refused(tmp_path, capsys):
-    told = refused(capsys, tmp_path / "no.png", "--model", folder_of(), "--out", tmp_path / "o")
-    assert "does not exist" in told
+    message = refused(capsys, tmp_path / "no.png", "--model", folder_of(), "--out", tmp_path / "o")
+    assert "does not exist" in message
 
 
 def test_a_folder_without_images_is_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    told = refused(capsys, tmp_path / "empty", "--model", folder_of(), "--out", tmp_path / "o")
-    assert "contains no image" in told
+    message = refused(capsys, tmp_path / "empty", "--model", folder_of(), "--out", tmp_path / "o")
+    assert "contains no image" in message
 
 
 def test_an_output_on_its_input_is_refused(tmp_path, capsys):
     save(tmp_path / "a.png")
-    told = refused(capsys, tmp_path, "--model", folder_of(), "--out", tmp_path, "--overwrite")
-    assert "would replace an input" in told
+    message = refused(capsys, tmp_path, "--model", folder_of(), "--out", tmp_path, "--overwrite")
+    assert "would replace an input" in message
 
 
 def test_an_output_on_an_input_through_a_link_is_refused(tmp_path, capsys):
     save(tmp_path / "in" / "a.png")
     (tmp_path / "out").symlink_to(tmp_path / "in")
-    told = refused(
+    message = refused(
         capsys, tmp_path / "in", "--model", folder_of(), "--out", tmp_path / "out", "--overwrite"
     )
-    assert "would replace an input" in told
+    assert "would replace an input" in message
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path, capsys):
     save(tmp_path / "x" / "a.png")
     save(tmp_path / "y" / "a.png")
-    told = refused(
+    message = refused(
         capsys, tmp_path / "x", tmp_path / "y", "--model", folder_of(), "--out", tmp_path / "o"
     )
-    assert "two inputs" in told
+    assert "two inputs" in message
 
 
 def test_a_run_folder_is_answered_with_the_model_inside(tmp_path, capsys):
     save(tmp_path / "a.png")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model").symlink_to(folder_of())
-    told = refused(capsys, tmp_path / "a.png", "--model", tmp_path / "run", "--out", tmp_path / "o")
-    assert str(tmp_path / "run" / "model") in told
+    message = refused(
+        capsys, tmp_path / "a.png", "--model", tmp_path / "run", "--out", tmp_path / "o"
+    )
+    assert str(tmp_path / "run" / "model") in message
 
 
 def test_a_base_model_of_other_weights_is_refused(tmp_path, capsys):
     save(tmp_path / "a.png")
-    told = refused(
+    message = refused(
         capsys, tmp_path / "a.png", "--model", folder_of(), "--out", tmp_path / "o",
         "--base-model", "random:77",
     )  # fmt: skip
-    assert "another base" in told
+    assert "another base" in message
 
 
 def test_a_model_without_stages_asks_for_a_timestep(tmp_path, capsys):
@@ -294,20 +296,20 @@ def test_a_model_without_stages_asks_for_a_timestep(tmp_path, capsys):
 @pytest.mark.parametrize("t", ["-3", "1000", "nan", "soon"])
 def test_a_timestep_that_means_nothing_is_refused(tmp_path, capsys, t):
     save(tmp_path / "a.png")
-    told = refused(
+    message = refused(
         capsys, tmp_path / "a.png", "--model", folder_of(), "--out", tmp_path / "o",
         f"--timestep={t}",
     )  # fmt: skip
-    assert "999" in told
+    assert "999" in message
 
 
 def test_the_kernel_filter_is_refused_where_there_is_none(tmp_path, capsys):
     save(tmp_path / "a.png")
-    told = refused(
+    message = refused(
         capsys, tmp_path / "a.png", "--model", folder_of(()), "--out", tmp_path / "o",
         "--control", "filter", "--timestep", "200",
     )  # fmt: skip
-    assert "not the kernel filter" in told
+    assert "not the kernel filter" in message
 
 
 def test_a_glob_reaches_through_folders(tmp_path):
@@ -387,14 +389,14 @@ def test_a_folder_with_the_ending_of_a_picture_is_a_folder(tmp_path):
 def test_one_file_cannot_take_what_does_not_fit(tmp_path, capsys, inputs, out, reason):
     save(tmp_path / "a.png")
     save(tmp_path / "b.png")
-    told = refused(
+    message = refused(
         capsys, *(tmp_path / name for name in inputs), "--model", folder_of(),
         "--out", tmp_path / out,
     )  # fmt: skip
-    assert reason in told
+    assert reason in message
 
 
 def test_one_picture_is_never_written_over_itself(tmp_path, capsys):
     source = save(tmp_path / "a.png")
-    told = refused(capsys, source, "--model", folder_of(), "--out", source, "--overwrite")
-    assert "would replace an input" in told
+    message = refused(capsys, source, "--model", folder_of(), "--out", source, "--overwrite")
+    assert "would replace an input" in message

@@ -75,10 +75,10 @@ def test_a_terminated_run_saves_the_step_it_is_at(tmp_path, data, workers):
     _wait_for(tmp_path / "run/speed.jsonl", process)
     # As `timeout` and cluster schedulers do: to the readers of crops as well.
     os.killpg(process.pid, signal.SIGTERM)
-    _, told = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143, told
-    assert "Traceback" not in told
-    assert "SIGTERM: saving after step" in told
+    _, message = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, message
+    assert "Traceback" not in message
+    assert "SIGTERM: saving after step" in message
     assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-*/whole.json")]
 
 
@@ -108,6 +108,6 @@ def test_a_killed_process_ends_the_others_with_a_word(tmp_path, data):
     first, second = spawn_two(command(tmp_path / "run", data, steps=100_000, save_every=100_000))
     _wait_for(tmp_path / "run/speed.jsonl", first)
     second.send_signal(signal.SIGKILL)
-    _, told = first.communicate(timeout=PATIENCE)
+    _, message = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
-    assert "error: another process of this run ended" in told
+    assert "error: another process of this run ended" in message
