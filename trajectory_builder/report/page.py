@@ -109,15 +109,10 @@ def render(
     strips = extremes.strips(rows, gallery.looks)
     blurs = {p.row: p.sharpness for walk in gallery.walks for p in walk.points[1:]}
     blurs |= {pair.row: pair.crops.blur_sharpness for strip in strips for pair in strip.pairs}
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"count": _count, "size": _size, "short": charts.short}
     style, script = ((HERE / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     alike = measures.near_duplicates(gallery.looks)
     strange = measures.outliers(gallery.looks)
-    return environment.get_template("report.html").render(
+    return _environment().get_template("report.html").render(
         name=name,
         version=__version__,
         generator=GENERATOR,
@@ -153,6 +148,15 @@ def render(
             "plot": charts.PLOT_HEIGHT, "rows": MAX_ROWS,
         },
     )  # fmt: skip
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"count": _count, "size": _size, "short": charts.short}
+    return environment
 
 
 def _known(rows: Manifest, column: str) -> npt.NDArray[np.float64]:
